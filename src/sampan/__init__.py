@@ -1,0 +1,3 @@
+"""sampan: a complete container engine in Python."""
+
+__version__ = "0.1.0"

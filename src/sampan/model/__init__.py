@@ -1,0 +1,1 @@
+"""Frozen values every layer shares; the standard library alone, no effects."""
