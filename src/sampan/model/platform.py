@@ -32,6 +32,7 @@ _MACHINES = {
     "386": ("386", ""),
 }
 
+_DEFAULT_VARIANTS = {("arm64", "8"), ("arm64", "v8"), ("amd64", "v1")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
@@ -76,7 +77,7 @@ class Platform:
     def normalized(self) -> Platform:
         """This platform with default variants written one way (arm64/v8 is arm64)."""
         variant = self.variant
-        if (self.architecture == "arm64" and variant in ("8", "v8")) or (self.architecture == "amd64" and variant == "v1"):
+        if (self.architecture, variant) in _DEFAULT_VARIANTS:
             variant = ""
         elif self.architecture == "arm":
             variant = {"": "v7", "5": "v5", "6": "v6", "7": "v7", "8": "v8"}.get(variant, variant)
