@@ -1,0 +1,110 @@
+"""What an engine is opened with: directories, limits and defaults, all explicit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sampan.errors import InvalidParameter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressPool:
+    """A pool new networks take their subnet from: ``base`` cut into subnets of ``size`` bits."""
+
+    base: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit:
+    """A default resource limit of containers (``nofile``, soft and hard value)."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalRuntime:
+    """An OCI runtime driven by its command line (``--add-runtime name=path``)."""
+
+    path: str
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Everything an :class:`~sampan.engine.engine.Engine` needs to know; no environment is read.
+
+    ``data_root`` keeps what survives a reboot, ``exec_root`` (on a tmpfs) what does not. Sizes are
+    bytes, times seconds.
+    """
+
+    data_root: Path = Path("/var/lib/sampan")
+    exec_root: Path = Path("/run/sampan")
+    cgroup_parent: str = "/sampan"
+    default_runtime: str = "sampan"
+    runtimes: Mapping[str, ExternalRuntime] = field(default_factory=dict)
+    storage_driver: str = "auto"
+    log_driver: str = "json-file"
+    log_options: Mapping[str, str] = field(
+        default_factory=lambda: {"max-size": "10m", "max-file": "3"}
+    )
+    bridge: str = "sampan0"
+    bridge_address: str = ""
+    fixed_cidr: str = ""
+    default_gateway: str = ""
+    bridge_mtu: int = 1500
+    bridge_enabled: bool = True
+    icc: bool = True
+    ip_forward: bool = True
+    ip_masquerade: bool = True
+    publish_address: str = "0.0.0.0"
+    address_pools: tuple[AddressPool, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    host_gateway_address: str = ""
+    firewall: bool = True
+    default_ulimits: tuple[Ulimit, ...] = ()
+    default_shm_size: int = 64 << 20
+    default_ipc_mode: str = "private"
+    default_cgroupns_mode: str = ""
+    default_init: bool = False
+    no_new_privileges: bool = False
+    seccomp_profile: str = ""
+    selinux_enabled: bool = False
+    labels: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
+    max_download_attempts: int = 5
+    shutdown_timeout: int = 15
+    debug: bool = False
+    experimental: bool = False
+    worker_threads: int = 16
+    event_history: int = 256
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+
+    def __post_init__(self) -> None:
+        if not self.data_root.is_absolute() or not self.exec_root.is_absolute():
+            raise InvalidParameter("data root and exec root must be absolute paths")
+        if self.default_ipc_mode not in ("private", "shareable"):
+            raise InvalidParameter(f"invalid default IPC mode: {self.default_ipc_mode!r}")
+        if self.default_cgroupns_mode not in ("", "private", "host"):
+            raise InvalidParameter(
+                f"invalid default cgroup namespace mode: {self.default_cgroupns_mode!r}"
+            )
+
+    @property
+    def containers(self) -> Path:
+        """The directory of the containers' own files (hosts, resolv.conf, logs)."""
+        return self.data_root / "containers"
+
+    @property
+    def exec_containers(self) -> Path:
+        """The directory of the containers' live facts (sockets, pids, exit records)."""
+        return self.exec_root / "containers"
