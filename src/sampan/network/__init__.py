@@ -1,0 +1,1 @@
+"""Container networks: address management and plans (pure), drivers, ports, names."""

@@ -1,0 +1,1 @@
+"""Volumes: data that outlives containers, and the mounts that bring it into them."""
