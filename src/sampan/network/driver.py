@@ -11,7 +11,7 @@ raises only :mod:`sampan.errors`. A method that fails has undone what it did.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from sampan.network.model import EndpointSpec, EndpointStatus, NetworkSpec, Observation
@@ -51,7 +51,9 @@ class Driver(Protocol):
         """What exists now."""
         ...
 
-    def converge(self, desired: Mapping[NetworkSpec, Sequence[EndpointSpec]]) -> tuple[str, ...]:
+    def converge(
+        self, desired: Sequence[tuple[NetworkSpec, Sequence[EndpointSpec]]]
+    ) -> tuple[str, ...]:
         """Make the host side match ``desired``: networks, published ports and their
         reservations, rules; remove what is ours and not desired. Endpoints' namespaces are not
         touched. Returns endpoint ids that could not be kept (their host interface is gone or a

@@ -69,7 +69,8 @@ class NetworkSpec:
     ``bridge`` is the bridge's interface name; ``parent`` the host interface of macvlan, ipvlan
     and overlay networks; ``mtu`` 0 means the kernel's default; ``masquerade`` whether outgoing
     packets take the host's address; ``host_address`` the address published ports bind to when
-    the publication names none (``None``: all).
+    the publication names none (``None``: all); ``snat_*`` the source address outgoing packets
+    take instead of the outgoing interface's.
     """
 
     id: str
@@ -84,7 +85,8 @@ class NetworkSpec:
     gateway_mode_ipv4: str = "nat"
     gateway_mode_ipv6: str = "nat"
     host_address: IPAddress | None = None
-    host_source: Mapping[int, IPAddress] = field(default_factory=dict)
+    snat_ipv4: IPv4Address | None = None
+    snat_ipv6: IPv6Address | None = None
     parent: str = ""
     mode: str = ""
     vxlan_id: int = 0
