@@ -1,0 +1,39 @@
+"""Images: views over content, unpacking, archives, and making new ones."""
+
+from sampan.image.bootstrap import bootstrap
+from sampan.image.changes import apply_changes
+from sampan.image.config import Config, chain_ids, rfc3339
+from sampan.image.create import append, commit, import_
+from sampan.image.history import Step, steps
+from sampan.image.image import Image, assemble, manifests_below, open_image
+from sampan.image.load import Loaded, load
+from sampan.image.manifest import Index, Manifest, make_index, make_manifest
+from sampan.image.save import Saved, save
+from sampan.image.unpack import LayerProgress, Unpacker
+
+__all__ = [
+    "Config",
+    "Image",
+    "Index",
+    "LayerProgress",
+    "Loaded",
+    "Manifest",
+    "Saved",
+    "Step",
+    "Unpacker",
+    "append",
+    "apply_changes",
+    "assemble",
+    "bootstrap",
+    "chain_ids",
+    "commit",
+    "import_",
+    "load",
+    "make_index",
+    "make_manifest",
+    "manifests_below",
+    "open_image",
+    "rfc3339",
+    "save",
+    "steps",
+]
