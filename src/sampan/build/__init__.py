@@ -1,1 +1,1 @@
-"""Build images from Dockerfiles: parse and plan (pure), then solve through an executor."""
+"""Build images from Dockerfiles: plan (pure), then solve through an executor."""

@@ -6,7 +6,7 @@ instruction  ::= keyword { "--" flag } arguments { heredoc-body }
 continuation ::= escape at the end of a line; comments and empty lines inside are dropped
 
 Spec: spec/dockerfile/reference.md and syntax.md; BuildKit's cases in testfiles/parser. What an
-instruction *means* is in :mod:`sampan.build.instructions`.
+instruction *means* is in :mod:`sampan.dockerfile.instructions`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from sampan.build.heredoc import Heredoc, heredocs_of
+from sampan.dockerfile.heredoc import Heredoc, heredocs_of
 from sampan.errors import InvalidParameter
 
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")

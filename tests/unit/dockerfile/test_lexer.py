@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests.spec import SPEC
 
-from sampan.build.lexer import expand
+from sampan.dockerfile.lexer import expand
 from sampan.errors import InvalidParameter
 
 CASES = SPEC / "dockerfile" / "testfiles" / "shell"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.build.ignore import IgnoreMatcher, match, parse_ignore_file
+from sampan.dockerfile.ignore import IgnoreMatcher, match, parse_ignore_file
 from sampan.errors import InvalidParameter
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.spec import SPEC
 
-from sampan.build.dockerfile import DockerfileError, Node, excerpt, parse, parse_instruction
+from sampan.dockerfile.parser import DockerfileError, Node, excerpt, parse, parse_instruction
 
 PARSER = SPEC / "dockerfile" / "testfiles" / "parser"
 
