@@ -1,0 +1,1 @@
+"""Typed system calls and kernel interfaces, one module per facility; no policy."""
