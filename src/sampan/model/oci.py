@@ -3,6 +3,7 @@
 Keys are spelled as in the document, so a value of :class:`Spec` is what ``json.loads`` returned and
 what ``json.dumps`` writes. Every key is optional here; what is required is checked where a plan is
 made (:mod:`sampan.runtime.plan`). Parts for other operating systems are left out.
+Names are those of the specification's Go binding.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Root(TypedDict, total=False):
     readonly: bool
 
 
-class IDMapping(TypedDict, total=False):
+class LinuxIDMapping(TypedDict, total=False):
     """config-linux.md "User namespace mappings"."""
 
     containerID: int
@@ -36,8 +37,8 @@ class Mount(TypedDict, total=False):
     type: str
     source: str
     options: list[str]
-    uidMappings: list[IDMapping]
-    gidMappings: list[IDMapping]
+    uidMappings: list[LinuxIDMapping]
+    gidMappings: list[LinuxIDMapping]
 
 
 class Box(TypedDict, total=False):
@@ -56,7 +57,7 @@ class User(TypedDict, total=False):
     additionalGids: list[int]
 
 
-class Capabilities(TypedDict, total=False):
+class LinuxCapabilities(TypedDict, total=False):
     """config.md "Linux Process": names such as ``CAP_CHOWN`` in each of the five sets."""
 
     bounding: list[str]
@@ -66,7 +67,7 @@ class Capabilities(TypedDict, total=False):
     ambient: list[str]
 
 
-class Rlimit(TypedDict, total=False):
+class POSIXRlimit(TypedDict, total=False):
     """config.md "POSIX process": ``type`` is ``RLIMIT_*``."""
 
     type: str
@@ -75,7 +76,7 @@ class Rlimit(TypedDict, total=False):
 
 
 # config.md "Linux Process"; ioprio_set(2). "class" is a keyword and needs the functional form.
-IOPriority = TypedDict("IOPriority", {"class": str, "priority": int}, total=False)
+LinuxIOPriority = TypedDict("LinuxIOPriority", {"class": str, "priority": int}, total=False)
 
 
 class Scheduler(TypedDict, total=False):
@@ -106,14 +107,14 @@ class Process(TypedDict, total=False):
     args: list[str]
     env: list[str]
     cwd: str
-    capabilities: Capabilities
-    rlimits: list[Rlimit]
+    capabilities: LinuxCapabilities
+    rlimits: list[POSIXRlimit]
     noNewPrivileges: bool
     apparmorProfile: str
     oomScoreAdj: int
     scheduler: Scheduler
     selinuxLabel: str
-    ioPriority: IOPriority
+    ioPriority: LinuxIOPriority
     execCPUAffinity: CPUAffinity
 
 
@@ -137,21 +138,21 @@ class Hooks(TypedDict, total=False):
     poststop: list[Hook]
 
 
-class Namespace(TypedDict, total=False):
+class LinuxNamespace(TypedDict, total=False):
     """config-linux.md "Namespaces"; no ``path`` means a new one."""
 
     type: str
     path: str
 
 
-class TimeOffset(TypedDict, total=False):
+class LinuxTimeOffset(TypedDict, total=False):
     """config-linux.md "Offset for Time Namespace"."""
 
     secs: int
     nanosecs: int
 
 
-class Device(TypedDict, total=False):
+class LinuxDevice(TypedDict, total=False):
     """config-linux.md "Devices"."""
 
     path: str
@@ -163,13 +164,13 @@ class Device(TypedDict, total=False):
     gid: int
 
 
-class NetDevice(TypedDict, total=False):
+class LinuxNetDevice(TypedDict, total=False):
     """config-linux.md "Network Devices"."""
 
     name: str
 
 
-class DeviceRule(TypedDict, total=False):
+class LinuxDeviceCgroup(TypedDict, total=False):
     """config-linux.md "Allowed Device list"."""
 
     allow: bool
@@ -179,7 +180,7 @@ class DeviceRule(TypedDict, total=False):
     access: str
 
 
-class MemoryResources(TypedDict, total=False):
+class LinuxMemory(TypedDict, total=False):
     """config-linux.md "Memory"; bytes, -1 for no limit."""
 
     limit: int
@@ -193,7 +194,7 @@ class MemoryResources(TypedDict, total=False):
     checkBeforeUpdate: bool
 
 
-class CPUResources(TypedDict, total=False):
+class LinuxCPU(TypedDict, total=False):
     """config-linux.md "CPU"; times in microseconds."""
 
     shares: int
@@ -207,7 +208,7 @@ class CPUResources(TypedDict, total=False):
     idle: int
 
 
-class WeightDevice(TypedDict, total=False):
+class LinuxWeightDevice(TypedDict, total=False):
     """config-linux.md "Block IO"."""
 
     major: int
@@ -216,7 +217,7 @@ class WeightDevice(TypedDict, total=False):
     leafWeight: int
 
 
-class ThrottleDevice(TypedDict, total=False):
+class LinuxThrottleDevice(TypedDict, total=False):
     """config-linux.md "Block IO"; bytes or operations a second."""
 
     major: int
@@ -224,67 +225,67 @@ class ThrottleDevice(TypedDict, total=False):
     rate: int
 
 
-class BlockIO(TypedDict, total=False):
+class LinuxBlockIO(TypedDict, total=False):
     """config-linux.md "Block IO"."""
 
     weight: int
     leafWeight: int
-    weightDevice: list[WeightDevice]
-    throttleReadBpsDevice: list[ThrottleDevice]
-    throttleWriteBpsDevice: list[ThrottleDevice]
-    throttleReadIOPSDevice: list[ThrottleDevice]
-    throttleWriteIOPSDevice: list[ThrottleDevice]
+    weightDevice: list[LinuxWeightDevice]
+    throttleReadBpsDevice: list[LinuxThrottleDevice]
+    throttleWriteBpsDevice: list[LinuxThrottleDevice]
+    throttleReadIOPSDevice: list[LinuxThrottleDevice]
+    throttleWriteIOPSDevice: list[LinuxThrottleDevice]
 
 
-class HugepageLimit(TypedDict, total=False):
+class LinuxHugepageLimit(TypedDict, total=False):
     """config-linux.md "Huge page limits"; bytes."""
 
     pageSize: str
     limit: int
 
 
-class InterfacePriority(TypedDict, total=False):
+class LinuxInterfacePriority(TypedDict, total=False):
     """config-linux.md "Network"."""
 
     name: str
     priority: int
 
 
-class NetworkResources(TypedDict, total=False):
+class LinuxNetwork(TypedDict, total=False):
     """config-linux.md "Network"."""
 
     classID: int
-    priorities: list[InterfacePriority]
+    priorities: list[LinuxInterfacePriority]
 
 
-class Pids(TypedDict, total=False):
+class LinuxPids(TypedDict, total=False):
     """config-linux.md "PIDs"."""
 
     limit: int
 
 
-class Rdma(TypedDict, total=False):
+class LinuxRdma(TypedDict, total=False):
     """config-linux.md "RDMA"."""
 
     hcaHandles: int
     hcaObjects: int
 
 
-class Resources(TypedDict, total=False):
+class LinuxResources(TypedDict, total=False):
     """config-linux.md "Control groups"."""
 
-    devices: list[DeviceRule]
-    memory: MemoryResources
-    cpu: CPUResources
-    pids: Pids
-    blockIO: BlockIO
-    hugepageLimits: list[HugepageLimit]
-    network: NetworkResources
-    rdma: dict[str, Rdma]
+    devices: list[LinuxDeviceCgroup]
+    memory: LinuxMemory
+    cpu: LinuxCPU
+    pids: LinuxPids
+    blockIO: LinuxBlockIO
+    hugepageLimits: list[LinuxHugepageLimit]
+    network: LinuxNetwork
+    rdma: dict[str, LinuxRdma]
     unified: dict[str, str]
 
 
-class SeccompArg(TypedDict, total=False):
+class LinuxSeccompArg(TypedDict, total=False):
     """config-linux.md "Seccomp"."""
 
     index: int
@@ -293,16 +294,16 @@ class SeccompArg(TypedDict, total=False):
     op: str
 
 
-class SeccompRule(TypedDict, total=False):
+class LinuxSyscall(TypedDict, total=False):
     """config-linux.md "Seccomp"."""
 
     names: list[str]
     action: str
     errnoRet: int
-    args: list[SeccompArg]
+    args: list[LinuxSeccompArg]
 
 
-class Seccomp(TypedDict, total=False):
+class LinuxSeccomp(TypedDict, total=False):
     """config-linux.md "Seccomp"."""
 
     defaultAction: str
@@ -311,10 +312,10 @@ class Seccomp(TypedDict, total=False):
     flags: list[str]
     listenerPath: str
     listenerMetadata: str
-    syscalls: list[SeccompRule]
+    syscalls: list[LinuxSyscall]
 
 
-class MemoryPolicy(TypedDict, total=False):
+class LinuxMemoryPolicy(TypedDict, total=False):
     """config-linux.md "Memory policy"; set_mempolicy(2)."""
 
     mode: str
@@ -322,7 +323,7 @@ class MemoryPolicy(TypedDict, total=False):
     flags: list[str]
 
 
-class Personality(TypedDict, total=False):
+class LinuxPersonality(TypedDict, total=False):
     """config-linux.md "Personality"; personality(2)."""
 
     domain: str
@@ -332,23 +333,23 @@ class Personality(TypedDict, total=False):
 class Linux(TypedDict, total=False):
     """config-linux.md."""
 
-    namespaces: list[Namespace]
-    uidMappings: list[IDMapping]
-    gidMappings: list[IDMapping]
-    timeOffsets: dict[str, TimeOffset]
-    devices: list[Device]
-    netDevices: dict[str, NetDevice]
+    namespaces: list[LinuxNamespace]
+    uidMappings: list[LinuxIDMapping]
+    gidMappings: list[LinuxIDMapping]
+    timeOffsets: dict[str, LinuxTimeOffset]
+    devices: list[LinuxDevice]
+    netDevices: dict[str, LinuxNetDevice]
     cgroupsPath: str
-    resources: Resources
+    resources: LinuxResources
     rootfsPropagation: str
-    seccomp: Seccomp
+    seccomp: LinuxSeccomp
     sysctl: dict[str, str]
     maskedPaths: list[str]
     readonlyPaths: list[str]
     mountLabel: str
     intelRdt: dict[str, object]
-    memoryPolicy: MemoryPolicy
-    personality: Personality
+    memoryPolicy: LinuxMemoryPolicy
+    personality: LinuxPersonality
 
 
 class Spec(TypedDict, total=False):
