@@ -3,7 +3,6 @@
 Keys are spelled as in the document, so a value of :class:`Spec` is what ``json.loads`` returned and
 what ``json.dumps`` writes. Every key is optional here; what is required is checked where a plan is
 made (:mod:`sampan.runtime.plan`). Parts for other operating systems are left out.
-Names are those of the specification's Go binding.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Root(TypedDict, total=False):
     readonly: bool
 
 
-class LinuxIDMapping(TypedDict, total=False):
+class IDMapping(TypedDict, total=False):
     """config-linux.md "User namespace mappings"."""
 
     containerID: int
@@ -37,8 +36,8 @@ class Mount(TypedDict, total=False):
     type: str
     source: str
     options: list[str]
-    uidMappings: list[LinuxIDMapping]
-    gidMappings: list[LinuxIDMapping]
+    uidMappings: list[IDMapping]
+    gidMappings: list[IDMapping]
 
 
 class Box(TypedDict, total=False):
@@ -57,7 +56,7 @@ class User(TypedDict, total=False):
     additionalGids: list[int]
 
 
-class LinuxCapabilities(TypedDict, total=False):
+class Capabilities(TypedDict, total=False):
     """config.md "Linux Process": names such as ``CAP_CHOWN`` in each of the five sets."""
 
     bounding: list[str]
@@ -67,7 +66,7 @@ class LinuxCapabilities(TypedDict, total=False):
     ambient: list[str]
 
 
-class POSIXRlimit(TypedDict, total=False):
+class Rlimit(TypedDict, total=False):
     """config.md "POSIX process": ``type`` is ``RLIMIT_*``."""
 
     type: str
@@ -76,7 +75,7 @@ class POSIXRlimit(TypedDict, total=False):
 
 
 # config.md "Linux Process"; ioprio_set(2). "class" is a keyword and needs the functional form.
-LinuxIOPriority = TypedDict("LinuxIOPriority", {"class": str, "priority": int}, total=False)
+IOPriority = TypedDict("IOPriority", {"class": str, "priority": int}, total=False)
 
 
 class Scheduler(TypedDict, total=False):
@@ -107,14 +106,14 @@ class Process(TypedDict, total=False):
     args: list[str]
     env: list[str]
     cwd: str
-    capabilities: LinuxCapabilities
-    rlimits: list[POSIXRlimit]
+    capabilities: Capabilities
+    rlimits: list[Rlimit]
     noNewPrivileges: bool
     apparmorProfile: str
     oomScoreAdj: int
     scheduler: Scheduler
     selinuxLabel: str
-    ioPriority: LinuxIOPriority
+    ioPriority: IOPriority
     execCPUAffinity: CPUAffinity
 
 
@@ -138,21 +137,21 @@ class Hooks(TypedDict, total=False):
     poststop: list[Hook]
 
 
-class LinuxNamespace(TypedDict, total=False):
+class Namespace(TypedDict, total=False):
     """config-linux.md "Namespaces"; no ``path`` means a new one."""
 
     type: str
     path: str
 
 
-class LinuxTimeOffset(TypedDict, total=False):
+class TimeOffset(TypedDict, total=False):
     """config-linux.md "Offset for Time Namespace"."""
 
     secs: int
     nanosecs: int
 
 
-class LinuxDevice(TypedDict, total=False):
+class Device(TypedDict, total=False):
     """config-linux.md "Devices"."""
 
     path: str
@@ -164,13 +163,13 @@ class LinuxDevice(TypedDict, total=False):
     gid: int
 
 
-class LinuxNetDevice(TypedDict, total=False):
+class NetDevice(TypedDict, total=False):
     """config-linux.md "Network Devices"."""
 
     name: str
 
 
-class LinuxDeviceCgroup(TypedDict, total=False):
+class DeviceRule(TypedDict, total=False):
     """config-linux.md "Allowed Device list"."""
 
     allow: bool
@@ -180,7 +179,7 @@ class LinuxDeviceCgroup(TypedDict, total=False):
     access: str
 
 
-class LinuxMemory(TypedDict, total=False):
+class MemoryResources(TypedDict, total=False):
     """config-linux.md "Memory"; bytes, -1 for no limit."""
 
     limit: int
@@ -194,7 +193,7 @@ class LinuxMemory(TypedDict, total=False):
     checkBeforeUpdate: bool
 
 
-class LinuxCPU(TypedDict, total=False):
+class CPUResources(TypedDict, total=False):
     """config-linux.md "CPU"; times in microseconds."""
 
     shares: int
@@ -208,7 +207,7 @@ class LinuxCPU(TypedDict, total=False):
     idle: int
 
 
-class LinuxWeightDevice(TypedDict, total=False):
+class WeightDevice(TypedDict, total=False):
     """config-linux.md "Block IO"."""
 
     major: int
@@ -217,7 +216,7 @@ class LinuxWeightDevice(TypedDict, total=False):
     leafWeight: int
 
 
-class LinuxThrottleDevice(TypedDict, total=False):
+class ThrottleDevice(TypedDict, total=False):
     """config-linux.md "Block IO"; bytes or operations a second."""
 
     major: int
@@ -225,67 +224,67 @@ class LinuxThrottleDevice(TypedDict, total=False):
     rate: int
 
 
-class LinuxBlockIO(TypedDict, total=False):
+class BlockIO(TypedDict, total=False):
     """config-linux.md "Block IO"."""
 
     weight: int
     leafWeight: int
-    weightDevice: list[LinuxWeightDevice]
-    throttleReadBpsDevice: list[LinuxThrottleDevice]
-    throttleWriteBpsDevice: list[LinuxThrottleDevice]
-    throttleReadIOPSDevice: list[LinuxThrottleDevice]
-    throttleWriteIOPSDevice: list[LinuxThrottleDevice]
+    weightDevice: list[WeightDevice]
+    throttleReadBpsDevice: list[ThrottleDevice]
+    throttleWriteBpsDevice: list[ThrottleDevice]
+    throttleReadIOPSDevice: list[ThrottleDevice]
+    throttleWriteIOPSDevice: list[ThrottleDevice]
 
 
-class LinuxHugepageLimit(TypedDict, total=False):
+class HugepageLimit(TypedDict, total=False):
     """config-linux.md "Huge page limits"; bytes."""
 
     pageSize: str
     limit: int
 
 
-class LinuxInterfacePriority(TypedDict, total=False):
+class InterfacePriority(TypedDict, total=False):
     """config-linux.md "Network"."""
 
     name: str
     priority: int
 
 
-class LinuxNetwork(TypedDict, total=False):
+class NetworkResources(TypedDict, total=False):
     """config-linux.md "Network"."""
 
     classID: int
-    priorities: list[LinuxInterfacePriority]
+    priorities: list[InterfacePriority]
 
 
-class LinuxPids(TypedDict, total=False):
+class Pids(TypedDict, total=False):
     """config-linux.md "PIDs"."""
 
     limit: int
 
 
-class LinuxRdma(TypedDict, total=False):
+class Rdma(TypedDict, total=False):
     """config-linux.md "RDMA"."""
 
     hcaHandles: int
     hcaObjects: int
 
 
-class LinuxResources(TypedDict, total=False):
+class Resources(TypedDict, total=False):
     """config-linux.md "Control groups"."""
 
-    devices: list[LinuxDeviceCgroup]
-    memory: LinuxMemory
-    cpu: LinuxCPU
-    pids: LinuxPids
-    blockIO: LinuxBlockIO
-    hugepageLimits: list[LinuxHugepageLimit]
-    network: LinuxNetwork
-    rdma: dict[str, LinuxRdma]
+    devices: list[DeviceRule]
+    memory: MemoryResources
+    cpu: CPUResources
+    pids: Pids
+    blockIO: BlockIO
+    hugepageLimits: list[HugepageLimit]
+    network: NetworkResources
+    rdma: dict[str, Rdma]
     unified: dict[str, str]
 
 
-class LinuxSeccompArg(TypedDict, total=False):
+class SeccompArg(TypedDict, total=False):
     """config-linux.md "Seccomp"."""
 
     index: int
@@ -294,16 +293,16 @@ class LinuxSeccompArg(TypedDict, total=False):
     op: str
 
 
-class LinuxSyscall(TypedDict, total=False):
+class SeccompRule(TypedDict, total=False):
     """config-linux.md "Seccomp"."""
 
     names: list[str]
     action: str
     errnoRet: int
-    args: list[LinuxSeccompArg]
+    args: list[SeccompArg]
 
 
-class LinuxSeccomp(TypedDict, total=False):
+class Seccomp(TypedDict, total=False):
     """config-linux.md "Seccomp"."""
 
     defaultAction: str
@@ -312,10 +311,10 @@ class LinuxSeccomp(TypedDict, total=False):
     flags: list[str]
     listenerPath: str
     listenerMetadata: str
-    syscalls: list[LinuxSyscall]
+    syscalls: list[SeccompRule]
 
 
-class LinuxMemoryPolicy(TypedDict, total=False):
+class MemoryPolicy(TypedDict, total=False):
     """config-linux.md "Memory policy"; set_mempolicy(2)."""
 
     mode: str
@@ -323,7 +322,7 @@ class LinuxMemoryPolicy(TypedDict, total=False):
     flags: list[str]
 
 
-class LinuxPersonality(TypedDict, total=False):
+class Personality(TypedDict, total=False):
     """config-linux.md "Personality"; personality(2)."""
 
     domain: str
@@ -333,23 +332,23 @@ class LinuxPersonality(TypedDict, total=False):
 class Linux(TypedDict, total=False):
     """config-linux.md."""
 
-    namespaces: list[LinuxNamespace]
-    uidMappings: list[LinuxIDMapping]
-    gidMappings: list[LinuxIDMapping]
-    timeOffsets: dict[str, LinuxTimeOffset]
-    devices: list[LinuxDevice]
-    netDevices: dict[str, LinuxNetDevice]
+    namespaces: list[Namespace]
+    uidMappings: list[IDMapping]
+    gidMappings: list[IDMapping]
+    timeOffsets: dict[str, TimeOffset]
+    devices: list[Device]
+    netDevices: dict[str, NetDevice]
     cgroupsPath: str
-    resources: LinuxResources
+    resources: Resources
     rootfsPropagation: str
-    seccomp: LinuxSeccomp
+    seccomp: Seccomp
     sysctl: dict[str, str]
     maskedPaths: list[str]
     readonlyPaths: list[str]
     mountLabel: str
     intelRdt: dict[str, object]
-    memoryPolicy: LinuxMemoryPolicy
-    personality: LinuxPersonality
+    memoryPolicy: MemoryPolicy
+    personality: Personality
 
 
 class Spec(TypedDict, total=False):

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sampan.model.mount import Mount
-from sampan.model.oci import LinuxIDMapping, Process, Spec
+from sampan.model.oci import IDMapping, Process, Spec
 
 MEBIBYTE = 1 << 20
 
@@ -33,7 +33,7 @@ class LogSettings:
     """Where and how a container's output is logged.
 
     ``driver`` is ``json-file`` (Docker's format, byte for byte), ``local`` (Docker's binary
-    format) or ``none``. ``path`` is the current file; rotated ones get ``.1``, ``.2``, ... (and ``.gz``
+    format) or ``none``. ``path`` is the current file; rotated ones get ``.1``, ``.2``, ... (``.gz`` too
     when ``compress``). ``max_size`` in bytes, 0 for no bound; ``max_file`` counts the current one.
     ``attrs`` is written with every json-file line when not empty. ``mode`` (``blocking`` or
     ``non-blocking``) is accepted for both: writing a file does not block on anybody.
@@ -143,8 +143,8 @@ class Live:
     monitor_pid: int
     cgroup: str
     status: str
-    uid_mappings: tuple[LinuxIDMapping, ...] = ()
-    gid_mappings: tuple[LinuxIDMapping, ...] = ()
+    uid_mappings: tuple[IDMapping, ...] = ()
+    gid_mappings: tuple[IDMapping, ...] = ()
 
 
 class Monitor:
