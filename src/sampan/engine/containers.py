@@ -1,10 +1,11 @@
-"""The containers service: every operation on containers, each a straight line in a module of its own.
+"""The containers service: every operation on containers, each told in a module of its own.
 
 ``ref`` is a full id, a unique prefix of one, or a name with or without its leading slash.
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator, Awaitable
 
 from sampan.engine.options import (
@@ -52,7 +53,7 @@ class Containers:
         limit: int | None = None,
         size: bool = False,
         filters: Filters | None = None,
-    ) -> list[ContainerSummary]:
+    ) -> builtins.list[ContainerSummary]:
         """Running containers (or ``all``), newest first; unknown filters raise InvalidParameter."""
         raise NotImplementedError
 
@@ -67,7 +68,7 @@ class Containers:
         """
         raise NotImplementedError
 
-    async def stop(self, ref: str, signal: str | None = None, timeout: int | None = None) -> None:
+    async def stop(self, ref: str, signal: str | None = None, timeout: int | None = None) -> None:  # noqa: ASYNC109
         """Send the stop signal, then SIGKILL after ``timeout`` seconds (-1 waits for ever).
 
         Raises NotModified when it does not run.
@@ -75,7 +76,10 @@ class Containers:
         raise NotImplementedError
 
     async def restart(
-        self, ref: str, signal: str | None = None, timeout: int | None = None
+        self,
+        ref: str,
+        signal: str | None = None,
+        timeout: int | None = None,  # noqa: ASYNC109
     ) -> None:
         """Stop (if running) and start again."""
         raise NotImplementedError
@@ -133,7 +137,7 @@ class Containers:
         """Resource usage: one object a second, or a single one."""
         raise NotImplementedError
 
-    async def changes(self, ref: str) -> list[FilesystemChange]:
+    async def changes(self, ref: str) -> builtins.list[FilesystemChange]:
         """What differs from the image (0 modified, 1 added, 2 deleted)."""
         raise NotImplementedError
 

@@ -6,6 +6,7 @@ Progress objects are dictionaries as dockerd streams them: ``status``, ``id``, `
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator
 
 from sampan.engine.options import Filters, ImportOptions, RegistryAuth
@@ -34,7 +35,7 @@ class Images:
         shared_size: bool = False,
         digests: bool = False,
         manifests: bool = False,
-    ) -> list[ImageSummary]:
+    ) -> builtins.list[ImageSummary]:
         """Images, newest first."""
         raise NotImplementedError
 
@@ -46,7 +47,7 @@ class Images:
 
     async def history(
         self, ref: str, platform: str | None = None
-    ) -> list[ImageHistoryResponseItem]:
+    ) -> builtins.list[ImageHistoryResponseItem]:
         """The image's layers and the instructions that made them, newest first."""
         raise NotImplementedError
 
@@ -56,7 +57,7 @@ class Images:
 
     async def remove(
         self, ref: str, *, force: bool = False, noprune: bool = False
-    ) -> list[ImageDeleteResponseItem]:
+    ) -> builtins.list[ImageDeleteResponseItem]:
         """Untag, and delete when it was the last name; Conflict when containers use it."""
         raise NotImplementedError
 
@@ -70,7 +71,9 @@ class Images:
         """Take in a docker-archive or OCI layout tar, compressed or not."""
         raise NotImplementedError
 
-    async def save(self, refs: list[str], platform: str | None = None) -> AsyncIterator[bytes]:
+    async def save(
+        self, refs: builtins.list[str], platform: str | None = None
+    ) -> AsyncIterator[bytes]:
         """A tar with the images (docker-archive and OCI layout in one)."""
         raise NotImplementedError
 
@@ -110,7 +113,7 @@ class Images:
         limit: int | None = None,
         filters: Filters | None = None,
         auth: RegistryAuth | None = None,
-    ) -> list[ImageSearchItem]:
+    ) -> builtins.list[ImageSearchItem]:
         """Search the default registry."""
         raise NotImplementedError
 
