@@ -6,6 +6,7 @@ A message is one sentence for a person, naming the thing that was wrong. Package
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -114,3 +115,13 @@ class CommandNotExecutable(StartFailed):
 
     http_status = 400
     exit_code = 126
+
+
+def storage_error(error: OSError, doing: str) -> SampanError:
+    """The domain error for a failed disk operation: NoSpace for a full disk or quota.
+
+    ``doing`` is a clause in the present participle ("writing the layer").
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"no space left on device while {doing}")
+    return SampanError(f"{error.strerror or error} while {doing}")
