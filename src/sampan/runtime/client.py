@@ -33,9 +33,9 @@ class LogSettings:
     """Where and how a container's output is logged.
 
     ``driver`` is ``json-file`` (Docker's format, byte for byte), ``local`` (Docker's binary
-    format) or ``none``. ``path`` is the current file; rotated ones get ``.1``, ``.2``, ... (``.gz`` too
-    when ``compress``). ``max_size`` in bytes, 0 for no bound; ``max_file`` counts the current one.
-    ``attrs`` is written with every json-file line when not empty. ``mode`` (``blocking`` or
+    format) or ``none``. ``path`` is the current file; rotated ones get ``.1``, ``.2``, ...
+    (with ``.gz`` when ``compress``). ``max_size`` in bytes, 0 for no bound; ``max_file`` counts
+    the current one too. ``attrs`` is written with every json-file line when not empty. ``mode`` (``blocking`` or
     ``non-blocking``) is accepted for both: writing a file does not block on anybody.
     """
 

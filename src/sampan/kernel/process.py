@@ -1,0 +1,140 @@
+"""Making processes and setting what they carry: clone3(2), close_range(2), and small ones."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+
+from sampan.kernel.libc import check, number, typed
+
+CLONE_PIDFD = 0x1000
+CLONE_PARENT = 0x8000
+CLONE_INTO_CGROUP = 0x200000000
+
+PER_LINUX, PER_LINUX32 = 0x0, 0x8
+
+_long, _int, _uint = ctypes.c_long, ctypes.c_int, ctypes.c_uint
+_ulong, _pointer = ctypes.c_ulong, ctypes.c_char_p
+
+_clone3 = typed("syscall", _long, ctypes.c_void_p, ctypes.c_size_t, locked=True)
+_close_range = typed("syscall", _long, _uint, _uint, _uint)
+_ioprio_set = typed("syscall", _long, _int, _int, _int)
+_sched_setattr = typed("syscall", _long, _int, _pointer, _uint)
+_set_mempolicy = typed("syscall", _long, _int, _pointer, _ulong)
+_keyctl = typed("syscall", _long, _int, _pointer)
+_faccessat2 = typed("syscall", _long, _int, _pointer, _int, _int)
+_personality = typed("personality", _ulong, restype=_int)
+_malloc_trim = typed("malloc_trim", ctypes.c_size_t, restype=_int)
+_setdomainname = typed("setdomainname", _pointer, ctypes.c_size_t, restype=_int)
+
+_CLONE3, _CLOSE_RANGE = number("clone3"), number("close_range")
+_IOPRIO_SET, _SCHED_SETATTR = number("ioprio_set"), number("sched_setattr")
+_SET_MEMPOLICY, _KEYCTL = number("set_mempolicy"), number("keyctl")
+_FACCESSAT2 = number("faccessat2")
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_AT_EACCESS = 0x200
+_HIGHEST = 0xFFFFFFFF
+
+
+def clone3(flags: int, *, cgroup: int = 0, exit_signal: int = signal.SIGCHLD) -> tuple[int, int]:
+    """clone3(2) as a fork: (0, -1) in the child, (its pid, a pidfd of it) in the parent.
+
+    ``flags`` are CLONE_NEW* and CLONE_PARENT; ``cgroup`` is the descriptor of the v2 cgroup to be
+    born in. The caller must be single-threaded. The interpreter's own fork handlers run, as for
+    :func:`os.fork`; the interpreter lock is held across the call.
+    """
+    pidfd = ctypes.c_int(-1)
+    flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup else 0)
+    if flags & CLONE_PARENT:
+        exit_signal = 0  # clone3(2): the parent's own exit signal is taken
+    arguments = struct.pack(
+        "=11Q", flags, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup
+    )
+    buffer = ctypes.create_string_buffer(arguments, len(arguments))
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = _clone3(_CLONE3, ctypes.addressof(buffer), len(arguments))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0, -1
+    code = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(code, os.strerror(code), "clone3")
+    return int(pid), pidfd.value
+
+
+def close_range(first: int, last: int = _HIGHEST) -> None:
+    """close_range(2): close every descriptor from ``first`` to ``last``."""
+    check(_close_range(_CLOSE_RANGE, first, last, 0), "close_range")
+
+
+def close_all_but(keep: set[int], first: int = 3) -> None:
+    """Close every descriptor from ``first`` on that is not in ``keep``."""
+    for fd in sorted(keep):
+        if fd >= first:
+            if fd > first:
+                close_range(first, fd - 1)
+            first = fd + 1
+    close_range(first)
+
+
+def ioprio_set(kind: int, priority: int) -> None:
+    """ioprio_set(2) for the calling process; ``kind`` 1 real time, 2 best effort, 3 idle."""
+    check(_ioprio_set(_IOPRIO_SET, 1, 0, kind << 13 | priority), "ioprio_set")
+
+
+def sched_setattr(
+    policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int
+) -> None:
+    """sched_setattr(2) for the calling thread; times in nanoseconds."""
+    attributes = struct.pack(
+        "=IIQiIQQQ", 48, policy, flags, nice, priority, runtime, deadline, period
+    )
+    check(_sched_setattr(_SCHED_SETATTR, 0, attributes, 0), "sched_setattr")
+
+
+def set_mempolicy(mode: int, nodes: int) -> None:
+    """set_mempolicy(2); ``mode`` with its flags, ``nodes`` a bit mask."""
+    bits = nodes.to_bytes(128, "little") if nodes else None
+    check(_set_mempolicy(_SET_MEMPOLICY, mode, bits, 1024 if nodes else 0), "set_mempolicy")
+
+
+def join_session_keyring(name: str) -> None:
+    """keyctl_join_session_keyring(3): a new session keyring, sharing none of the host's keys."""
+    check(_keyctl(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, name.encode()), "keyctl")
+
+
+def personality(persona: int) -> None:
+    """personality(2)."""
+    check(_personality(persona), "personality")
+
+
+def setdomainname(name: str) -> None:
+    """setdomainname(2): the NIS domain name of the UTS namespace."""
+    encoded = name.encode()
+    check(_setdomainname(encoded, len(encoded)), "setdomainname")
+
+
+def accessible(path: str, mode: int) -> bool:
+    """faccessat2(2) with AT_EACCESS: whether our effective ids may; OSError for other reasons."""
+    result = _faccessat2(_FACCESSAT2, -100, os.fsencode(path), mode, _AT_EACCESS)
+    if result < 0 and ctypes.get_errno() in (13, 1, 30):  # EACCES, EPERM, EROFS
+        return False
+    check(result, path)
+    return True
+
+
+def trim_heap() -> None:
+    """malloc_trim(3): give free heap pages back to the kernel."""
+    _malloc_trim(0)
+
+
+def start_time(pid: int) -> int:
+    """When ``pid`` started, in clock ticks since boot (proc_pid_stat(5), field 22).
+
+    With the pid this names one process for ever. Raises :class:`FileNotFoundError`.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
