@@ -145,7 +145,8 @@ def _keys(stage: Stage, key: str, names: Iterable[str]) -> Stage:
 
 
 def _ports(text: str) -> list[str]:
-    match = _PORT.fullmatch(text)
+    # an address or host port before it is ignored, as BuildKit does (with a check's warning)
+    match = _PORT.fullmatch(text.rpartition(":")[2])
     if match is None:
         raise DockerfileError(f"invalid containerPort: {text}")
     first, last = int(match[1]), int(match[2] or match[1])
