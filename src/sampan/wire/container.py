@@ -43,7 +43,7 @@ class DeviceRequest(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ThrottleDevice(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ThrottleDevice."""
+    """A limit of one block device: bytes or operations per second."""
 
     path: str | None = msgspec.field(default=None, name="Path")
     rate: int | None = msgspec.field(default=None, name="Rate")
@@ -94,7 +94,7 @@ class MountTmpfsOptions(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class Mount(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """Mount."""
+    """A mount asked for in ``HostConfig.Mounts``."""
 
     target: str | None = msgspec.field(default=None, name="Target")
     source: str | None = msgspec.field(default=None, name="Source")
@@ -115,14 +115,14 @@ class RestartPolicy(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ResourcesBlkioWeightDevice(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ResourcesBlkioWeightDevice."""
+    """The block IO weight of one device."""
 
     path: str | None = msgspec.field(default=None, name="Path")
     weight: int | None = msgspec.field(default=None, name="Weight")
 
 
 class ResourcesUlimit(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ResourcesUlimit."""
+    """A resource limit of the processes, as setrlimit(2) takes it."""
 
     name: str | None = msgspec.field(default=None, name="Name")
     soft: int | None = msgspec.field(default=None, name="Soft")
@@ -430,7 +430,7 @@ class OCIDescriptor(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ContainerInspectResponse(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ContainerInspectResponse."""
+    """Everything about one container (``GET /containers/{id}/json``)."""
 
     id: str | None = msgspec.field(default=None, name="Id")
     created: str | None = msgspec.field(default=None, name="Created")
@@ -485,7 +485,7 @@ class ContainerSummaryHealth(Object, kw_only=True, frozen=True, omit_defaults=Tr
 
 
 class ContainerSummary(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ContainerSummary."""
+    """One container in a list (``GET /containers/json``)."""
 
     id: str | None = msgspec.field(default=None, name="Id")
     names: list[str] | None = msgspec.field(default=None, name="Names")
@@ -588,7 +588,7 @@ class Limit(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ContainerCreateRequest(ContainerConfig, kw_only=True, frozen=True, omit_defaults=True):
-    """ContainerCreateRequest."""
+    """What ``POST /containers/create`` takes: configuration, host part and networks."""
 
     host_config: HostConfig | None = msgspec.field(default=None, name="HostConfig")
     networking_config: NetworkingConfig | None = msgspec.field(
@@ -597,13 +597,13 @@ class ContainerCreateRequest(ContainerConfig, kw_only=True, frozen=True, omit_de
 
 
 class ContainerUpdateRequest(Resources, kw_only=True, frozen=True, omit_defaults=True):
-    """ContainerUpdateRequest."""
+    """What ``POST /containers/{id}/update`` takes: resources and restart policy."""
 
     restart_policy: RestartPolicy | None = msgspec.field(default=None, name="RestartPolicy")
 
 
 class ContainersPruneReport(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ContainersPruneReport."""
+    """What pruning containers removed, and the bytes it freed."""
 
     containers_deleted: list[str] | None = msgspec.field(default=None, name="ContainersDeleted")
     space_reclaimed: int | None = msgspec.field(default=None, name="SpaceReclaimed")

@@ -12,7 +12,7 @@ from sampan.wire.base import Json, Object
 
 
 class ExecCreateRequest(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ExecCreateRequest."""
+    """What ``POST /containers/{id}/exec`` takes: a program and how to run it."""
 
     attach_stdin: bool | None = msgspec.field(default=None, name="AttachStdin")
     attach_stdout: bool | None = msgspec.field(default=None, name="AttachStdout")
@@ -28,7 +28,7 @@ class ExecCreateRequest(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ExecStartRequest(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ExecStartRequest."""
+    """What ``POST /exec/{id}/start`` takes."""
 
     detach: bool | None = msgspec.field(default=None, name="Detach")
     tty: bool | None = msgspec.field(default=None, name="Tty")
@@ -36,7 +36,7 @@ class ExecStartRequest(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ExecInspect(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ExecInspect."""
+    """State and configuration of an exec instance (``GET /exec/{id}/json``)."""
 
     can_remove: bool | None = msgspec.field(default=None, name="CanRemove")
     detach_keys: str | None = msgspec.field(default=None, name="DetachKeys")

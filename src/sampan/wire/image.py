@@ -24,7 +24,7 @@ class ImageHistoryResponseItem(Object, kw_only=True, frozen=True, omit_defaults=
 
 
 class ImageManifestSummarySize(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ImageManifestSummarySize."""
+    """Sizes of a manifest, in bytes."""
 
     total: int | None = msgspec.field(default=None, name="Total")
     content: int | None = msgspec.field(default=None, name="Content")
@@ -107,7 +107,7 @@ class Identity(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ImageManifestSummaryImageDataSize(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ImageManifestSummaryImageDataSize."""
+    """Size of an unpacked image, in bytes."""
 
     unpacked: int | None = msgspec.field(default=None, name="Unpacked")
 
@@ -178,7 +178,7 @@ class ImageInspect(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ImageSummary(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ImageSummary."""
+    """One image in a list (``GET /images/json``)."""
 
     id: str | None = msgspec.field(default=None, name="Id")
     parent_id: str | None = msgspec.field(default=None, name="ParentId")
@@ -204,11 +204,13 @@ class ImagesDiskUsage(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class AuthConfig(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """AuthConfig."""
+    """Credentials of a registry."""
 
     username: str | None = None
     password: str | None = None
     serveraddress: str | None = None
+    identitytoken: str | None = None
+    registrytoken: str | None = None
 
 
 class AuthResponse(Object, kw_only=True, frozen=True, omit_defaults=True):
@@ -225,21 +227,21 @@ class ImageID(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ErrorDetail(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ErrorDetail."""
+    """An error in a progress stream."""
 
     code: int | None = None
     message: str | None = None
 
 
 class ProgressDetail(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ProgressDetail."""
+    """How far a transfer is, in bytes."""
 
     current: int | None = None
     total: int | None = None
 
 
 class CreateImageInfo(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """CreateImageInfo."""
+    """A progress message of pull and import."""
 
     id: str | None = None
     error_detail: ErrorDetail | None = msgspec.field(default=None, name="errorDetail")
@@ -248,7 +250,7 @@ class CreateImageInfo(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class PushImageInfo(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """PushImageInfo."""
+    """A progress message of push."""
 
     error_detail: ErrorDetail | None = msgspec.field(default=None, name="errorDetail")
     status: str | None = None
@@ -262,7 +264,7 @@ class ErrorResponse(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class ImageDeleteResponseItem(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ImageDeleteResponseItem."""
+    """One thing an image removal did: a name taken off or an image deleted."""
 
     untagged: str | None = msgspec.field(default=None, name="Untagged")
     deleted: str | None = msgspec.field(default=None, name="Deleted")
@@ -284,7 +286,7 @@ class AttestationStatement(Object, kw_only=True, frozen=True, omit_defaults=True
 
 
 class BuildInfo(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """BuildInfo."""
+    """A progress message of a build."""
 
     id: str | None = None
     stream: str | None = None
@@ -320,7 +322,7 @@ class BuildCacheDiskUsage(Object, kw_only=True, frozen=True, omit_defaults=True)
 
 
 class ImagesPruneReport(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ImagesPruneReport."""
+    """What pruning images removed, and the bytes it freed."""
 
     images_deleted: list[ImageDeleteResponseItem] | None = msgspec.field(
         default=None, name="ImagesDeleted"
@@ -329,14 +331,14 @@ class ImagesPruneReport(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class BuildPruneReport(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """BuildPruneReport."""
+    """What pruning the build cache removed, and the bytes it freed."""
 
     caches_deleted: list[str] | None = msgspec.field(default=None, name="CachesDeleted")
     space_reclaimed: int | None = msgspec.field(default=None, name="SpaceReclaimed")
 
 
 class ImageSearchItem(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """ImageSearchItem."""
+    """One repository a registry search found."""
 
     description: str | None = None
     is_official: bool | None = None

@@ -13,7 +13,7 @@ from sampan.wire.container import EndpointSettings
 
 
 class IPAMConfig(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """IPAMConfig."""
+    """One address pool of a network."""
 
     subnet: str | None = msgspec.field(default=None, name="Subnet")
     ip_range: str | None = msgspec.field(default=None, name="IPRange")
@@ -24,7 +24,7 @@ class IPAMConfig(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class IPAM(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """IPAM."""
+    """Address management of a network: driver, pools, options."""
 
     driver: str | None = msgspec.field(default=None, name="Driver")
     config: list[IPAMConfig] | None = msgspec.field(default=None, name="Config")
@@ -45,7 +45,7 @@ class PeerInfo(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class Network(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """Network."""
+    """What a network is, without what is connected to it."""
 
     name: str | None = msgspec.field(default=None, name="Name")
     id: str | None = msgspec.field(default=None, name="Id")
@@ -80,14 +80,14 @@ class EndpointResource(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class SubnetStatus(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """SubnetStatus."""
+    """How many addresses of a subnet are in use and left."""
 
     i_ps_in_use: int | None = msgspec.field(default=None, name="IPsInUse")
     dynamic_i_ps_available: int | None = msgspec.field(default=None, name="DynamicIPsAvailable")
 
 
 class IPAMStatus(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """IPAMStatus."""
+    """Address use by subnet."""
 
     subnets: dict[str, SubnetStatus] | None = msgspec.field(default=None, name="Subnets")
 
@@ -146,7 +146,7 @@ class NetworkDisconnectRequest(Object, kw_only=True, frozen=True, omit_defaults=
 
 
 class NetworkCreateRequest(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """NetworkCreateRequest."""
+    """What ``POST /networks/create`` takes."""
 
     name: str | None = msgspec.field(default=None, name="Name")
     driver: str | None = msgspec.field(default=None, name="Driver")
@@ -164,6 +164,6 @@ class NetworkCreateRequest(Object, kw_only=True, frozen=True, omit_defaults=True
 
 
 class NetworksPruneReport(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """NetworksPruneReport."""
+    """The networks that pruning removed."""
 
     networks_deleted: list[str] | None = msgspec.field(default=None, name="NetworksDeleted")

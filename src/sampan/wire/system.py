@@ -15,13 +15,13 @@ from sampan.wire.volume import VolumesDiskUsage
 
 
 class SystemVersionPlatform(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """SystemVersionPlatform."""
+    """The product the daemon is part of."""
 
     name: str | None = msgspec.field(default=None, name="Name")
 
 
 class SystemVersionComponent(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """SystemVersionComponent."""
+    """One component of the daemon and its version."""
 
     name: str | None = msgspec.field(default=None, name="Name")
     version: str | None = msgspec.field(default=None, name="Version")
@@ -74,21 +74,21 @@ class RegistryServiceConfig(Object, kw_only=True, frozen=True, omit_defaults=Tru
 
 
 class GenericResourceNamedResourceSpec(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """GenericResourceNamedResourceSpec."""
+    """A user-defined resource that has a name."""
 
     kind: str | None = msgspec.field(default=None, name="Kind")
     value: str | None = msgspec.field(default=None, name="Value")
 
 
 class GenericResourceDiscreteResourceSpec(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """GenericResourceDiscreteResourceSpec."""
+    """A user-defined resource that is counted."""
 
     kind: str | None = msgspec.field(default=None, name="Kind")
     value: int | None = msgspec.field(default=None, name="Value")
 
 
 class GenericResource(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """GenericResource."""
+    """A user-defined resource of a swarm node."""
 
     named_resource_spec: GenericResourceNamedResourceSpec | None = msgspec.field(
         default=None, name="NamedResourceSpec"
@@ -135,7 +135,7 @@ class Commit(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class SystemInfoDefaultAddressPool(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """SystemInfoDefaultAddressPool."""
+    """A pool new networks take their subnets from."""
 
     base: str | None = msgspec.field(default=None, name="Base")
     size: int | None = msgspec.field(default=None, name="Size")
@@ -176,7 +176,7 @@ class ContainerdInfo(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class SystemInfo(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """SystemInfo."""
+    """What the daemon and its host are and can do (``GET /info``)."""
 
     id: str | None = msgspec.field(default=None, name="ID")
     containers: int | None = msgspec.field(default=None, name="Containers")
@@ -269,7 +269,7 @@ class EventMessage(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class SystemDataUsage(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """SystemDataUsage."""
+    """Disk usage by kind of object (``GET /system/df``)."""
 
     image_usage: ImagesDiskUsage | None = msgspec.field(default=None, name="ImageUsage")
     container_usage: ContainersDiskUsage | None = msgspec.field(default=None, name="ContainerUsage")

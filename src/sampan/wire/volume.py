@@ -19,7 +19,7 @@ class VolumeUsageData(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class Volume(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """Volume."""
+    """One volume."""
 
     name: str | None = msgspec.field(default=None, name="Name")
     driver: str | None = msgspec.field(default=None, name="Driver")
@@ -67,7 +67,7 @@ class ObjectVersion(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class VolumesPruneReport(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """VolumesPruneReport."""
+    """What pruning volumes removed, and the bytes it freed."""
 
     volumes_deleted: list[str] | None = msgspec.field(default=None, name="VolumesDeleted")
     space_reclaimed: int | None = msgspec.field(default=None, name="SpaceReclaimed")

@@ -1,0 +1,40 @@
+"""The routes, one module per kind of object; :func:`all_routes` is the whole table."""
+
+from __future__ import annotations
+
+from sampan.api.router import Route
+from sampan.api.routes import (
+    archive,
+    build,
+    containers,
+    exec_,
+    images,
+    lifecycle,
+    networks,
+    plugins,
+    streams,
+    swarm,
+    system,
+    transfer,
+    volumes,
+)
+
+
+def all_routes() -> list[Route]:
+    """Every route of the API; literal paths come before the patterns that would match them."""
+    tables = (
+        system,
+        containers,
+        lifecycle,
+        streams,
+        archive,
+        exec_,
+        transfer,
+        images,
+        build,
+        networks,
+        volumes,
+        plugins,
+        swarm,
+    )
+    return [route for table in tables for route in table.ROUTES]

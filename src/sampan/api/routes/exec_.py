@@ -1,0 +1,67 @@
+"""Exec: further programs in a running container."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from msgspec import structs
+
+from sampan.api import reply
+from sampan.api.call import Call
+from sampan.api.hijack import hijack
+from sampan.api.router import Effect, Route
+from sampan.api.routes.lifecycle import size
+from sampan.api.routes.streams import stream_type
+from sampan.api.shape import complete
+from sampan.errors import InvalidParameter
+from sampan.wire.container import IDResponse
+from sampan.wire.exec import ExecCreateRequest, ExecStartRequest
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """``POST /containers/{id}/exec``."""
+    request = await call.body(ExecCreateRequest)
+    if not request.cmd:
+        raise InvalidParameter("No exec command specified")
+    if not call.since(42):
+        request = structs.replace(request, console_size=None)
+    exec_id = await call.engine.execs.create(call.name, request)
+    return reply.json(IDResponse(id=exec_id), 201)
+
+
+async def start(call: Call) -> web.StreamResponse:
+    """``POST /exec/{id}/start``: attached, the connection becomes the program's stdio."""
+    request = await call.optional_body(ExecStartRequest)
+    if not call.since(42):
+        request = structs.replace(request, console_size=None)
+    if request.console_size is not None and not request.tty:
+        raise InvalidParameter("ConsoleSize: a console size needs a terminal (Tty)")
+    attachment = await call.engine.execs.start(call.name, request)
+    if attachment is None:
+        return reply.empty(200)
+    return await hijack(
+        call.request,
+        attachment,
+        stream_type(call, tty=attachment.tty),
+        call.daemon.spool_directory,
+        report_failure=True,
+    )
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """``GET /exec/{id}/json``."""
+    return reply.json(complete(await call.engine.execs.inspect(call.name)))
+
+
+async def resize(call: Call) -> web.StreamResponse:
+    """``POST /exec/{id}/resize``."""
+    height, width = size(call)
+    await call.engine.execs.resize(call.name, height, width)
+    return reply.empty(200)
+
+
+ROUTES = (
+    Route(method="POST", pattern="/containers/{name}/exec", handler=create, effect=Effect.WRITE),
+    Route(method="POST", pattern="/exec/{name}/start", handler=start, effect=Effect.STREAM),
+    Route(method="GET", pattern="/exec/{name}/json", handler=inspect, effect=Effect.READ),
+    Route(method="POST", pattern="/exec/{name}/resize", handler=resize, effect=Effect.WRITE),
+)

@@ -1,0 +1,186 @@
+"""From a connection to an answer: version, route, rights, handler, headers, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+
+from sampan.api import reply
+from sampan.api.access import FULL, Access
+from sampan.api.call import Call
+from sampan.api.metrics import RequestMetrics
+from sampan.api.router import Effect, Match, Router, split_version
+from sampan.api.routes import all_routes
+from sampan.api.version import CURRENT, negotiate
+from sampan.engine.engine import Engine
+from sampan.errors import InvalidParameter, NotFound
+
+log = logging.getLogger("sampan.api")
+
+
+@dataclass(slots=True, kw_only=True)
+class Daemon:
+    """What the routes need besides the engine; one per process.
+
+    ``product`` is the version in the ``Server`` header, ``spool_directory`` where output for slow
+    clients may go.
+    """
+
+    engine: Engine
+    product: str
+    spool_directory: Path
+    experimental: bool = False
+    buildkit: bool = False
+    metrics: RequestMetrics = field(default_factory=RequestMetrics)
+    router: Router = field(default_factory=lambda: Router(all_routes()))
+    background: set[asyncio.Task[web.StreamResponse]] = field(default_factory=set)
+
+    def headers(self) -> dict[str, str]:
+        """Headers of every answer."""
+        return {
+            "Api-Version": str(CURRENT),
+            "Docker-Experimental": "true" if self.experimental else "false",
+            "Ostype": "linux",
+            "Server": f"Sampan/{self.product} (linux)",
+        }
+
+    def server(self, access: Access = FULL) -> web.Server:
+        """A protocol factory for a listening socket with the given rights."""
+        return web.Server(
+            partial(self.handle, access),
+            handler_cancellation=True,
+            request_factory=self._request,
+            access_log=None,
+            max_line_size=1 << 16,
+            max_field_size=1 << 17,
+            auto_decompress=False,
+            lingering_time=0.5,
+            logger=log,
+        )
+
+    def _request(
+        self, message: object, payload: object, protocol: object, writer: object, task: object
+    ) -> web.BaseRequest:
+        return Request(message, payload, protocol, writer, task, self)
+
+    async def handle(self, access: Access, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; never raises but for a client that went away."""
+        started = time.perf_counter()
+        pattern = ""
+        try:
+            call, match = self._route(access, request)
+            if isinstance(match, web.Response):
+                return match
+            pattern = match.route.pattern
+            access.check(match.route)
+            if access.scoped:
+                await check_scope(call, pattern)
+            if match.route.effect is Effect.WRITE:
+                return await self._to_the_end(match.route.handler(call))
+            return await match.route.handler(call)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as problem:
+            return reply.failure(problem)
+        finally:
+            self.metrics.observe(request.method, pattern, time.perf_counter() - started)
+
+    def _route(self, access: Access, request: web.BaseRequest) -> tuple[Call, Match | web.Response]:
+        asked, path = split_version(request.path)
+        version = negotiate(asked) if asked is not None else CURRENT
+        found = self.router.match(request.method, path, version)
+        call = Call(request=request, daemon=self, version=version, access=access)
+        if isinstance(found, Match):
+            return Call(
+                request=request,
+                daemon=self,
+                version=version,
+                access=access,
+                parts=found.parts,
+            ), found
+        if request.method == "OPTIONS":
+            return call, reply.empty(200)
+        if not found:
+            return call, reply.error("page not found", 404)
+        refused = reply.error(f"method {request.method} is not allowed here", 405)
+        refused.headers["Allow"] = ", ".join(sorted(found))
+        return call, refused
+
+    async def _to_the_end(self, work: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+        """Finish what changes something even if the client does not wait for the answer."""
+        task = asyncio.ensure_future(work)
+        self.background.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[web.StreamResponse]) -> None:
+        self.background.discard(task)
+        if not task.cancelled():
+            task.exception()  # reported to the client, if it is still there
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for requests that change something, at most ``seconds``."""
+        if self.background:
+            await asyncio.wait(self.background, timeout=seconds)
+
+
+class Request(web.BaseRequest):
+    """A request whose answer gets the daemon's headers, however it is sent."""
+
+    def __init__(
+        self,
+        message: object,
+        payload: object,
+        protocol: object,
+        writer: object,
+        task: object,
+        daemon: Daemon,
+    ) -> None:
+        super().__init__(message, payload, protocol, writer, task, asyncio.get_running_loop())  # type: ignore[arg-type]
+        self._daemon = daemon
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers.update(self._daemon.headers())
+
+
+async def check_scope(call: Call, pattern: str) -> None:
+    """Hide what does not carry the socket's labels (:class:`NotFound`, as if it did not exist)."""
+    finders: dict[str, Callable[[], Awaitable[dict[str, str] | None]]] = {
+        "containers": partial(_container_labels, call),
+        "exec": partial(_exec_labels, call),
+        "networks": partial(_network_labels, call),
+        "volumes": partial(_volume_labels, call),
+    }
+    kind, _, rest = pattern.lstrip("/").partition("/")
+    finder = finders.get(kind)
+    if finder is None or not rest.startswith("{name}"):
+        return
+    if not call.access.sees(await finder()):
+        raise NotFound(f"No such {kind.rstrip('s')}: {call.name}")
+
+
+async def _container_labels(call: Call, ref: str | None = None) -> dict[str, str] | None:
+    found = await call.engine.containers.inspect(ref or call.name)
+    return found.config.labels if found.config else None
+
+
+async def _exec_labels(call: Call) -> dict[str, str] | None:
+    found = await call.engine.execs.inspect(call.name)
+    if not found.container_id:
+        raise InvalidParameter("the exec instance names no container")
+    return await _container_labels(call, found.container_id)
+
+
+async def _network_labels(call: Call) -> dict[str, str] | None:
+    return (await call.engine.networks.inspect(call.name)).labels
+
+
+async def _volume_labels(call: Call) -> dict[str, str] | None:
+    return (await call.engine.volumes.inspect(call.name)).labels
