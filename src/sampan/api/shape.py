@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 import msgspec
 
@@ -268,7 +268,7 @@ def complete(value: object) -> Any:
 
 
 def _fill(data: Any, kind: type[Any]) -> Any:
-    plan = _plan(kind)
+    plan = _plan(cast(Hashable, kind))
     if plan is None or not isinstance(data, dict):
         return data
     for name, inner, container_ in plan.nested:

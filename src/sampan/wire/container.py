@@ -1,4 +1,6 @@
-"""Containers: configuration, state and listings, as the Docker Engine API writes them (API v1.55, spec/docker-api).
+"""Containers: configuration, state and listings, as the Docker Engine API writes them.
+
+API v1.55, spec/docker-api.
 
 Every field is optional on the wire; ``None`` means absent. Only the edge decodes these from
 untrusted input; msgspec names the offending field.
@@ -322,7 +324,7 @@ class EndpointSettings(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class NetworkingConfig(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """NetworkingConfig represents the container's networking configuration for each of its interfaces."""
+    """The container's networks: one endpoint configuration for each."""
 
     endpoints_config: dict[str, EndpointSettings] | None = msgspec.field(
         default=None, name="EndpointsConfig"
@@ -404,8 +406,7 @@ class ContainerState(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class OCIPlatform(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """Describes the platform which the image in the manifest runs on, as defined in the [OCI Image Index
-    Specification](https://github.com/opencontainers/image-spec/blob/v1.0.1/image-index.md)."""
+    """The platform an image runs on (OCI image spec, image-index.md)."""
 
     architecture: str | None = None
     os: str | None = None
@@ -415,9 +416,7 @@ class OCIPlatform(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class OCIDescriptor(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """A descriptor struct containing digest, media type, and size, as defined in the [OCI Content
-    Descriptors Specification](https://github.com/opencontainers/image-
-    spec/blob/v1.0.1/descriptor.md)."""
+    """Digest, media type and size of some content (OCI image spec, descriptor.md)."""
 
     media_type: str | None = msgspec.field(default=None, name="mediaType")
     digest: str | None = None
@@ -477,8 +476,7 @@ class ContainerSummaryNetworkSettings(Object, kw_only=True, frozen=True, omit_de
 
 
 class ContainerSummaryHealth(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """Summary of health status Added in v1.52, before that version all container summary not include
-    Health."""
+    """Summary of the health status (since API 1.52)."""
 
     status: str | None = msgspec.field(default=None, name="Status")
     failing_streak: int | None = msgspec.field(default=None, name="FailingStreak")

@@ -31,7 +31,7 @@ class ImageManifestSummarySize(Object, kw_only=True, frozen=True, omit_defaults=
 
 
 class SignatureTimestamp(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """SignatureTimestamp contains information about a verified signed timestamp for an image signature."""
+    """A verified signed timestamp of an image signature."""
 
     type: str | None = msgspec.field(default=None, name="Type")
     uri: str | None = msgspec.field(default=None, name="URI")

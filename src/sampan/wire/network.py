@@ -1,4 +1,6 @@
-"""Networks and their address management, as the Docker Engine API writes them (API v1.55, spec/docker-api).
+"""Networks and their address management, as the Docker Engine API writes them.
+
+API v1.55, spec/docker-api.
 
 Every field is optional on the wire; ``None`` means absent. Only the edge decodes these from
 untrusted input; msgspec names the offending field.
@@ -132,14 +134,14 @@ class NetworkCreateResponse(Object, kw_only=True, frozen=True, omit_defaults=Tru
 
 
 class NetworkConnectRequest(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """NetworkConnectRequest represents the data to be used to connect a container to a network."""
+    """What ``POST /networks/{id}/connect`` takes."""
 
     container: str | None = msgspec.field(default=None, name="Container")
     endpoint_config: EndpointSettings | None = msgspec.field(default=None, name="EndpointConfig")
 
 
 class NetworkDisconnectRequest(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """NetworkDisconnectRequest represents the data to be used to disconnect a container from a network."""
+    """What ``POST /networks/{id}/disconnect`` takes."""
 
     container: str | None = msgspec.field(default=None, name="Container")
     force: bool | None = msgspec.field(default=None, name="Force")

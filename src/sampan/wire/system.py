@@ -1,4 +1,6 @@
-"""The daemon itself: information, version, events, disk usage, as the Docker Engine API writes them (API v1.55, spec/docker-api).
+"""The daemon itself: information, version, events, disk usage.
+
+As the Docker Engine API v1.55 writes them (spec/docker-api).
 
 Every field is optional on the wire; ``None`` means absent. Only the edge decodes these from
 untrusted input; msgspec names the offending field.
@@ -99,7 +101,7 @@ class GenericResource(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class Runtime(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """Runtime describes an [OCI compliant](https://github.com/opencontainers/runtime-spec) runtime."""
+    """An OCI runtime: its program and arguments, and what it can do."""
 
     path: str | None = None
     runtime_args: list[str] | None = msgspec.field(default=None, name="runtimeArgs")
@@ -128,8 +130,7 @@ class SwarmInfo(Object, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class Commit(Object, kw_only=True, frozen=True, omit_defaults=True):
-    """Commit holds the Git-commit (SHA1) that a binary was built from, as reported in the version-string
-    of external tools, such as `containerd`, or `runC`."""
+    """The commit an external tool was built from."""
 
     id: str | None = msgspec.field(default=None, name="ID")
 

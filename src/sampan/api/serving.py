@@ -1,0 +1,128 @@
+"""Bringing the daemon up in order, and down in reverse: sockets, engine, servers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from sampan import __version__
+from sampan.api import listeners, metrics, reply
+from sampan.api.server import Daemon
+from sampan.api.settings import Settings
+from sampan.engine.engine import Engine
+from sampan.errors import InvalidParameter
+
+log = logging.getLogger("sampan.api")
+
+
+@asynccontextmanager
+async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[Engine]:
+    """Serve the API while the context lasts; it begins once requests are answered.
+
+    ``passed_sockets`` is the number of sockets systemd handed over. At the end no new connection
+    is taken, requests that change something get ``shutdown_timeout`` seconds, streams are cut, and
+    the engine lets go of its containers, which run on. Raises :class:`sampan.errors.SampanError`.
+    """
+    async with AsyncExitStack() as stack:
+        bound = listeners.open_all(
+            settings.hosts,
+            group=settings.group,
+            group_required=settings.group_required,
+            tls=settings.tls,
+            passed=passed_sockets,
+        )
+        for listener in bound:
+            stack.callback(listener.close)
+        began = time.monotonic()
+        engine = await Engine.open(settings.engine)
+        stack.push_async_callback(engine.close)
+        daemon = Daemon(
+            engine=engine,
+            product=__version__,
+            spool_directory=_spool_directory(settings),
+            experimental=settings.engine.experimental,
+        )
+        for listener in bound:
+            await _serve(stack, daemon, listener, settings.engine.shutdown_timeout)
+        if settings.metrics_address:
+            await _serve_metrics(stack, daemon, settings.metrics_address)
+        log.info("daemon has completed initialization in %.0f ms", _since(began))
+        for listener in bound:
+            log.info("API listen on %s", listener.address)
+        yield engine
+
+
+def _since(began: float) -> float:
+    return (time.monotonic() - began) * 1000
+
+
+def _spool_directory(settings: Settings) -> Path:
+    """Where output for slow clients goes: on disk, as the exec root is memory."""
+    directory = settings.engine.data_root / "tmp"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+async def _serve(
+    stack: AsyncExitStack, daemon: Daemon, listener: listeners.Listener, patience: int
+) -> None:
+    server = daemon.server(listener.access)
+    loop = asyncio.get_running_loop()
+    accepting = await loop.create_server(
+        server, sock=listener.socket, ssl=listener.tls, backlog=listeners.BACKLOG
+    )
+
+    async def close() -> None:
+        accepting.close()
+        server.pre_shutdown()
+        await daemon.drain(patience)
+        await server.shutdown(0.1)
+
+    stack.push_async_callback(close)
+
+
+async def _serve_metrics(stack: AsyncExitStack, daemon: Daemon, address: str) -> None:
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise InvalidParameter(f"metrics-addr: expected host:port, got {address!r}")
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path != "/metrics":
+            return reply.error("page not found", 404)
+        text = await metrics.render(daemon.engine, daemon.metrics, daemon.product)
+        return reply.text(text, metrics.CONTENT_TYPE)
+
+    server = web.Server(handle, access_log=None)
+    try:
+        accepting = await asyncio.get_running_loop().create_server(
+            server, host.strip("[]") or "127.0.0.1", int(port)
+        )
+    except OSError as error:
+        raise InvalidParameter(f"metrics-addr: can't listen on {address}: {error}") from None
+
+    async def close() -> None:
+        accepting.close()
+        await server.shutdown(0.1)
+
+    stack.push_async_callback(close)
+    log.info("metrics on http://%s/metrics", address)
+
+
+def notify(state: str, address: str | None) -> None:
+    """Tell the service manager (sd_notify(3)); ``address`` is its ``NOTIFY_SOCKET``, if any."""
+    if not address:
+        return
+    target = "\0" + address[1:] if address.startswith("@") else address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            channel.sendto(state.encode(), target)
+        except OSError as error:
+            log.warning("cannot notify the service manager: %s", os.strerror(error.errno or 0))
