@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import Unsupported
-from sampan.kernel import cgroup
+from sampan.kernel import cgroup, process
 from sampan.kernel.cgroup import device_filter
 from sampan.kernel.cgroup.devices import DEFAULT_DEVICES, policy
 from sampan.model.oci import Resources
@@ -187,7 +187,7 @@ def test_device_filter_on_the_unified_tree(layout: cgroup.Layout, tmp_path: Path
         group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, group)
         assert len(device_filter.bpf.query(group, device_filter.bpf.CGROUP_DEVICE)) == 1
-        pid = cgroup.fork_into(group)
+        pid, pidfd = process.clone3(0, cgroup=group)
         if pid == 0:
             code = 1
             try:
@@ -200,6 +200,7 @@ def test_device_filter_on_the_unified_tree(layout: cgroup.Layout, tmp_path: Path
                     code = 0
             finally:
                 os._exit(code)
+        stack.callback(os.close, pidfd)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 

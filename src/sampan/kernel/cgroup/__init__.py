@@ -11,7 +11,6 @@ Importing the package imports nothing outside the standard library, ``sampan.err
 ``sampan.model``.
 """
 
-from sampan.kernel.cgroup.clone import fork_into
 from sampan.kernel.cgroup.devices import DEFAULT_DEVICES
 from sampan.kernel.cgroup.layout import Hierarchy, Layout, check_path, detect, own_path, probe
 from sampan.kernel.cgroup.members import (
@@ -42,7 +41,6 @@ __all__ = [
     "create",
     "describe",
     "detect",
-    "fork_into",
     "freeze",
     "frozen",
     "join",

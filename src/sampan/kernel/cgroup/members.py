@@ -4,7 +4,8 @@ Why entering has two forms. Writing a pid to ``cgroup.procs`` takes the global
 ``cgroup_threadgroup_rwsem`` for writing, which waits for an RCU grace period: 5-16 ms measured
 here. On v1 a single-threaded process that writes ``0`` to ``tasks`` moves only itself and the
 kernel skips that lock (kernel/cgroup/cgroup.c, cgroup_procs_write_start): 0.4 ms for nine
-hierarchies. On v2 the equivalent is clone3(2) with CLONE_INTO_CGROUP, see ``clone.py``.
+hierarchies. On v2 the equivalent is clone3(2) with CLONE_INTO_CGROUP, see
+``kernel/process.py``.
 """
 
 from __future__ import annotations
