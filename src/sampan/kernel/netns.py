@@ -15,18 +15,17 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 
+from sampan.kernel.libc import check, typed
+
 CLONE_NEWNET = 0x40000000
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
-_libc.setns.restype = ctypes.c_int
+_setns = typed("setns", ctypes.c_int, ctypes.c_int, restype=ctypes.c_int)
+_unshare = typed("unshare", ctypes.c_int, restype=ctypes.c_int)
 
 
 def setns(fd: int, nstype: int) -> None:
     """setns(2): move the calling thread into the namespace ``fd`` refers to."""
-    if _libc.setns(fd, nstype) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), f"setns({fd})")
+    check(_setns(fd, nstype), f"setns({fd})")
 
 
 def current() -> int:
@@ -104,9 +103,7 @@ def create() -> int:
 
     def unshare() -> None:
         try:
-            if _libc.unshare(CLONE_NEWNET) < 0:
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code), "unshare(CLONE_NEWNET)")
+            check(_unshare(CLONE_NEWNET), "unshare(CLONE_NEWNET)")
             made.append(current())
         except OSError as error:
             made.append(error)

@@ -18,6 +18,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
+    ip_network,
 )
 
 from sampan.kernel import netlink
@@ -40,7 +41,7 @@ _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 18, 20
 _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD = 26, 27, 28
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
-_BRPORT_ISOLATED = 33
+_BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _MACVLAN_MODE, _IPVLAN_MODE, _IPVLAN_FLAGS, _VLAN_ID = 1, 1, 2, 1
 _VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 3, 4, 7, 15
@@ -50,7 +51,8 @@ _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT, _NTF_SELF = 0x80, 0x02
-_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
+_RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTPROT_STATIC = 254, 255, 4
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
 #: modes of macvlan(4) and ipvlan, as Docker names them
@@ -87,7 +89,8 @@ class LinkOptions:
     """Attributes common to making and changing links; unset ones are left alone.
 
     ``mtu`` 0 and ``group`` 0 are unset; ``netns_fd`` is where the link is made or moved.
-    ``ipv6_link_local`` False keeps the kernel from giving it a link-local address.
+    ``ipv6_link_local`` False keeps the kernel from giving it a link-local address; ``*_port`` are
+    about ports of a bridge (bridge(8) ``isolated``, ``hairpin``).
     """
 
     up: bool | None = None
@@ -100,6 +103,7 @@ class LinkOptions:
     netns_fd: int | None = None
     ipv6_link_local: bool = True
     isolated_port: bool | None = None
+    hairpin_port: bool | None = None
 
     def pack(self) -> bytes:
         """The attributes."""
@@ -127,14 +131,17 @@ class LinkOptions:
                     ),
                 )
             )
+        port = []
         if self.isolated_port is not None:
+            port.append(netlink.u8(_BRPORT_ISOLATED, int(self.isolated_port)))
+        if self.hairpin_port is not None:
+            port.append(netlink.u8(_BRPORT_MODE, int(self.hairpin_port)))
+        if port:
             parts.append(
                 netlink.nested(
                     _IFLA_LINKINFO,
                     netlink.text(_INFO_SLAVE_KIND, "bridge"),
-                    netlink.nested(
-                        _INFO_SLAVE_DATA, netlink.u8(_BRPORT_ISOLATED, int(self.isolated_port))
-                    ),
+                    netlink.nested(_INFO_SLAVE_DATA, *port),
                 )
             )
         return b"".join(parts)
@@ -237,12 +244,12 @@ def link_set(
     )
 
 
-def link_delete(name: str) -> Message:
-    """Delete a link; none of that name is no failure."""
+def link_delete(name: str = "", *, index: int = 0) -> Message:
+    """Delete the link called ``name`` (or of ``index``); its absence is no failure."""
     return Message(
         type=RTM_DELLINK,
-        body=_ifinfo() + netlink.text(_IFLA_IFNAME, name),
-        what=f"delete link {name}",
+        body=_ifinfo(index) + (netlink.text(_IFLA_IFNAME, name) if name else b""),
+        what=f"delete link {name or index}",
         ignore=_GONE,
     )
 
@@ -289,12 +296,14 @@ def _route_body(
     index: int,
     metric: int,
     source: IPv4Address | IPv6Address | None,
+    *,
+    local: bool = False,
 ) -> bytes:
     family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
     scope = _SCOPE_UNIVERSE if gateway or destination.version == 6 else _SCOPE_LINK
-    body = _RTMSG.pack(
-        family, destination.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, 0
-    )
+    table, kind = (_RT_TABLE_LOCAL, _RTN_LOCAL) if local else (_RT_TABLE_MAIN, _RTN_UNICAST)
+    length = destination.prefixlen
+    body = _RTMSG.pack(family, length, 0, 0, table, _RTPROT_STATIC, scope, kind, 0)
     if destination.prefixlen:
         body += netlink.attribute(_RTA_DST, destination.network_address.packed)
     if gateway is not None:
@@ -322,6 +331,19 @@ def route_add(
         flags=NLM_F_CREATE | NLM_F_REPLACE,
         body=_route_body(destination, gateway, index, metric, source),
         what=f"add route {destination}" + (f" via {gateway}" if gateway else ""),
+    )
+
+
+def local_route_add(address: IPv4Address | IPv6Address, index: int, *, metric: int = 0) -> Message:
+    """A route in the local table: ``address`` is this host's, also when asked by the link
+    ``index``. Its presence is no failure."""
+    host = ip_network(f"{address}/{address.max_prefixlen}")
+    return Message(
+        type=RTM_NEWROUTE,
+        flags=NLM_F_CREATE | NLM_F_EXCL,
+        body=_route_body(host, None, index, metric, None, local=True),
+        what=f"add local route {address}",
+        ignore=_EXISTS,
     )
 
 

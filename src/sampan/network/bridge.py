@@ -1,0 +1,378 @@
+"""Networks on a Linux bridge of this host: the ``bridge`` driver.
+
+Everything of ours carries one link group number, by which leftovers are found again after a
+crash. A host interface's name follows from its endpoint's id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import queue
+import socket
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+
+from sampan.errors import Conflict, SampanError, StartFailed, Unsupported
+from sampan.kernel import rtdump, rtnetlink
+from sampan.kernel.netlink import Message, NetlinkSocket
+from sampan.kernel.rtnetlink import LinkOptions
+from sampan.network import conntrack, interface, ipam, nft
+from sampan.network.firewall import Firewall
+from sampan.network.hostsysctl import bridge_netfilter, prepare_bridge
+from sampan.network.model import (
+    EndpointSpec,
+    EndpointStatus,
+    IPInterface,
+    NetworkSpec,
+    Observation,
+    PortBinding,
+)
+from sampan.network.nft import Published
+from sampan.network.ports import PortReservations
+from sampan.network.traffic import limit_message
+
+
+def link_group(instance: str) -> int:
+    """The link group (ip-link(8)) that marks what the engine ``instance`` made."""
+    return zlib.crc32(instance.encode()) & 0x7FFFFFFF | 0x100
+
+
+def host_interface(endpoint_id: str) -> str:
+    """The name of an endpoint's interface on the host's side: 15 bytes at most."""
+    return f"veth{endpoint_id[:11]}"
+
+
+class BridgeDriver:
+    """The ``bridge`` driver; implements :class:`sampan.network.driver.Driver`.
+
+    Works in the network namespace of the thread that makes it; methods must be called from
+    threads of the same one.
+    """
+
+    def __init__(
+        self,
+        instance: str = "sampan",
+        *,
+        firewall: Firewall | None = None,
+        reservations: PortReservations | None = None,
+    ) -> None:
+        """``instance`` names the nftables table and marks links; two engines on one host need
+        different ones."""
+        self._group = link_group(instance)
+        self._firewall = firewall or Firewall(instance)
+        self._ports = reservations or PortReservations()
+        self._lock = threading.Lock()
+        self._socket = NetlinkSocket()
+        self._doomed: queue.SimpleQueue[int | threading.Event | None] = queue.SimpleQueue()
+        # Deleting a link waits for RCU, 15 ms; nobody who stops a container should.
+        self._reaper = threading.Thread(target=self._reap, name="sampan-links", daemon=True)
+        self._reaper.start()
+
+    def close(self) -> None:
+        """Release sockets and reservations; networks and rules stay for running containers."""
+        if self._reaper.is_alive():
+            self._doomed.put(None)
+            self._reaper.join()
+        self._ports.close()
+        self._firewall.close()
+        self._socket.close()
+
+    # networks
+
+    def ensure(self, spec: NetworkSpec) -> None:
+        """See :meth:`Driver.ensure`. An existing bridge of that name is used, and kept on
+        :meth:`remove` when it was not made by this driver."""
+        self._ensure_bridge(spec)
+        self._firewall.add_network(spec)
+
+    def _ensure_bridge(self, spec: NetworkSpec) -> None:
+        options = LinkOptions(
+            up=True,
+            mtu=spec.mtu,
+            group=self._group,
+            # Fixed, or the bridge would take its ports' lowest and change under its neighbours.
+            mac=ipam.mac_from_seed(f"bridge {spec.id}"),
+        )
+        with self._lock, _translated(f"cannot create bridge {spec.bridge}"):
+            link = rtdump.link(self._socket, spec.bridge)
+            if link is not None and link.kind != "bridge":
+                raise Conflict(f"interface {spec.bridge} exists and is not a bridge")
+            if link is None:
+                self._socket.request([rtnetlink.bridge_add(spec.bridge, options)])
+                link = rtdump.link(self._socket, spec.bridge)
+            if link is None:
+                raise Conflict(f"bridge {spec.bridge} disappeared while being created")
+            self._socket.request(
+                [
+                    *self._address_changes(link, gateway_addresses(spec)),
+                    rtnetlink.link_set(
+                        index=link.index,
+                        options=LinkOptions(up=True, ipv6_link_local=False),
+                    ),
+                    *_loopback_route(link.index, spec),
+                ]
+            )
+        prepare_bridge(spec)
+
+    def _address_changes(
+        self, link: rtdump.Link, wanted: Sequence[IPInterface]
+    ) -> Iterable[Message]:
+        present = [a.interface for a in rtdump.addresses(self._socket) if a.index == link.index]
+        if link.group == self._group:
+            for address in present:
+                if address not in wanted:
+                    yield rtnetlink.address_delete(link.index, address)
+        for address in wanted:
+            if address not in present:
+                yield rtnetlink.address_add(link.index, address)
+
+    def remove(self, spec: NetworkSpec) -> None:
+        """See :meth:`Driver.remove`."""
+        self.flush()
+        self._firewall.remove_network(spec.id)
+        with self._lock, _translated(f"cannot remove bridge {spec.bridge}"):
+            link = rtdump.link(self._socket, spec.bridge)
+            if link is not None and link.kind == "bridge" and link.group == self._group:
+                self._socket.request([rtnetlink.link_delete(spec.bridge)])
+
+    # endpoints
+
+    def attach(self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int) -> EndpointStatus:
+        """See :meth:`Driver.attach`."""
+        mac = endpoint.mac or default_mac(endpoint)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._ports.release, endpoint.endpoint_id)
+            ports = self._reserve(spec, endpoint, endpoint.ports)
+            undo.callback(self._doom, host_interface(endpoint.endpoint_id))
+            self._plug(spec, endpoint, mac, netns_fd)
+            interface.configure(
+                netns_fd, endpoint, mac_is_derived=interface.is_mac_derived(endpoint, mac)
+            )
+            self._publish(spec, endpoint, ports)
+            undo.pop_all()
+        return EndpointStatus(
+            interface=endpoint.interface,
+            mac=mac,
+            host_interface=host_interface(endpoint.endpoint_id),
+            ports=ports,
+        )
+
+    def _reserve(
+        self, spec: NetworkSpec, endpoint: EndpointSpec, bindings: Sequence[PortBinding]
+    ) -> tuple[PortBinding, ...]:
+        if not bindings or spec.internal:
+            return ()
+        if spec.gateway_mode_ipv4 == "routed" and spec.gateway_mode_ipv6 == "routed":
+            return tuple(replace(b, host_port=0, host_port_end=0) for b in bindings)
+        bindings = [
+            replace(b, host_address=spec.host_address) if b.host_address is None else b
+            for b in bindings
+        ]
+        return self._ports.reserve(
+            endpoint.endpoint_id,
+            bindings,
+            name=endpoint.container_name or endpoint.container_id[:12],
+            ipv6=endpoint.ipv6 is not None,
+        )
+
+    def _plug(self, spec: NetworkSpec, endpoint: EndpointSpec, mac: str, netns_fd: int) -> None:
+        name = host_interface(endpoint.endpoint_id)
+        try:
+            bridge = socket.if_nametoindex(spec.bridge)
+        except OSError as error:
+            raise StartFailed(f"bridge {spec.bridge} of network {spec.name} is gone") from error
+        batch = [
+            rtnetlink.veth_add(
+                name,
+                LinkOptions(mtu=spec.mtu, group=self._group),
+                endpoint.interface,
+                LinkOptions(netns_fd=netns_fd, mac=mac, mtu=spec.mtu),
+            ),
+            rtnetlink.link_set(
+                name,
+                LinkOptions(
+                    up=True,
+                    master=bridge,
+                    alias=f"container {endpoint.container_name or endpoint.container_id[:12]}",
+                    ipv6_link_local=False,
+                ),
+            ),
+        ]
+        if (port := _port_options(spec, endpoint)) is not None:
+            batch.append(rtnetlink.link_set(name, port))
+        with self._lock, _translated(f"cannot connect to network {spec.name}"):
+            if (errors := self._socket.attempt(batch)) and _is_exists(errors[0]):
+                # What an earlier start of this endpoint left is on its way out: hurry it.
+                self._socket.request([rtnetlink.link_delete(name)])
+                errors = self._socket.attempt(batch)
+            if failures := [error for error in errors if error is not None]:
+                raise failures[0]
+            if endpoint.limits.ingress:
+                index = socket.if_nametoindex(name)
+                self._socket.request([limit_message(index, endpoint.limits.ingress)])
+
+    def _publish(
+        self, spec: NetworkSpec, endpoint: EndpointSpec, ports: Sequence[PortBinding]
+    ) -> None:
+        if ports:
+            rows = nft.published(spec, endpoint, ports)
+            self._firewall.publish(endpoint.endpoint_id, rows)
+            conntrack.forget_udp_ports(
+                [row.host_port for row in rows if row.protocol == "udp" and row.host_port]
+            )
+
+    def detach(
+        self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int | None = None
+    ) -> None:
+        """See :meth:`Driver.detach`. The host's interface goes in the background when the
+        namespace is gone anyway, and at once when ``netns_fd`` is given."""
+        rows = self._firewall.unpublish(endpoint.endpoint_id)
+        self._ports.release(endpoint.endpoint_id)
+        conntrack.forget_udp_ports(
+            [row.host_port for row in rows if row.protocol == "udp" and row.host_port]
+        )
+        self._doom(host_interface(endpoint.endpoint_id))
+        if netns_fd is not None:
+            self.flush()
+
+    def _doom(self, name: str) -> None:
+        """Have the reaper delete this very link: by index, for its name may come again."""
+        with contextlib.suppress(OSError):  # gone already
+            self._doomed.put(socket.if_nametoindex(name))
+
+    def flush(self) -> None:
+        """Wait until every interface given up so far is deleted."""
+        done = threading.Event()
+        self._doomed.put(done)
+        done.wait()
+
+    def _reap(self) -> None:
+        with NetlinkSocket() as sock:
+            while (item := self._doomed.get()) is not None:
+                if isinstance(item, threading.Event):
+                    item.set()
+                    continue
+                # A failure leaves a link that the next converge() finds by its group.
+                sock.attempt([rtnetlink.link_delete(index=item)])
+
+    # reconciliation
+
+    def observe(self) -> Observation:
+        """See :meth:`Driver.observe`."""
+        with self._lock, _translated("cannot list interfaces"):
+            links = [li for li in rtdump.links(self._socket) if li.group == self._group]
+        return Observation(
+            networks=frozenset(link.name for link in links if link.kind == "bridge"),
+            endpoints=frozenset(link.name for link in links if link.kind == "veth"),
+            ports=frozenset(
+                (row.protocol, str(row.host_address or ""), row.host_port)
+                for row in self._firewall.rows()
+            ),
+        )
+
+    def converge(
+        self, desired: Sequence[tuple[NetworkSpec, Sequence[EndpointSpec]]]
+    ) -> tuple[str, ...]:
+        """See :meth:`Driver.converge`."""
+        for spec, _ in desired:
+            self._ensure_bridge(spec)
+        present = self.observe()
+        kept: dict[str, tuple[Published, ...]] = {}
+        lost: list[str] = []
+        self._ports.keep_only(e.endpoint_id for _, endpoints in desired for e in endpoints)
+        for spec, endpoints in desired:
+            for endpoint in endpoints:
+                name = host_interface(endpoint.endpoint_id)
+                if name not in present.endpoints:
+                    lost.append(endpoint.endpoint_id)
+                    self._ports.release(endpoint.endpoint_id)
+                    continue
+                try:
+                    held = self._ports.held(endpoint.endpoint_id)
+                    ports = held or self._reserve(spec, endpoint, endpoint.ports)
+                    kept[endpoint.endpoint_id] = nft.published(spec, endpoint, ports)
+                except SampanError:
+                    lost.append(endpoint.endpoint_id)
+        self._firewall.replace([spec for spec, _ in desired], kept)
+        self._remove_strays(present, desired)
+        return tuple(lost)
+
+    def _remove_strays(
+        self,
+        present: Observation,
+        desired: Sequence[tuple[NetworkSpec, Sequence[EndpointSpec]]],
+    ) -> None:
+        wanted = {spec.bridge for spec, _ in desired} | {
+            host_interface(e.endpoint_id) for _, endpoints in desired for e in endpoints
+        }
+        strays = sorted(present.endpoints - wanted) + sorted(present.networks - wanted)
+        with self._lock, _translated("cannot remove left-over interfaces"):
+            self._socket.request([rtnetlink.link_delete(name) for name in strays])
+
+
+def gateway_addresses(spec: NetworkSpec) -> list[IPInterface]:
+    """The addresses the bridge itself has: each subnet's gateway, unless packets are not to
+    reach the host at all (gateway mode ``isolated``)."""
+    found = []
+    for subnet in spec.subnets:
+        mode = spec.gateway_mode_ipv4 if subnet.prefix.version == 4 else spec.gateway_mode_ipv6
+        if subnet.gateway is not None and mode != "isolated":
+            found.append(ip_interface(f"{subnet.gateway}/{subnet.prefix.prefixlen}"))
+    if any(address.version == 6 for address in found):
+        # Neighbour discovery for forwarded packets needs a link-local address, and the kernel's
+        # own would be tentative for a second or two.
+        found.append(ip_interface("fe80::1/64"))
+    return found
+
+
+def _loopback_route(index: int, spec: NetworkSpec) -> list[Message]:
+    """Lets answers to connections from ``::1`` in: what route_localnet is for IPv4.
+
+    Nobody on the network gains by it: the kernel drops what says ``::1`` on the wire first.
+    """
+    if not spec.ipv6 or spec.internal:
+        return []
+    return [rtnetlink.local_route_add(ip_address("::1"), index, metric=4096)]
+
+
+def default_mac(endpoint: EndpointSpec) -> str:
+    """An endpoint's MAC address when none was asked for."""
+    if endpoint.ipv4 is not None:
+        return ipam.mac_from_ipv4(endpoint.ipv4.ip)
+    return ipam.mac_from_seed(endpoint.endpoint_id)
+
+
+def _port_options(spec: NetworkSpec, endpoint: EndpointSpec) -> LinkOptions | None:
+    """How the bridge treats the endpoint's port, if differently from any port.
+
+    Without ICC neighbours are kept apart by the bridge itself, unless br_netfilter shows
+    bridged packets to our rules (the host's choice): these then do it, and isolation would
+    also stop what was translated to a published port and is bridged from there. For the same
+    reason an IPv6 packet to one's own published port must be let out where it came in.
+    """
+    if not spec.icc and not bridge_netfilter(4):
+        return LinkOptions(isolated_port=True)
+    if endpoint.ports and endpoint.ipv6 is not None and bridge_netfilter(6):
+        return LinkOptions(hairpin_port=True)
+    return None
+
+
+def _is_exists(error: OSError | None) -> bool:
+    return error is not None and error.errno == errno.EEXIST
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        detail = f"{what}: {error.strerror}" + (f" ({error.filename})" if error.filename else "")
+        if error.errno == errno.EOPNOTSUPP:
+            raise Unsupported(detail) from error
+        if error.errno in (errno.EEXIST, errno.EADDRINUSE, errno.EBUSY):
+            raise Conflict(detail) from error
+        raise StartFailed(detail) from error

@@ -1,0 +1,139 @@
+"""The firewall of all bridge networks: holds what should be in the kernel, and puts it there.
+
+Changes are small transactions. When one fails because somebody flushed the ruleset behind our
+back, the whole table is made anew from what this object knows, in one transaction.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from sampan.errors import SampanError, Unavailable
+from sampan.kernel.nftables import Nftables, NftError
+from sampan.network import nft
+from sampan.network.hostsysctl import bridge_netfilter
+from sampan.network.model import NetworkSpec
+from sampan.network.nft import Published
+
+
+class Runner(Protocol):
+    """What runs nft scripts: :class:`Nftables`, or a recording fake in tests."""
+
+    def run(self, script: str) -> str: ...
+
+
+class Firewall:
+    """One nftables table and what belongs in it. Safe to use from several threads."""
+
+    def __init__(self, table: str = "sampan", open_runner: Callable[[], Runner] = Nftables) -> None:
+        """``open_runner`` is called on first need, in the thread that needs it."""
+        self._table = table
+        self._open = open_runner
+        self._runner: Runner | None = None
+        self._lock = threading.Lock()
+        self._networks: dict[str, NetworkSpec] = {}
+        self._rows: dict[str, tuple[Published, ...]] = {}
+        self._built = False
+
+    def add_network(self, spec: NetworkSpec) -> None:
+        """Let a network in; replaces what was said of it before. Idempotent."""
+        with self._lock:
+            before = self._networks.get(spec.id)
+            if before == spec and self._built:
+                return
+            self._networks[spec.id] = spec
+            try:
+                if before is not None or not self._built:
+                    self._rebuild()
+                else:
+                    self._change(nft.network_up(self._table, spec))
+            except SampanError:
+                if before is None:
+                    del self._networks[spec.id]
+                else:
+                    self._networks[spec.id] = before
+                raise
+
+    def remove_network(self, network_id: str) -> None:
+        """Forget a network. Idempotent."""
+        with self._lock:
+            spec = self._networks.pop(network_id, None)
+            if spec is not None and self._built:
+                self._change(nft.network_down(self._table, spec))
+
+    def publish(self, endpoint_id: str, rows: tuple[Published, ...]) -> None:
+        """Publish an endpoint's ports, in place of what it had published."""
+        with self._lock:
+            before = self._rows.pop(endpoint_id, ())
+            script = nft.unpublish(self._table, before) + nft.publish(self._table, rows)
+            if rows:
+                self._rows[endpoint_id] = rows
+            try:
+                if script:
+                    self._change(script)
+            except SampanError:
+                self._rows.pop(endpoint_id, None)
+                if before:
+                    self._rows[endpoint_id] = before
+                raise
+
+    def unpublish(self, endpoint_id: str) -> tuple[Published, ...]:
+        """Take an endpoint's ports back; returns what they were. Idempotent."""
+        with self._lock:
+            rows = self._rows.pop(endpoint_id, ())
+            if rows:
+                self._change(nft.unpublish(self._table, rows))
+            return rows
+
+    def replace(
+        self, networks: Iterable[NetworkSpec], rows: Mapping[str, tuple[Published, ...]]
+    ) -> None:
+        """Make the table hold exactly this, in one transaction."""
+        with self._lock:
+            self._networks = {spec.id: spec for spec in networks}
+            self._rows = {endpoint: held for endpoint, held in rows.items() if held}
+            self._rebuild()
+
+    def rows(self) -> frozenset[Published]:
+        """Everything published."""
+        with self._lock:
+            return frozenset(row for rows in self._rows.values() for row in rows)
+
+    def close(self) -> None:
+        """Release the library's context. The table stays: containers outlive the daemon."""
+        with self._lock:
+            if isinstance(self._runner, Nftables):
+                self._runner.close()
+            self._runner, self._built = None, False
+
+    def _change(self, script: str) -> None:
+        if not self._built:
+            self._rebuild()
+            return
+        try:
+            self._run(script)
+        except NftError:
+            # Our memory decides: bring the kernel to it, whatever was there.
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        rows = [row for held in self._rows.values() for row in held]
+        try:
+            self._run(
+                nft.everything(
+                    self._table,
+                    self._networks.values(),
+                    rows,
+                    loopback6=not bridge_netfilter(6),
+                )
+            )
+        except OSError as error:
+            raise Unavailable(f"cannot set nftables rules: {error.strerror}") from error
+        self._built = True
+
+    def _run(self, script: str) -> None:
+        if self._runner is None:
+            self._runner = self._open()
+        self._runner.run(script)

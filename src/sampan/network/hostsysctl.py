@@ -1,0 +1,65 @@
+"""Kernel settings of the host that bridge networks need (ip-sysctl in the kernel's docs)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from sampan.errors import Unsupported
+from sampan.kernel import netns
+from sampan.network.model import NetworkSpec
+
+
+def prepare_bridge(spec: NetworkSpec) -> None:
+    """Switch on what packets of this network need; values already right are not written.
+
+    Forwarding is a setting of the whole host, as Docker's; a network that nothing leaves
+    (internal) does not need it. Raises :class:`Unsupported` when the host forbids a setting.
+    """
+    bridge = spec.bridge.replace(".", "/")
+    if spec.ipv4 and not spec.internal:
+        # Lets packets from 127.0.0.1 to published ports out; only on our own bridge.
+        _set(f"net.ipv4.conf.{bridge}.route_localnet", "1")
+        _set("net.ipv4.ip_forward", "1")
+    if spec.ipv6:
+        _set(f"net.ipv6.conf.{bridge}.accept_ra", "0")
+        if not spec.internal:
+            _forward_ipv6()
+
+
+def bridge_netfilter(version: int) -> bool:
+    """Whether bridged packets of IP ``version`` pass the IP hooks (br_netfilter)."""
+    name = "iptables" if version == 4 else "ip6tables"
+    try:
+        return netns.read_sysctl(f"net.bridge.bridge-nf-call-{name}") == "1"
+    except OSError:  # the module is not there
+        return False
+
+
+def _forward_ipv6() -> None:
+    if _get("net.ipv6.conf.all.forwarding") == "1":
+        return
+    # A forwarding host ignores router advertisements unless told to keep listening: without
+    # this, the first IPv6 network would cost the host its own IPv6 route.
+    for name in os.listdir("/proc/sys/net/ipv6/conf"):
+        key = f"net.ipv6.conf.{name.replace('.', '/')}.accept_ra"
+        with contextlib.suppress(FileNotFoundError):  # interfaces come and go
+            if name not in ("all", "lo") and netns.read_sysctl(key) == "1":
+                _set(key, "2")
+    _set("net.ipv6.conf.all.forwarding", "1")
+
+
+def _get(name: str) -> str:
+    try:
+        return netns.read_sysctl(name)
+    except OSError as error:
+        raise Unsupported(f"cannot read sysctl {name}: {error.strerror}") from error
+
+
+def _set(name: str, value: str) -> None:
+    if _get(name) == value:
+        return
+    try:
+        netns.write_sysctls({name: value})
+    except OSError as error:
+        raise Unsupported(f"cannot set sysctl {name}={value}: {error.strerror}") from error

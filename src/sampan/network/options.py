@@ -1,0 +1,251 @@
+"""From what a user says about a network to a :class:`NetworkSpec` (pure).
+
+Option names are Docker's (``com.docker.network.*``). A key of Docker's this engine does not act
+on is refused by name; keys of other makers are kept as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+
+from sampan.errors import InvalidParameter, Unsupported
+from sampan.kernel.rtnetlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
+from sampan.network import ipam
+from sampan.network.model import GATEWAY_MODES, IPAddress, NetworkSpec, Subnet
+
+_BRIDGE = "com.docker.network.bridge."
+MTU = "com.docker.network.driver.mtu"
+BRIDGE_NAME = f"{_BRIDGE}name"
+
+_INTERFACE = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")
+#: docker's rule for names of networks
+_NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_VXLAN_MAX = (1 << 24) - 1
+
+
+def network_spec(
+    *,
+    id: str,
+    name: str,
+    driver: str,
+    subnets: Sequence[Subnet] = (),
+    internal: bool = False,
+    options: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    default_host_address: IPAddress | None = None,
+) -> NetworkSpec:
+    """The network that ``docker network create`` with these options makes.
+
+    ``default_host_address`` is the daemon's ``--ip``. Raises :class:`InvalidParameter` naming the
+    option that is wrong, :class:`Unsupported` for one of Docker's that is not implemented.
+    """
+    if not _NETWORK_NAME.fullmatch(name):
+        raise InvalidParameter(f"{name!r} includes invalid characters for a network name")
+    given = dict(options or {})
+    spec = NetworkSpec(
+        id=id,
+        name=name,
+        driver=driver,
+        subnets=tuple(subnets),
+        internal=internal,
+        host_address=default_host_address,
+        options=given,
+        labels=dict(labels or {}),
+    )
+    table = _TABLES.get(driver, {})
+    for key, value in given.items():
+        apply = _COMMON.get(key) or table.get(key)
+        if apply is not None:
+            spec = apply(spec, key, value)
+        elif key.startswith("com.docker.network."):
+            raise Unsupported(f"network option {key} is not supported by driver {driver}")
+    return _finished(spec)
+
+
+def _finished(spec: NetworkSpec) -> NetworkSpec:
+    """Defaults that depend on other fields, and what must fit together."""
+    if spec.driver == "bridge" and not spec.bridge:
+        spec = replace(spec, bridge=f"br-{spec.id[:12]}")
+    if spec.driver == "overlay":
+        spec = replace(spec, bridge=spec.bridge or f"ov-{spec.id[:12]}")
+        if not spec.vxlan_id:
+            raise InvalidParameter("overlay network needs the option vxlan_id")
+    if spec.driver == "macvlan":
+        spec = replace(spec, mode=spec.mode or "bridge")
+    if spec.driver == "ipvlan":
+        spec = replace(spec, mode=spec.mode or "l2")
+    if spec.driver == "ns" and not spec.path:
+        raise InvalidParameter("ns network needs the option path")
+    for version, mode in ((4, spec.gateway_mode_ipv4), (6, spec.gateway_mode_ipv6)):
+        if mode == "isolated" and not spec.internal:
+            raise InvalidParameter(
+                f"gateway mode 'isolated' (IPv{version}) is only for internal networks"
+            )
+    return spec
+
+
+_Apply = Callable[[NetworkSpec, str, str], NetworkSpec]
+
+
+def _boolean(key: str, value: str) -> bool:
+    # The words of Go's strconv.ParseBool, which Docker uses.
+    if value in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if value in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise InvalidParameter(
+        f"invalid value {value!r} of network option {key}: expected true or false"
+    )
+
+
+def _number(key: str, value: str, low: int, high: int) -> int:
+    if not value.isdecimal() or not low <= int(value) <= high:
+        raise InvalidParameter(
+            f"invalid value {value!r} of network option {key}: expected {low} to {high}"
+        )
+    return int(value)
+
+
+def _set_mtu(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    return replace(spec, mtu=_number(key, value, 0, 65535))
+
+
+def _set_bridge(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    if not _INTERFACE.fullmatch(value) or value in (".", ".."):
+        raise InvalidParameter(f"invalid value {value!r} of network option {key}")
+    return replace(spec, bridge=value)
+
+
+def _set_icc(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    return replace(spec, icc=_boolean(key, value))
+
+
+def _set_masquerade(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    return replace(spec, masquerade=_boolean(key, value))
+
+
+def _set_host_binding(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    return replace(spec, host_address=ipam.parse_address(value))
+
+
+def _gateway_mode(key: str, value: str) -> str:
+    if value not in GATEWAY_MODES:
+        raise InvalidParameter(
+            f"invalid value {value!r} of network option {key}: expected {', '.join(GATEWAY_MODES)}"
+        )
+    return value
+
+
+def _set_mode4(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    return replace(spec, gateway_mode_ipv4=_gateway_mode(key, value))
+
+
+def _set_mode6(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    return replace(spec, gateway_mode_ipv6=_gateway_mode(key, value))
+
+
+def _set_snat4(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    address = ipam.parse_address(value)
+    if not isinstance(address, IPv4Address):
+        raise InvalidParameter(f"network option {key} needs an IPv4 address, not {value!r}")
+    return replace(spec, snat_ipv4=address)
+
+
+def _set_snat6(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    address = ipam.parse_address(value)
+    if not isinstance(address, IPv6Address):
+        raise InvalidParameter(f"network option {key} needs an IPv6 address, not {value!r}")
+    return replace(spec, snat_ipv6=address)
+
+
+def _set_prefix(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    if not re.fullmatch(r"[a-zA-Z]{1,12}", value):
+        raise InvalidParameter(f"invalid value {value!r} of network option {key}")
+    return replace(spec, container_interface_prefix=value)
+
+
+def _set_parent(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    if not _INTERFACE.fullmatch(value):
+        raise InvalidParameter(f"invalid value {value!r} of network option {key}")
+    return replace(spec, parent=value)
+
+
+def _set_macvlan_mode(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    if value not in MACVLAN_MODES:
+        raise InvalidParameter(
+            f"unknown macvlan mode {value!r}: expected {', '.join(MACVLAN_MODES)}"
+        )
+    return replace(spec, mode=value)
+
+
+def _set_ipvlan_mode(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    if value not in IPVLAN_MODES:
+        raise InvalidParameter(f"unknown ipvlan mode {value!r}: expected {', '.join(IPVLAN_MODES)}")
+    return replace(spec, mode=value)
+
+
+def _check_ipvlan_flag(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    if value not in IPVLAN_FLAGS:
+        raise InvalidParameter(f"unknown ipvlan flag {value!r}: expected {', '.join(IPVLAN_FLAGS)}")
+    return spec
+
+
+def _set_vxlan(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    return replace(spec, vxlan_id=_number(key, value, 1, _VXLAN_MAX))
+
+
+def _set_peers(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    peers = tuple(ipam.parse_address(part.strip()) for part in value.split(",") if part.strip())
+    return replace(spec, peers=peers)
+
+
+def _set_path(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    if not value.startswith("/"):
+        raise InvalidParameter(f"network option {key} needs an absolute path, not {value!r}")
+    return replace(spec, path=value)
+
+
+def _accept(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    return spec
+
+
+_COMMON: Mapping[str, _Apply] = {
+    MTU: _set_mtu,
+    "com.docker.network.mtu": _set_mtu,
+    "mtu": _set_mtu,
+    "com.docker.network.container_iface_prefix": _set_prefix,
+    # Asked for by --ipv4 and --ipv6, which say the same in fields of their own.
+    "com.docker.network.enable_ipv4": _accept,
+    "com.docker.network.enable_ipv6": _accept,
+}
+
+_TABLES: Mapping[str, Mapping[str, _Apply]] = {
+    "bridge": {
+        BRIDGE_NAME: _set_bridge,
+        f"{_BRIDGE}enable_icc": _set_icc,
+        f"{_BRIDGE}enable_ip_masquerade": _set_masquerade,
+        f"{_BRIDGE}host_binding_ipv4": _set_host_binding,
+        f"{_BRIDGE}gateway_mode_ipv4": _set_mode4,
+        f"{_BRIDGE}gateway_mode_ipv6": _set_mode6,
+        # Marks the network containers join by default; the engine knows which that is.
+        f"{_BRIDGE}default_bridge": _accept,
+        "com.docker.network.host_ipv4": _set_snat4,
+        "com.docker.network.host_ipv6": _set_snat6,
+    },
+    "macvlan": {"parent": _set_parent, "macvlan_mode": _set_macvlan_mode},
+    "ipvlan": {
+        "parent": _set_parent,
+        "ipvlan_mode": _set_ipvlan_mode,
+        "ipvlan_flag": _check_ipvlan_flag,
+    },
+    "overlay": {
+        "vxlan_id": _set_vxlan,
+        "com.docker.network.driver.overlay.vxlanid_list": _set_vxlan,
+        "peers": _set_peers,
+        "parent": _set_parent,
+    },
+    "ns": {"path": _set_path},
+}
