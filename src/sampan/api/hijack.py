@@ -14,6 +14,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from sampan.api.protocol import Protocol
 from sampan.api.relay import Relay
 from sampan.engine.options import Attachment
 
@@ -71,7 +72,7 @@ class Connection(asyncio.Protocol):
         """Take over: send the response's head and deliver input from now on."""
         self._relay = relay
         self._http.keep_alive(False)
-        early, self._http._message_tail = self._http._message_tail, b""
+        early = self._http.take_early() if isinstance(self._http, Protocol) else b""
         self._transport.set_protocol(self)
         self._transport.set_write_buffer_limits(high=IN_FLIGHT)
         self._transport.write(head)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -16,11 +17,14 @@ from sampan.api import reply
 from sampan.api.access import FULL, Access
 from sampan.api.call import Call
 from sampan.api.metrics import RequestMetrics
+from sampan.api.protocol import Protocol, Server
 from sampan.api.router import Effect, Match, Router, split_version
 from sampan.api.routes import all_routes
 from sampan.api.version import CURRENT, negotiate
-from sampan.engine.engine import Engine
 from sampan.errors import InvalidParameter, NotFound
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
 
 log = logging.getLogger("sampan.api")
 
@@ -51,9 +55,9 @@ class Daemon:
             "Server": f"Sampan/{self.product} (linux)",
         }
 
-    def server(self, access: Access = FULL) -> web.Server:
+    def server(self, access: Access = FULL) -> Server:
         """A protocol factory for a listening socket with the given rights."""
-        return web.Server(
+        return Server(
             partial(self.handle, access),
             handler_cancellation=True,
             request_factory=self._request,
@@ -90,6 +94,8 @@ class Daemon:
         except Exception as problem:
             return reply.failure(problem)
         finally:
+            if isinstance(request.protocol, Protocol):
+                request.protocol.resume_http()
             self.metrics.observe(request.method, pattern, time.perf_counter() - started)
 
     def _route(self, access: Access, request: web.BaseRequest) -> tuple[Call, Match | web.Response]:

@@ -273,7 +273,7 @@ def _fill(data: Any, kind: type[Any]) -> Any:
         return data
     for name, inner, container_ in plan.nested:
         held = data.get(name)
-        if not held:
+        if held is None:
             continue
         if container_ is list:
             data[name] = [_fill(item, inner) for item in held]

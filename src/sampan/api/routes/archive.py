@@ -18,7 +18,8 @@ _TAR = "application/x-tar"
 
 async def stat(call: Call) -> web.StreamResponse:
     """``HEAD /containers/{id}/archive``."""
-    found = await call.engine.containers.archive_stat(call.name, _path(call))
+    path = _path(call)
+    found = await call.engine.containers.archive_stat(call.name, path)
     response = reply.empty(200)
     response.headers["X-Docker-Container-Path-Stat"] = _encode(found)
     return response
@@ -26,7 +27,8 @@ async def stat(call: Call) -> web.StreamResponse:
 
 async def get(call: Call) -> web.StreamResponse:
     """``GET /containers/{id}/archive``."""
-    found, source = await call.engine.containers.archive_get(call.name, _path(call))
+    path = _path(call)
+    found, source = await call.engine.containers.archive_get(call.name, path)
     headers = {"X-Docker-Container-Path-Stat": _encode(found)}
     return await reply.stream(call.request, source, _TAR, headers)
 

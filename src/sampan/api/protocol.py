@@ -1,0 +1,77 @@
+"""aiohttp's server protocol, made to leave alone what follows a request to upgrade.
+
+aiohttp reads only websocket upgrades as the end of HTTP on a connection. Docker's ``Upgrade: tcp``
+is one as well, and a client may send the first bytes of standard input together with the request.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from aiohttp import web
+
+_UPGRADE = re.compile(rb"^upgrade:[ \t]*tcp[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_LENGTH = re.compile(
+    rb"^content-length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
+)
+_HEAD_END = b"\r\n\r\n"
+
+
+class Protocol(web.RequestHandler):
+    """Holds back bytes that are no longer HTTP; :meth:`take_early` hands them over."""
+
+    _upgrade_left: int | None = None
+    _early = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client: HTTP up to the end of an upgrade request, then not."""
+        if self._upgrade_left is None:
+            self._upgrade_left = _rest_of_upgrade(data)
+        if self._upgrade_left is None:
+            super().data_received(data)
+            return
+        mine, early = data[: self._upgrade_left], data[self._upgrade_left :]
+        self._upgrade_left -= len(mine)
+        self._early += early
+        if len(self._early) > _EARLY_LIMIT and self.transport is not None:
+            self.transport.pause_reading()
+        if mine:
+            super().data_received(mine)
+
+    def take_early(self) -> bytes:
+        """What came after the request; from now on nobody holds anything back."""
+        early, self._early = self._early, b""
+        return early
+
+    def resume_http(self) -> None:
+        """The upgrade was declined: what was held back is HTTP after all."""
+        self._upgrade_left = None
+        early = self.take_early()
+        if early:
+            self.data_received(early)
+        if len(early) > _EARLY_LIMIT and self.transport is not None:
+            self.transport.resume_reading()
+
+
+_EARLY_LIMIT = 64 << 10
+
+
+class Server(web.Server):
+    """A server whose connections speak :class:`Protocol`."""
+
+    def __call__(self) -> Protocol:
+        """The protocol of a new connection."""
+        options: dict[str, Any] = self._kwargs
+        return Protocol(self, loop=self._loop, **options)
+
+
+def _rest_of_upgrade(data: bytes) -> int | None:
+    """How many bytes of ``data`` on belong to a request to upgrade to ``tcp``; None: it is none."""
+    if b"pgrade" not in data:
+        return None
+    end = data.find(_HEAD_END)
+    if end < 0 or not _UPGRADE.search(data, 0, end + 2):
+        return None
+    length = _LENGTH.search(data, 0, end + 2)
+    return end + len(_HEAD_END) + (int(length[1]) if length else 0)

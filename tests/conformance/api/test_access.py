@@ -1,0 +1,54 @@
+"""Sockets with fewer rights: read-only and label-scoped."""
+
+from __future__ import annotations
+
+import pytest
+from tests.conformance.api.conftest import Serve
+
+from sampan.api.access import Access
+from sampan.errors import InvalidParameter
+
+
+def test_options_of_a_socket() -> None:
+    assert Access.parse("") == Access()
+    assert Access.parse("mode=ro&label=a%3Db&label=c") == Access(
+        read_only=True, labels={"a": "b", "c": ""}
+    )
+    for wrong in ("mode=wo", "colour=red", "label="):
+        with pytest.raises(InvalidParameter, match="invalid socket option"):
+            Access.parse(wrong)
+
+
+async def test_a_read_only_socket_only_reads(serve: Serve) -> None:
+    server = await serve(Access(read_only=True))
+    for method, target in (
+        ("POST", "/containers/create"),
+        ("POST", "/containers/a/start"),
+        ("DELETE", "/containers/a"),
+        ("POST", "/containers/a/attach"),
+        ("GET", "/containers/a/attach/ws"),
+        ("POST", "/exec/e/start"),
+        ("PUT", "/containers/a/archive?path=/"),
+        ("POST", "/images/load"),
+        ("POST", "/build"),
+    ):
+        answer = await server.ask(method, target)
+        assert (answer.status, answer.message) == (403, "this socket is read-only"), target
+    assert (await server.ask("GET", "/containers/a/json")).status == 200
+    assert (await server.ask("GET", "/info")).status == 200
+
+
+async def test_a_scoped_socket_sees_and_makes_only_what_carries_its_label(serve: Serve) -> None:
+    mine = await serve(Access(labels={"team": "x"}))
+    other = await serve(Access(labels={"team": "y"}))
+    assert (await mine.ask("GET", "/containers/a/json")).status == 200
+    hidden = await other.ask("GET", "/containers/a/json")
+    missing = await other.ask("GET", "/containers/b/json")
+    assert hidden.status == missing.status == 404
+    assert hidden.message == missing.message.replace("b", "a")
+    await mine.ask("GET", "/containers/json")
+    assert mine.engine.containers.list_arguments["filters"] == {"label": ["team=x"]}
+    await mine.ask("POST", "/containers/create", {"Image": "bb", "Labels": {"team": "y"}})
+    assert mine.engine.containers.created[0][0].labels == {"team": "x"}
+    for target in ("/images/load", "/build", "/images/prune", "/plugins/pull"):
+        assert (await mine.ask("POST", target)).status == 403
