@@ -1,0 +1,359 @@
+"""The local volume driver: directories under ``<data root>/volumes``.
+
+``<root>/<name>/volume.json`` is written last and makes the volume exist; ``<root>/<name>/_data`` is
+what containers get. Data is deleted by :meth:`LocalVolumes.remove` alone: a directory without
+volume.json (a create that did not finish) is completed by the next create of that name, never
+emptied. Removal renames first, so a volume is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+from sampan.content.atomic import atomic_write, fsync_directory
+from sampan.errors import (
+    Conflict,
+    Corrupt,
+    InvalidParameter,
+    NoSpace,
+    NotFound,
+    SampanError,
+    StartFailed,
+)
+from sampan.kernel import mount, openat
+from sampan.runtime.copy_up import copy_tree
+from sampan.volume.model import Volume, check_name
+from sampan.volume.options import VolumeMount, volume_mount
+
+_METADATA = "volume.json"
+_DATA = "_data"
+_REMOVED = ".removed-"
+_AT_FDCWD = -100
+_MNT_DETACH = 2
+_BLOCK = 512  # st_blocks' unit, whatever the file system's block size is (stat(2))
+
+
+class LocalVolumes:
+    """All local volumes of one data root. Safe to use from several threads of one process."""
+
+    def __init__(self, root: Path) -> None:
+        """``root`` is made if missing; what an interrupted removal left is deleted."""
+        self._root = root
+        self._lock = threading.Lock()
+        root.mkdir(mode=0o701, parents=True, exist_ok=True)
+        for leftover in root.glob(f"{_REMOVED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    # existence
+
+    def create(
+        self,
+        name: str,
+        *,
+        created_at: str,
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """Make the volume ``name``, or return the one that exists (as dockerd, whatever its
+        options). Raises :class:`InvalidParameter` for a bad name or option."""
+        check_name(name)
+        volume_mount(options or {})
+        volume = Volume(
+            name=name,
+            mountpoint=self._root / name / _DATA,
+            created_at=created_at,
+            labels=dict(labels or {}),
+            options=dict(options or {}),
+        )
+        with self._lock:
+            with contextlib.suppress(NotFound):
+                return self._read(name)
+            with _translated(f"create {name}"):
+                directory = self._root / name
+                directory.mkdir(mode=0o701, exist_ok=True)
+                volume.mountpoint.mkdir(mode=0o755, exist_ok=True)
+                fsync_directory(directory)
+                atomic_write(directory / _METADATA, _encode(volume))
+                fsync_directory(self._root)
+        return volume
+
+    def get(self, name: str) -> Volume:
+        """The volume ``name``; raises :class:`NotFound` (``get x: no such volume``)."""
+        return self._read(name)
+
+    def list(self) -> tuple[Volume, ...]:
+        """Every volume, by name."""
+        found = []
+        for entry in sorted(os.listdir(self._root)):
+            if not entry.startswith("."):
+                with contextlib.suppress(NotFound):
+                    found.append(self._read(entry))
+        return tuple(found)
+
+    def remove(self, name: str) -> None:
+        """Delete the volume and its data.
+
+        Raises :class:`NotFound`, and :class:`Conflict` while something is mounted in it (call
+        :meth:`unmount` first; references of containers are the engine's to check).
+        """
+        with self._lock:
+            volume = self._read(name)
+            if _mounts_in(volume.mountpoint):
+                raise Conflict(f"remove {name}: volume is in use: something is mounted in it")
+            doomed = self._root / f"{_REMOVED}{secrets.token_hex(8)}"
+            with _translated(f"remove {name}"):
+                os.rename(self._root / name, doomed)
+                fsync_directory(self._root)
+        with _translated(f"remove {name}"):
+            shutil.rmtree(doomed)
+
+    # use
+
+    def mount(self, name: str) -> Path:
+        """Make the volume usable and return the directory to bind. Idempotent.
+
+        Only volumes with options have anything to do. Raises :class:`StartFailed` with the
+        kernel's words when the mount fails.
+        """
+        volume = self._read(name)
+        wanted = volume_mount(volume.options)
+        if wanted is not None:
+            with self._lock:
+                if not _is_mounted(volume.mountpoint):
+                    _perform(volume, wanted)
+        return volume.mountpoint
+
+    def unmount(self, name: str) -> None:
+        """Undo :meth:`mount`; call it when the last container using the volume has stopped.
+        Idempotent; a plain volume has nothing to undo."""
+        volume = self._read(name)
+        if volume_mount(volume.options) is None:
+            return
+        with self._lock, _translated(f"unmount {name}"):
+            while _is_mounted(volume.mountpoint):
+                mount.umount2(str(volume.mountpoint), _MNT_DETACH)
+
+    def copy_up(self, name: str, image_root_fd: int, path: str) -> bool:
+        """Fill an empty volume with what the image has at ``path``; whether anything was done.
+
+        ``image_root_fd`` is the container's root; ``path`` is looked up inside it and nowhere
+        else. A volume that has anything in it is left alone.
+        """
+        volume = self._read(name)
+        with _translated(f"copy image content to volume {name}"):
+            if os.listdir(volume.mountpoint):
+                return False
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            try:
+                source = openat.in_root(image_root_fd, path, flags)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                    return False
+                raise
+            target = -1
+            try:
+                target = os.open(volume.mountpoint, flags | os.O_CLOEXEC)
+                copy_tree(source, target)
+            finally:
+                os.close(source)
+                if target >= 0:
+                    os.close(target)
+        return True
+
+    def subpath(self, name: str, subpath: str) -> int:
+        """An O_PATH descriptor of ``subpath`` inside the volume: what a ``volume-subpath`` mount
+        binds. Resolved with the volume as root, so nothing in it leads outside.
+
+        Raises :class:`NotFound` when it is not there.
+        """
+        volume = self._read(name)
+        root = os.open(volume.mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return openat.in_root(root, subpath)
+        except OSError as error:
+            raise NotFound(
+                f"cannot access path {subpath} in volume {name}: {error.strerror}"
+            ) from error
+        finally:
+            os.close(root)
+
+    def pin_subpath(self, name: str, subpath: str, target: Path) -> None:
+        """Mount ``subpath`` of the volume on ``target`` (made as needed), so that a path can be
+        handed on that no container can exchange meanwhile. Undo with :func:`unpin`."""
+        fd = self.subpath(name, subpath)
+        try:
+            with _translated(f"mount {subpath} of volume {name}"):
+                if _is_directory(fd):
+                    target.mkdir(parents=True, exist_ok=True)
+                else:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.touch()
+                with mount.descriptor(mount.clone_tree(fd, "", recursive=True)) as tree:
+                    mount.move_mount(tree, _AT_FDCWD, str(target))
+        finally:
+            os.close(fd)
+
+    def usage(self, name: str) -> int:
+        """Bytes the volume's data takes on disk; other file systems mounted in it not counted."""
+        volume = self._read(name)
+        return disk_usage(volume.mountpoint)
+
+    def _read(self, name: str) -> Volume:
+        missing = NotFound(f"get {name}: no such volume")
+        try:
+            check_name(name)
+            raw = (self._root / name / _METADATA).read_bytes()
+        except (OSError, InvalidParameter):
+            raise missing from None
+        try:
+            return _decode(name, self._root / name / _DATA, json.loads(raw))
+        except (ValueError, TypeError, KeyError) as error:
+            raise Corrupt(f"volume {name}: {_METADATA} is damaged: {error}") from error
+
+
+def unpin(target: Path) -> None:
+    """Undo :meth:`LocalVolumes.pin_subpath`; idempotent."""
+    with contextlib.suppress(OSError):
+        mount.umount2(str(target), _MNT_DETACH)
+    with contextlib.suppress(OSError):
+        target.rmdir() if target.is_dir() else target.unlink()
+
+
+def disk_usage(directory: Path) -> int:
+    """Bytes on disk below ``directory``, hard links once, its own file system only."""
+    top = os.lstat(directory)
+    seen: set[int] = set()
+    total = 0
+    stack = [os.fspath(directory)]
+    while stack:
+        try:
+            entries = list(os.scandir(stack.pop()))
+        except OSError:
+            continue  # containers delete while we look
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if status.st_dev != top.st_dev or status.st_ino in seen:
+                continue
+            if status.st_nlink > 1:
+                seen.add(status.st_ino)
+            total += status.st_blocks * _BLOCK
+            if entry.is_dir(follow_symlinks=False):
+                stack.append(entry.path)
+    return total
+
+
+def _perform(volume: Volume, wanted: VolumeMount) -> None:
+    """Mount what a volume's options say on its directory."""
+    options = wanted.options
+    try:
+        if options.bind:
+            tree = mount.clone_tree(_AT_FDCWD, wanted.device, recursive=options.recursive_bind)
+        else:
+            tree = mount.new_filesystem(wanted.type, wanted.device, _data(wanted), options.set_)
+        with mount.descriptor(tree):
+            if options.bind and (options.set_ or options.clear):
+                mount.mount_setattr(tree, "", set_=options.set_, clear=options.clear)
+            if options.recursive_set or options.recursive_clear:
+                mount.mount_setattr(
+                    tree,
+                    "",
+                    set_=options.recursive_set,
+                    clear=options.recursive_clear,
+                    recursive=True,
+                )
+            for kind, recursive in options.propagation:
+                mount.mount_setattr(tree, "", propagation=kind, recursive=recursive)
+            mount.move_mount(tree, _AT_FDCWD, str(volume.mountpoint))
+    except OSError as error:
+        raise StartFailed(
+            f"failed to mount local volume {volume.name}: mount {wanted.device}: "
+            f"{(error.strerror or str(error)).lower()}"
+        ) from error
+
+
+def _data(wanted: VolumeMount) -> list[tuple[str, str | int | None]]:
+    """The file system's own options; the kernel wants addresses where people write names."""
+    data: list[tuple[str, str | int | None]] = list(wanted.options.data)
+    host = wanted.network_address
+    if not host:
+        return data
+    with contextlib.suppress(ValueError):
+        ip_address(host)
+        return data
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise StartFailed(f"cannot resolve {host} of a volume's addr option") from error
+    return [(key, str(found) if key == "addr" else value) for key, value in data]
+
+
+def _is_mounted(directory: Path) -> bool:
+    """Whether something is mounted on ``directory``. Not os.path.ismount: it does not see bind
+    mounts within one file system."""
+    wanted = os.fsencode(os.path.realpath(directory))
+    return any(point == wanted for point in _mount_points())
+
+
+def _mounts_in(directory: Path) -> bool:
+    """Whether anything is mounted on or below ``directory``."""
+    wanted = os.fsencode(os.path.realpath(directory))
+    return any(point == wanted or point.startswith(wanted + b"/") for point in _mount_points())
+
+
+def _mount_points() -> Iterator[bytes]:
+    """Every mount point of this mount namespace (proc_pid_mountinfo(5))."""
+    with open("/proc/thread-self/mountinfo", "rb") as file:
+        for line in file:
+            # Space, tab, newline and backslash are written as octal escapes.
+            yield re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), line.split()[4])
+
+
+def _is_directory(fd: int) -> bool:
+    return os.path.isdir(f"/proc/self/fd/{fd}")
+
+
+def _encode(volume: Volume) -> bytes:
+    document = {
+        "created_at": volume.created_at,
+        "labels": dict(volume.labels),
+        "options": dict(volume.options),
+    }
+    return json.dumps(document, indent=1).encode()
+
+
+def _decode(name: str, mountpoint: Path, document: Mapping[str, object]) -> Volume:
+    labels, options = document["labels"], document["options"]
+    if not isinstance(labels, dict) or not isinstance(options, dict):
+        raise TypeError("labels and options must be objects")
+    return Volume(
+        name=name,
+        mountpoint=mountpoint,
+        created_at=str(document["created_at"]),
+        labels={str(key): str(value) for key, value in labels.items()},
+        options={str(key): str(value) for key, value in options.items()},
+    )
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = f"{what}: {error.strerror}: {error.filename or ''}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(message) from error
+        raise SampanError(message) from error

@@ -1,0 +1,68 @@
+"""Options of the local driver (``docker volume create -o``) and what they mean (pure).
+
+options ::= { "type" | "o" | "device" }
+
+Without any, a volume is a directory of ours. With them it is whatever mount(8) would make of
+``mount -t TYPE -o O DEVICE``: tmpfs, bind, nfs, cifs, ext4, overlay...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sampan.errors import InvalidParameter, Unsupported
+from sampan.runtime import mount_options
+from sampan.runtime.mount_options import MountOptions
+
+_KNOWN = ("type", "o", "device")
+#: option -> options it is nothing without (as dockerd's)
+_NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeMount:
+    """What to mount on a volume's directory while it is used."""
+
+    type: str
+    device: str
+    options: MountOptions
+
+    @property
+    def network_address(self) -> str:
+        """The ``addr=`` of a network file system; a host name there must be resolved first."""
+        return next((value or "" for key, value in self.options.data if key == "addr"), "")
+
+
+def volume_mount(options: Mapping[str, str]) -> VolumeMount | None:
+    """The mount that ``options`` ask for, ``None`` for a plain directory.
+
+    Raises :class:`InvalidParameter` naming the option that is unknown or missing,
+    :class:`Unsupported` for a size limit of a plain directory.
+    """
+    for key in options:
+        if key == "size":
+            raise Unsupported(
+                "volume option size is not supported: use type=tmpfs with o=size=..., or a "
+                "file system of that size as device"
+            )
+        if key not in _KNOWN:
+            raise InvalidParameter(f'invalid option: "{key}"')
+    present = {key for key, value in options.items() if value}
+    for key in sorted(present):
+        for needed in _NEEDS[key]:
+            if needed not in present:
+                raise InvalidParameter(f'missing required option: "{needed}"')
+    if not present:
+        return None
+    words = [word for word in options.get("o", "").split(",") if word]
+    parsed = mount_options.parse(words)
+    if parsed.bind and not options["device"].startswith("/"):
+        raise InvalidParameter(f"bind volume's device is not an absolute path: {options['device']}")
+    if options["type"] == "none" and not parsed.bind:
+        raise InvalidParameter("volume option type=none needs bind or rbind in o")
+    if parsed.remount or parsed.idmap or parsed.copy_up:
+        raise InvalidParameter("volume options remount, idmap and tmpcopyup are not possible here")
+    if parsed.bind and parsed.data:
+        raise InvalidParameter(f"invalid option of a bind volume: {parsed.data[0][0]!r}")
+    return VolumeMount(type=options["type"], device=options["device"], options=parsed)
