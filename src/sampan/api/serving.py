@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from sampan import __version__
 from sampan.api import listeners, metrics, reply
 from sampan.api.server import Daemon
 from sampan.api.settings import Settings
+from sampan.api.tls import TlsServer
 from sampan.engine.engine import Engine
 from sampan.errors import InvalidParameter
 
@@ -76,9 +78,9 @@ async def _serve(
 ) -> None:
     server = daemon.server(listener.access)
     loop = asyncio.get_running_loop()
-    accepting = await loop.create_server(
-        server, sock=listener.socket, ssl=listener.tls, backlog=listeners.BACKLOG
-    )
+    context = listener.tls
+    factory = server if context is None else partial(TlsServer, context, server)
+    accepting = await loop.create_server(factory, sock=listener.socket, backlog=listeners.BACKLOG)
 
     async def close() -> None:
         accepting.close()
