@@ -35,8 +35,8 @@ class LogSettings:
     ``driver`` is ``json-file`` (Docker's format, byte for byte), ``local`` (Docker's binary
     format) or ``none``. ``path`` is the current file; rotated ones get ``.1``, ``.2``, ...
     (with ``.gz`` when ``compress``). ``max_size`` in bytes, 0 for no bound; ``max_file`` counts
-    the current one too. ``attrs`` is written with every json-file line when not empty. ``mode`` (``blocking`` or
-    ``non-blocking``) is accepted for both: writing a file does not block on anybody.
+    the current one too. ``attrs`` is written with every json-file line when not empty. ``mode``
+    (``blocking``, ``non-blocking``) changes nothing: writing a file blocks on nobody.
     """
 
     driver: str = "json-file"

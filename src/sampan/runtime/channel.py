@@ -1,0 +1,114 @@
+"""Messages between the runtime's processes, with descriptors beside them.
+
+Two kinds. A *channel* is a SOCK_SEQPACKET pair between the runtime's side and init: one JSON object
+a packet. A *connection* is a stream between client and monitor: a frame is the lengths of a JSON
+object and of a blob (two little-endian u32), then both; descriptors come with the frame's first
+byte. Both bound what they accept.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from sampan.errors import Corrupt
+
+Message = dict[str, Any]
+
+PACKET_LIMIT = 64 * 1024
+FRAME_LIMIT = 16 * 1024 * 1024
+DESCRIPTOR_LIMIT = 253  # SCM_MAX_FD
+_HEADER = struct.Struct("<II")
+_ANCILLARY = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * 4)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """A connected channel, both ends close-on-exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    """Send one packet. Raises :class:`OSError` (EPIPE when the other end is gone)."""
+    _send(channel, json.dumps(message).encode(), fds)
+
+
+def receive(channel: socket.socket) -> tuple[Message | None, list[int]]:
+    """Receive one packet; (None, []) when the other end is gone."""
+    try:
+        data, ancillary, _, _ = channel.recvmsg(PACKET_LIMIT, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return None, []
+    fds = _descriptors(ancillary)
+    if not data:
+        return None, fds
+    return json.loads(data), fds
+
+
+def send_frame(
+    connection: socket.socket, message: Message, blob: bytes = b"", fds: Sequence[int] = ()
+) -> None:
+    """Send one frame."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    data = _HEADER.pack(len(body), len(blob)) + body + blob
+    sent = _send(connection, data, fds)
+    if sent < len(data):
+        connection.sendall(data[sent:])
+
+
+def receive_frame(connection: socket.socket) -> tuple[Message | None, bytes, list[int]]:
+    """Receive one frame; (None, b"", []) at the end of the stream.
+
+    Raises :class:`Corrupt` for a frame that is too large or cut off.
+    """
+    fds: list[int] = []
+    try:
+        header = _read(connection, _HEADER.size, fds)
+        if not header:
+            return None, b"", fds
+        length, blob_length = _HEADER.unpack(header)
+        if length + blob_length > FRAME_LIMIT:
+            raise Corrupt(f"message of {length + blob_length} bytes is too large")
+        body = _read(connection, length + blob_length, fds)
+        if length + blob_length and not body:
+            raise Corrupt("message is cut off")
+        return json.loads(body[:length]), body[length:], fds
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> int:
+    if not fds:
+        return sock.send(data, socket.MSG_NOSIGNAL)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    return sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+
+
+def _read(sock: socket.socket, length: int, fds: list[int]) -> bytes:
+    """Exactly ``length`` bytes, b"" at a clean end; raises :class:`Corrupt` in between."""
+    parts: list[bytes] = []
+    missing = length
+    while missing:
+        data, ancillary, _, _ = sock.recvmsg(missing, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        fds += _descriptors(ancillary)
+        if not data:
+            if parts:
+                raise Corrupt("message is cut off")
+            return b""
+        parts.append(data)
+        missing -= len(data)
+    return b"".join(parts)
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)

@@ -1,0 +1,384 @@
+"""Operations that build the container's file system tree.
+
+Destinations belong to the image or to a container that may be changing them: they are opened once
+below the new root (openat2, RESOLVE_IN_ROOT) and mounted on by descriptor, so no second look-up can
+be led elsewhere (CVE-2021-30465). Sources are the host's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Sequence
+
+from sampan.kernel import mount as m
+from sampan.kernel import openat, tty
+from sampan.runtime import channel
+from sampan.runtime.context import Context
+from sampan.runtime.copy_up import copy_tree
+from sampan.runtime.userns import mapped_namespace
+
+_STRING_LIMIT = 255  # fsconfig(2): longest string value
+_PAGE_DATA = 4095  # mount(2): longest option string
+_DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/core", "/proc/kcore"),
+)
+
+
+def host_propagation(context: Context, *, kind: int) -> None:
+    """Cut our copy of the host's mounts off it as wished; "/" itself so that nothing mounted on
+    it can travel back."""
+    m.mount("", "/", "", kind | m.MS_REC)
+    if kind != m.MS_SLAVE:
+        m.mount("", "/", "", m.MS_PRIVATE)
+
+
+def overlay(
+    context: Context,
+    *,
+    slot: str,
+    source: str,
+    lower: Sequence[str],
+    upper: str | None,
+    work: str | None,
+    options: Sequence[tuple[str, str | None]],
+    attributes: int,
+    layers: bool,
+    layer_fds: bool,
+    idmapped: bool,
+) -> None:
+    """A detached overlay. ``layers``: as ``lowerdir+``, one each (Linux 6.5)."""
+    if not layers:
+        context.store(slot, _overlay_by_string(source, lower, upper, work, options, attributes))
+        return
+    with contextlib.ExitStack() as opened:
+
+        def layer(directory: int, path: str) -> str | int:
+            """How to name a directory to fsconfig: by path when it may be, else by descriptor."""
+            if directory == m.AT_FDCWD and len(os.fsencode(path)) <= _STRING_LIMIT:
+                return path
+            fd = opened.enter_context(m.descriptor(_open_directory(directory, path)))
+            return fd if layer_fds else f"/proc/self/fd/{fd}"
+
+        def base(path: str) -> int:
+            """Where layers below ``path`` are seen idmapped."""
+            fd = opened.enter_context(m.descriptor(m.clone_tree(m.AT_FDCWD, path, recursive=False)))
+            m.mount_setattr(fd, "", set_=m.MOUNT_ATTR_IDMAP, userns=context.userns)
+            return fd
+
+        data: list[tuple[str, str | int | None]] = []
+        for path in lower:
+            data.append(("lowerdir+", layer(base(path), ".") if idmapped else layer(-100, path)))
+        if upper is not None and work is not None:
+            # Both must be on one mount, so the clone is of what holds them.
+            common = posixpath.commonpath((upper, work)) if idmapped else ""
+            directory = base(common) if idmapped else m.AT_FDCWD
+            for key, path in (("upperdir", upper), ("workdir", work)):
+                name = posixpath.relpath(path, common) if idmapped else path
+                data.append((key, layer(directory, name)))
+        data += [(key, value) for key, value in options]
+        context.store(slot, m.new_filesystem("overlay", source or "overlay", data, attributes))
+
+
+def _open_directory(directory: int, path: str) -> int:
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+
+
+def _overlay_by_string(
+    source: str,
+    lower: Sequence[str],
+    upper: str | None,
+    work: str | None,
+    options: Sequence[tuple[str, str | None]],
+    attributes: int,
+) -> int:
+    """mount(2) with one option string, for kernels before 6.5; paths relative when it is long.
+
+    Runs in our private mount namespace: the mount is made on its own lowest layer, cloned and
+    taken off again.
+    """
+    paths = [*lower, *([upper, work] if upper and work else [])]
+    common = posixpath.commonpath(paths)
+    os.chdir(common)
+    try:
+        names = [posixpath.relpath(path, common) for path in lower]
+        parts = ["lowerdir=" + ":".join(names)]
+        if upper and work:
+            parts += [f"upperdir={upper}", f"workdir={work}"]
+        parts += [key if value is None else f"{key}={value}" for key, value in options]
+        data = ",".join(parts)
+        if len(os.fsencode(data)) > _PAGE_DATA:
+            raise OSError(errno.E2BIG, "too many layers for this kernel", lower[0])
+        m.mount(source, lower[-1], "overlay", 0, data)
+        try:
+            fd = m.clone_tree(m.AT_FDCWD, lower[-1], recursive=False)
+        finally:
+            m.umount2(lower[-1], m.MNT_DETACH)
+    finally:
+        os.chdir("/")
+    m.mount_setattr(fd, "", set_=attributes)
+    return fd
+
+
+def filesystem(
+    context: Context,
+    *,
+    slot: str,
+    kind: str,
+    source: str,
+    options: Sequence[tuple[str, str | None]],
+    attributes: int,
+) -> None:
+    """A detached mount of a new file system instance."""
+    data = [(key, value) for key, value in options]
+    try:
+        fd = m.new_filesystem(kind, source, data, attributes)
+    except OSError as error:
+        what = f"{kind} option {error.filename}" if data else kind
+        raise OSError(error.errno, error.strerror, what) from error
+    context.store(slot, fd)
+
+
+def clone_tree(context: Context, *, slot: str, source: str, recursive: bool) -> None:
+    """A detached bind mount of a path of the host."""
+    context.store(slot, m.clone_tree(m.AT_FDCWD, source, recursive=recursive))
+
+
+def attributes(context: Context, *, slot: str, set_: int, clear: int, recursive: bool) -> None:
+    """Set and clear MOUNT_ATTR_* flags."""
+    m.mount_setattr(context.take(slot), "", set_=set_, clear=clear, recursive=recursive)
+
+
+def idmap(
+    context: Context,
+    *,
+    slot: str,
+    mappings: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]] | None,
+    recursive: bool,
+) -> None:
+    """Shift ownership by ``mappings``, or by the container's own."""
+    if mappings is None:
+        fd, own = context.userns, False
+    else:
+        fd, own = mapped_namespace(*mappings), True
+    try:
+        m.mount_setattr(
+            context.take(slot), "", set_=m.MOUNT_ATTR_IDMAP, userns=fd, recursive=recursive
+        )
+    finally:
+        if own:
+            os.close(fd)
+
+
+def propagation(context: Context, *, slot: str, kind: int, recursive: bool) -> None:
+    """Set the propagation type (mount_namespaces(7)) of an attached mount."""
+    m.mount_setattr(context.take(slot), "", propagation=kind, recursive=recursive)
+
+
+def attach_root(context: Context, *, slot: str) -> None:
+    """Put the root file system on top of "/", which a later pivot_root(2) takes away.
+
+    Absolute paths keep leading to the host's files: look-ups start at our old root directory, below
+    the new mount.
+    """
+    fd = context.take(slot)
+    m.mount_setattr(fd, "", propagation=m.MS_PRIVATE, recursive=True)
+    m.move_mount(fd, m.AT_FDCWD, "/")
+    context.root = fd
+
+
+def attach(
+    context: Context, *, slot: str, destination: str, ordinary: bool, proc_file: bool
+) -> None:
+    """Attach a detached mount at ``destination`` inside the root, which is made if missing.
+
+    ``ordinary``: symbolic links on the way are refused, not followed: where procfs and sysfs are
+    is security relevant (CVE-2019-19921, CVE-2023-27561).
+    """
+    fd = context.take(slot)
+    if destination == "/proc" and openat.filesystem_magic(fd) != openat.PROC_SUPER_MAGIC:
+        raise OSError(errno.EPERM, "only a procfs may be mounted there", destination)
+    is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    if is_directory:
+        target = openat.make_directories(context.root, destination)
+    else:
+        target = openat.make_file(context.root, destination)
+    with m.descriptor(target):
+        if ordinary:
+            _check_ordinary(context.root, destination, target)
+        if not proc_file and openat.filesystem_magic(target) == openat.PROC_SUPER_MAGIC:
+            raise OSError(errno.EPERM, "inside a procfs", destination)
+        m.move_mount(fd, target)
+
+
+def _check_ordinary(root: int, destination: str, target: int) -> None:
+    flags, resolve = os.O_PATH, openat.RESOLVE_IN_ROOT | openat.RESOLVE_NO_SYMLINKS
+    with m.descriptor(openat.openat2(root, destination, flags, resolve)) as plain:
+        if not os.path.sameopenfile(plain, target):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), destination)
+
+
+def copy_up(context: Context, *, slot: str, path: str) -> None:
+    """Copy what the image has at ``path`` into the detached (tmpfs) mount."""
+    try:
+        source = openat.in_root(context.root, path, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with m.descriptor(source):
+        copy_tree(source, context.take(slot))
+
+
+def remount(context: Context, *, destination: str, set_: int, clear: int) -> None:
+    """Change the attributes of a mount that is already there."""
+    with m.descriptor(openat.in_root(context.root, destination)) as fd:
+        m.mount_setattr(fd, "", set_=set_, clear=clear)
+
+
+def device(
+    context: Context, *, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int
+) -> None:
+    """Make a device node. One that exists must be the same device."""
+    directory, name = posixpath.split(posixpath.normpath(path))
+    number = 0 if kind == "p" else os.makedev(major, minor)
+    file_type = _DEVICE_TYPES[kind]
+    with m.descriptor(openat.make_directories(context.root, directory)) as parent:
+        try:
+            os.mknod(name, file_type | (mode & 0o7777), number, dir_fd=parent)
+        except FileExistsError:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_IFMT(status.st_mode) != file_type or status.st_rdev != number:
+                raise FileExistsError(errno.EEXIST, "another file is there", path) from None
+            return
+        if uid or gid:
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+
+
+def device_links(context: Context, *, ptmx: bool) -> None:
+    """/dev/fd, /dev/stdin, ... and /dev/ptmx. What the image has of them stays, but ptmx."""
+    for path, target in _LINKS:
+        _link(context.root, path, target)
+    if ptmx:
+        with m.descriptor(openat.make_directories(context.root, "/dev")) as parent:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink("ptmx", dir_fd=parent)
+            os.symlink("pts/ptmx", "ptmx", dir_fd=parent)
+
+
+def symlinks(context: Context, *, links: Sequence[tuple[str, str]]) -> None:
+    """Make symbolic links (path, target); existing ones stay."""
+    for path, target in links:
+        _link(context.root, path, target)
+
+
+def _link(root: int, path: str, target: str) -> None:
+    directory, name = posixpath.split(path)
+    parent = openat.make_directories(root, directory)
+    with m.descriptor(parent), contextlib.suppress(FileExistsError):
+        os.symlink(target, name, dir_fd=parent)
+
+
+def console(context: Context, *, devpts: str | None, height: int, width: int, bind: bool) -> None:
+    """Make the terminal, hand its manager to the other side, and show it as /dev/console."""
+    if devpts is not None:
+        manager, terminal = tty.open_pair(context.take(devpts))
+    else:
+        with m.descriptor(os.open("/dev/pts", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+            manager, terminal = tty.open_pair(fd)
+    context.terminal = terminal
+    with m.descriptor(manager):
+        if height and width:
+            tty.set_window_size(manager, height, width)
+        channel.send(context.channel, {"kind": "terminal"}, [manager])
+    if bind:
+        with (
+            m.descriptor(m.clone_tree(terminal, "", recursive=False)) as clone,
+            m.descriptor(openat.make_file(context.root, "/dev/console", 0o600)) as target,
+        ):
+            m.move_mount(clone, target)
+
+
+def mask(context: Context, *, paths: Sequence[str]) -> None:
+    """Hide paths: files below the host's null device, directories below an empty tmpfs.
+
+    The null device is the host's own, opened before the root changes, and checked to be it: the
+    container's /dev/null may be anything (CVE-2025-31133).
+    """
+    with m.descriptor(os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)) as null:
+        if not openat.is_device(null, 1, 3):
+            raise OSError(errno.ENODEV, "not the null device", "/dev/null")
+        for path in paths:
+            target = _existing(context.root, path)
+            if target < 0:
+                continue
+            with m.descriptor(target):
+                if stat.S_ISDIR(os.fstat(target).st_mode):
+                    options = [("size", "0"), ("nr_inodes", "1"), ("mode", "755")]
+                    cover = m.new_filesystem("tmpfs", "tmpfs", options, m.MOUNT_ATTR_RDONLY)
+                else:
+                    cover = m.clone_tree(null, "", recursive=False)
+                with m.descriptor(cover):
+                    m.move_mount(cover, target)
+
+
+def protect(context: Context, *, paths: Sequence[str]) -> None:
+    """Make paths read-only, with everything below them."""
+    for path in paths:
+        target = _existing(context.root, path)
+        if target < 0:
+            continue
+        with (
+            m.descriptor(target),
+            m.descriptor(m.clone_tree(target, "", recursive=True)) as clone,
+        ):
+            m.mount_setattr(clone, "", set_=m.MOUNT_ATTR_RDONLY, recursive=True)
+            m.move_mount(clone, target)
+
+
+def _existing(root: int, path: str) -> int:
+    """``path`` inside the root, -1 when there is none."""
+    try:
+        return openat.in_root(root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+
+
+def make_directory(context: Context, *, path: str) -> None:
+    """mkdir -p inside the root (the working directory)."""
+    os.close(openat.make_directories(context.root, path))
+
+
+def readonly_root(context: Context) -> None:
+    """Make the root mount read-only; mounts inside keep their own say."""
+    m.mount_setattr(context.root, "", set_=m.MOUNT_ATTR_RDONLY)
+
+
+def pivot(context: Context, *, move: bool) -> None:
+    """Make the new root "/" and leave nothing of the old one.
+
+    The old tree is cut off before it is unmounted, so that unmounting it here does not unmount
+    anything of the host. ``move`` (``--no-pivot``): for a root on an initramfs, which cannot be
+    pivoted.
+    """
+    with m.descriptor(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as old:
+        os.fchdir(context.root)
+        if move:
+            os.chroot(".")
+        else:
+            m.pivot_root(".", ".")
+            os.fchdir(old)
+            m.mount("", ".", "", m.MS_SLAVE | m.MS_REC)
+            m.umount2(".", m.MNT_DETACH)
+    os.chdir("/")
+
+
+def root_propagation(context: Context, *, kind: int, recursive: bool) -> None:
+    """``linux.rootfsPropagation``, once "/" is the container's."""
+    m.mount("", "/", "", kind | (m.MS_REC if recursive else 0))

@@ -1,0 +1,391 @@
+"""From root file system and OCI mounts to operations (pure).
+
+Every mount is first made detached (a *slot* holds it), dressed with its attributes, and only then
+attached to a destination that was opened inside the new root. Where the container has a user
+namespace of its own, what needs the host's privileges (cloning host paths, idmapping, overlays) is
+planned for the runtime's side, which hands the slots over.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sampan.errors import InvalidParameter, Unsupported
+from sampan.kernel import mount as m
+from sampan.kernel.facts import Facts
+from sampan.model import mount as model
+from sampan.model import oci
+from sampan.runtime import mount_options
+from sampan.runtime.mount_options import MountOptions
+from sampan.runtime.operation import Operation, Value, operation
+
+#: Files of /proc that may be mounted over (lxcfs and such); all else in it is refused, because a
+#: fake /proc/self would mislead the runtime and the container alike (CVE-2019-16884).
+PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "net/dev",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "sys/crypto/fips_enabled",
+        "sys/kernel/ns_last_pid",
+        "uptime",
+    )
+)
+_ORDINARY_ONLY = frozenset({"proc", "sysfs"})
+
+
+@dataclass(slots=True, kw_only=True)
+class MountPlanner:
+    """Collects operations: ``host`` for the runtime's side, ``inside`` for init.
+
+    ``remapped``: the container has a user namespace of its own. ``own_cgroups``: a new or joined
+    cgroup namespace. ``cgroup``: path of the container's cgroup.
+    """
+
+    facts: Facts
+    bundle: str
+    remapped: bool
+    own_cgroups: bool
+    cgroup: str
+    host: list[Operation] = field(default_factory=list)
+    inside: list[Operation] = field(default_factory=list)
+    transferred: list[str] = field(default_factory=list)
+    proc_slot: str | None = None
+    devpts: str | None = None
+    bound: set[str] = field(default_factory=set)
+    _count: int = 0
+
+    def root(self, mounts: Sequence[model.Mount]) -> None:
+        """The root file system: ``mounts[0]`` becomes the root, others go inside it."""
+        if not mounts or mounts[0].destination:
+            raise InvalidParameter("the first mount of a root file system must be the root itself")
+        for entry in mounts:
+            slot = self._slot()
+            options = mount_options.parse(entry.options, entry.type)
+            if options.bind:
+                self._bind(slot, entry.source, options, idmapped=self.remapped)
+            elif entry.type == "overlay":
+                self._overlay(slot, entry.source, options)
+            else:
+                self._filesystem(slot, entry.type, entry.source, options)
+            if entry.destination:
+                self._attach(slot, entry.destination, options)
+            else:
+                self.inside.append(operation("attach_root", slot=slot))
+
+    def mount(self, entry: oci.Mount) -> None:
+        """One entry of the spec's ``mounts``."""
+        destination = entry.get("destination", "")
+        if not destination or "\0" in destination:
+            raise InvalidParameter("mounts: an entry has no destination")
+        destination = posixpath.normpath("/" + destination.lstrip("/"))
+        kind = entry.get("type") or "none"
+        options = mount_options.parse(entry.get("options") or (), kind)
+        _check_proc(destination)
+        if options.remount:
+            self._remount(destination, options)
+            return
+        slot = self._slot()
+        if options.bind:
+            self._bind_entry(slot, destination, entry, options)
+        elif kind in ("cgroup", "cgroup2"):
+            self._cgroups(slot, destination, options)
+        elif kind == "overlay":
+            self._overlay(slot, entry.get("source") or kind, options, idmapped=False)
+            self._attach(slot, destination, options)
+        else:
+            if options.idmap:
+                raise Unsupported(f"mounts: idmap of a new {kind} mount at {destination}")
+            self._filesystem(slot, kind, entry.get("source") or kind, options)
+            if options.copy_up:
+                self.inside.append(operation("copy_up", slot=slot, path=destination))
+            self._attach(slot, destination, options, ordinary=kind in _ORDINARY_ONLY)
+        if kind == "proc" and destination == "/proc" and not options.bind:
+            self.proc_slot = slot
+        if kind == "devpts" and destination == "/dev/pts" and not options.bind:
+            self.devpts = slot
+
+    def device(self, device: oci.Device) -> None:
+        """A device node: made, or in a user namespace (where mknod(2) is refused) bound."""
+        path, kind = device["path"], device["type"]
+        if self.remapped:
+            slot = self._slot()
+            self._on_host(slot, operation("clone_tree", slot=slot, source=path, recursive=False))
+            self.inside.append(
+                operation("attach", slot=slot, destination=path, ordinary=False, proc_file=False)
+            )
+            return
+        self.inside.append(
+            operation(
+                "device",
+                path=path,
+                kind=kind,
+                major=device.get("major", 0),
+                minor=device.get("minor", 0),
+                mode=device.get("fileMode", 0o666),
+                uid=device.get("uid", 0),
+                gid=device.get("gid", 0),
+            )
+        )
+
+    def _slot(self) -> str:
+        self._count += 1
+        return f"mount{self._count}"
+
+    def _on_host(self, slot: str, *steps: Operation) -> None:
+        self.host += steps
+        if slot not in self.transferred:
+            self.transferred.append(slot)
+
+    def _bind_entry(
+        self, slot: str, destination: str, entry: oci.Mount, options: MountOptions
+    ) -> None:
+        source = entry.get("source", "")
+        if not source:
+            raise InvalidParameter(f"mounts: bind mount at {destination} has no source")
+        if options.data:
+            words = ",".join(key for key, _ in options.data)
+            raise InvalidParameter(f"mounts: bind mount at {destination} with options {words!r}")
+        mappings: Value = None
+        if entry.get("uidMappings") or entry.get("gidMappings"):
+            if not (entry.get("uidMappings") and entry.get("gidMappings")):
+                raise InvalidParameter(
+                    f"mounts: {destination} needs both uidMappings and gidMappings"
+                )
+            mappings = [id_map(entry["uidMappings"]), id_map(entry["gidMappings"])]
+        elif options.idmap and not self.remapped:
+            raise InvalidParameter(
+                f"mounts: idmap of {destination} without mappings or a user namespace"
+            )
+        idmapped = options.idmap or mappings is not None
+        self._bind(
+            slot,
+            os.path.join(self.bundle, source),
+            options,
+            idmapped=idmapped,
+            mappings=mappings,
+        )
+        self.bound.add(destination)
+        self._attach(slot, destination, options)
+
+    def _bind(
+        self,
+        slot: str,
+        source: str,
+        options: MountOptions,
+        *,
+        idmapped: bool,
+        mappings: Value = None,
+    ) -> None:
+        steps = [
+            operation("clone_tree", slot=slot, source=source, recursive=options.recursive_bind)
+        ]
+        if idmapped:
+            steps.append(
+                operation("idmap", slot=slot, mappings=mappings, recursive=options.recursive_idmap)
+            )
+        steps += _attributes(slot, options)
+        if self.remapped or idmapped:
+            self._on_host(slot, *steps)
+        else:
+            self.inside += steps
+
+    def _overlay(
+        self, slot: str, source: str, options: MountOptions, *, idmapped: bool | None = None
+    ) -> None:
+        if "overlay" not in self.facts.filesystems:
+            raise Unsupported("this kernel has no overlay file system")
+        data = dict(options.data)
+        lower = [part for part in (data.pop("lowerdir", None) or "").split(":") if part]
+        upper, work = data.pop("upperdir", None), data.pop("workdir", None)
+        if not lower or (upper is None) != (work is None):
+            raise InvalidParameter("overlay: needs lowerdir, and upperdir and workdir together")
+        step = operation(
+            "overlay",
+            slot=slot,
+            source=source,
+            lower=list[Value](lower),
+            upper=upper,
+            work=work,
+            options=[[key, value] for key, value in data.items()],
+            attributes=options.set_,
+            layers=self.facts.overlay_layers,
+            layer_fds=self.facts.overlay_layer_fds,
+            idmapped=self.remapped if idmapped is None else idmapped,
+        )
+        if self.remapped and not self.facts.overlay_layers:
+            raise Unsupported("overlay with a user namespace: needs Linux 6.5 or later")
+        if self.remapped:
+            self._on_host(slot, step)
+        else:
+            self.inside.append(step)
+
+    def _filesystem(self, slot: str, kind: str, source: str, options: MountOptions) -> None:
+        self.inside.append(
+            operation(
+                "filesystem",
+                slot=slot,
+                kind=kind,
+                source=source,
+                options=[[key, value] for key, value in options.data],
+                attributes=options.set_ | options.recursive_set,
+            )
+        )
+
+    def _attach(
+        self, slot: str, destination: str, options: MountOptions, *, ordinary: bool = False
+    ) -> None:
+        self.inside.append(
+            operation(
+                "attach",
+                slot=slot,
+                destination=destination,
+                ordinary=ordinary,
+                proc_file=destination in PROC_FILES,
+            )
+        )
+        self.inside += [
+            operation("propagation", slot=slot, kind=kind, recursive=recursive)
+            for kind, recursive in options.propagation
+        ]
+
+    def _remount(self, destination: str, options: MountOptions) -> None:
+        if options.data:
+            raise Unsupported(f"mounts: remount of {destination} with file system options")
+        self.inside.append(
+            operation("remount", destination=destination, set_=options.set_, clear=options.clear)
+        )
+
+    def _cgroups(self, slot: str, destination: str, options: MountOptions) -> None:
+        """/sys/fs/cgroup. The cgroups must exist and be joined before they can be mounted."""
+        self.inside.append(operation("await_cgroups"))
+        if self.facts.layout.mode == "v2":
+            self._filesystem(slot, "cgroup2", "cgroup", options)
+            self._attach(slot, destination, options)
+            return
+        base = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
+        self.inside.append(
+            operation(
+                "filesystem",
+                slot=slot,
+                kind="tmpfs",
+                source="cgroup",
+                options=[["mode", "755"], ["size", "64k"]],
+                attributes=base,
+            )
+        )
+        self._attach(slot, destination, options)
+        links: list[Value] = []
+        for hierarchy in self.facts.layout.legacy:
+            name = posixpath.basename(hierarchy.mountpoint)
+            part = self._slot()
+            if self.own_cgroups:
+                data: list[Value] = []
+                for controller in sorted(hierarchy.controllers):
+                    named = controller.startswith("name=")
+                    data += [["none", None]] if named else []
+                    data.append([*controller.split("=", 1)] if named else [controller, None])
+                self.inside.append(
+                    operation(
+                        "filesystem",
+                        slot=part,
+                        kind="cgroup",
+                        source="cgroup",
+                        options=data,
+                        attributes=options.set_ | base,
+                    )
+                )
+            else:
+                steps = [
+                    operation(
+                        "clone_tree",
+                        slot=part,
+                        source=hierarchy.directory(self.cgroup),
+                        recursive=False,
+                    ),
+                    operation(
+                        "attributes",
+                        slot=part,
+                        set_=options.set_ | base,
+                        clear=options.clear & ~base,
+                        recursive=False,
+                    ),
+                ]
+                if self.remapped:
+                    self._on_host(part, *steps)
+                else:
+                    self.inside += steps
+            self.inside.append(
+                operation(
+                    "attach",
+                    slot=part,
+                    destination=f"{destination}/{name}",
+                    ordinary=True,
+                    proc_file=False,
+                )
+            )
+            links += [
+                [f"{destination}/{controller}", name]
+                for controller in sorted(hierarchy.controllers)
+                if controller != name and "=" not in controller
+            ]
+        if links:
+            self.inside.append(operation("symlinks", links=links))
+        if options.set_ & m.MOUNT_ATTR_RDONLY:
+            self.inside.append(
+                operation(
+                    "attributes", slot=slot, set_=m.MOUNT_ATTR_RDONLY, clear=0, recursive=False
+                )
+            )
+
+
+def id_map(mappings: Sequence[oci.IDMapping]) -> list[Value]:
+    """OCI mappings as rows of /proc/<pid>/uid_map. Raises :class:`InvalidParameter`."""
+    rows: list[Value] = []
+    for entry in mappings:
+        numbers = [entry.get("containerID", 0), entry.get("hostID", 0), entry.get("size", 0)]
+        if any(number < 0 for number in numbers) or numbers[2] == 0:
+            raise InvalidParameter(f"invalid id mapping {numbers}")
+        rows.append(list[Value](numbers))
+    return rows
+
+
+def _attributes(slot: str, options: MountOptions) -> list[Operation]:
+    steps = []
+    if options.recursive_set or options.recursive_clear:
+        steps.append(
+            operation(
+                "attributes",
+                slot=slot,
+                set_=options.recursive_set,
+                clear=options.recursive_clear,
+                recursive=True,
+            )
+        )
+    if options.set_ or options.clear:
+        steps.append(
+            operation(
+                "attributes",
+                slot=slot,
+                set_=options.set_,
+                clear=options.clear,
+                recursive=False,
+            )
+        )
+    return steps
+
+
+def _check_proc(destination: str) -> None:
+    """/proc itself is checked when it is attached: what is mounted there must be a procfs."""
+    if not destination.startswith("/proc/") or destination in PROC_FILES:
+        return
+    raise InvalidParameter(f"mounts: {destination} is inside /proc and cannot be mounted over")

@@ -1,0 +1,443 @@
+"""From an OCI runtime spec and probed facts to a plan (pure).
+
+A :class:`Plan` is everything that will be done, as values: which namespaces are made or joined,
+and four flat lists of operations from the closed table of :mod:`sampan.runtime.operations`:
+
+``host``    by the runtime's side, once init exists (it has the host's privileges, init may not);
+``setup``   by init: mounts, pivot_root, ...; ends where init waits to be started;
+``finish``  by init after that: identity, capabilities, filter; ends with execve(2).
+
+Every field of the spec is acted on or refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sampan.errors import InvalidParameter, Unsupported
+from sampan.kernel import mount, namespaces
+from sampan.kernel.facts import Facts
+from sampan.kernel.seccomp import Filter
+from sampan.model import mount as model
+from sampan.model import oci
+from sampan.runtime import process_plan
+from sampan.runtime.mount_options import PROPAGATION
+from sampan.runtime.mount_plan import MountPlanner, id_map
+from sampan.runtime.operation import Operation, Value, describe, operation
+from sampan.runtime.process_plan import ProcessOptions
+
+_KNOWN_LINUX = frozenset(oci.Linux.__annotations__)
+_KNOWN = frozenset(oci.Spec.__annotations__)
+_OTHER_SYSTEMS = frozenset({"solaris", "windows", "vm", "zos", "freebsd"})
+_MODE = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
+_IPC_SYSCTLS = frozenset(
+    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni")
+) | {"kernel.shm_rmid_forced"}
+_CLOCKS = ("monotonic", "boottime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What it takes to make one process; see the module's docstring.
+
+    ``new``: CLONE_NEW* flags; ``join``: (flag, path of a namespace file). ``uid_map``,
+    ``gid_map``: rows of (inside, outside, count) for a new user namespace. ``time_offsets``:
+    lines of /proc/<pid>/timens_offsets. ``transferred``: slots the host side hands to init.
+    ``limits``: (RLIMIT_* number, soft, hard), set by the runtime's side just before the start.
+    ``cgroup``: its path, "" for none; ``resources`` as in the spec. ``affinity``: CPU lists
+    (before, after) joining the cgroup, for exec.
+    """
+
+    container_id: str
+    new: int
+    join: tuple[tuple[int, str], ...] = ()
+    uid_map: tuple[tuple[int, int, int], ...] = ()
+    gid_map: tuple[tuple[int, int, int], ...] = ()
+    time_offsets: tuple[str, ...] = ()
+    host: tuple[Operation, ...] = ()
+    transferred: tuple[str, ...] = ()
+    setup: tuple[Operation, ...] = ()
+    finish: tuple[Operation, ...] = ()
+    limits: tuple[tuple[int, int, int], ...] = ()
+    cgroup: str = ""
+    resources: oci.Resources | None = None
+    seccomp: Filter | None = None
+    terminal: bool = False
+    affinity: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    warnings: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """The plan as text, for ``--dry-run`` and golden files."""
+        lines = [f"namespaces new: {' '.join(_names(self.new)) or 'none'}"]
+        lines += [f"namespace join: {_names(flag)[0]} {path}" for flag, path in self.join]
+        lines += [f"uid_map {' '.join(map(str, row))}" for row in self.uid_map]
+        lines += [f"gid_map {' '.join(map(str, row))}" for row in self.gid_map]
+        lines += [f"timens_offsets {line}" for line in self.time_offsets]
+        if self.cgroup:
+            lines.append(f"cgroup {self.cgroup} {json.dumps(self.resources or {})}")
+        for title, steps in (("host", self.host), ("setup", self.setup), ("finish", self.finish)):
+            lines += [f"{title}: {describe(step)}" for step in steps]
+        lines += [f"limit {number} {soft} {hard}" for number, soft, hard in self.limits]
+        lines += [f"warning: {text}" for text in self.warnings]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What the caller of :func:`plan` adds to the spec.
+
+    ``process``: see :class:`ProcessOptions`. ``bundle``: directory relative bind sources start
+    from. ``no_pivot``: MS_MOVE and chroot instead of pivot_root(2). ``console_size``: (height,
+    width). ``state``: the OCI state given to hooks that run inside (its pid is filled in there).
+    """
+
+    process: ProcessOptions = field(default_factory=ProcessOptions)
+    bundle: str = "/"
+    no_pivot: bool = False
+    console_size: tuple[int, int] | None = None
+    state: Mapping[str, Value] | None = None
+
+
+def plan(
+    spec: oci.Spec,
+    facts: Facts,
+    *,
+    container_id: str,
+    rootfs: Sequence[model.Mount],
+    options: PlanOptions,
+    seccomp: Filter | None = None,
+) -> Plan:
+    """The plan for a container.
+
+    ``rootfs`` replaces ``spec["root"]["path"]``. Raises :class:`InvalidParameter` for what is
+    wrong in the spec and :class:`Unsupported` for what this kernel or sampan cannot do.
+    """
+    _check_known(spec, facts)
+    linux = spec.get("linux") or {}
+    new, join = _namespaces(linux.get("namespaces") or (), facts)
+    joined = {flag for flag, _ in join}
+    uid_map, gid_map = _maps(linux, new, joined)
+    path = cgroup_path(linux.get("cgroupsPath") or "", container_id)
+    planner = MountPlanner(
+        facts=facts,
+        bundle=options.bundle,
+        remapped=bool((new | sum(joined)) & namespaces.CLONE_NEWUSER),
+        own_cgroups=bool((new | sum(joined)) & namespaces.CLONE_NEWCGROUP),
+        cgroup=path,
+    )
+    process = spec.get("process")
+    if process is None:
+        raise InvalidParameter("process: missing")
+    seccomp_filter = seccomp if linux.get("seccomp") else None
+    choices = replace(options.process, seccomp=seccomp_filter is not None)
+    if new & namespaces.CLONE_NEWNS:
+        _mount_operations(planner, spec, linux, rootfs, options, choices.terminal)
+    setup = [operation("enter"), *planner.inside]
+    setup += _after_mounts(spec, linux, new, joined, planner, options, choices)
+    setup.append(
+        operation(
+            "find_program",
+            args=list[Value](process.get("args") or ()),
+            env=list[Value](process.get("env") or ()),
+        )
+    )
+    finish = _linux_process(linux)
+    hooks = (spec.get("hooks") or {}).get("startContainer") or ()
+    choices = replace(choices, prelude=[*choices.prelude, *_hooks(hooks, options.state, "created")])
+    made = process_plan.plan_process(process, facts, choices)
+    host = list(planner.host)
+    if "oomScoreAdj" in process:
+        host.append(operation("oom_score_adj", value=process["oomScoreAdj"]))
+    return Plan(
+        container_id=container_id,
+        new=new,
+        join=tuple(join),
+        uid_map=uid_map,
+        gid_map=gid_map,
+        time_offsets=_time_offsets(linux, new),
+        host=tuple(host),
+        transferred=tuple(planner.transferred),
+        setup=tuple(setup),
+        finish=(*finish, *made.operations),
+        limits=made.limits,
+        cgroup=path,
+        resources=linux.get("resources") or {},
+        seccomp=seccomp_filter,
+        terminal=choices.terminal,
+        warnings=made.warnings,
+    )
+
+
+def plan_exec(
+    process: oci.Process,
+    facts: Facts,
+    *,
+    container_id: str,
+    options: ProcessOptions,
+    console_size: tuple[int, int] | None = None,
+    seccomp: Filter | None = None,
+) -> Plan:
+    """The plan for one more process of a running container; where to join is the caller's."""
+    made = process_plan.plan_process(process, facts, replace(options, seccomp=seccomp is not None))
+    setup = [operation("await_cgroups"), operation("enter")]
+    if options.terminal:
+        setup.append(_console(None, console_size, bind=False))
+    affinity = process.get("execCPUAffinity") or {}
+    host = []
+    if "oomScoreAdj" in process:
+        host.append(operation("oom_score_adj", value=process["oomScoreAdj"]))
+    return Plan(
+        container_id=container_id,
+        new=0,
+        host=tuple(host),
+        setup=tuple(setup),
+        finish=made.operations,
+        limits=made.limits,
+        seccomp=seccomp,
+        terminal=options.terminal,
+        affinity=(
+            tuple(process_plan.number_list(affinity.get("initial") or "")),
+            tuple(process_plan.number_list(affinity.get("final") or "")),
+        ),
+        warnings=made.warnings,
+    )
+
+
+def cgroup_path(wanted: str, container_id: str) -> str:
+    """The container's cgroup in every hierarchy: ``linux.cgroupsPath`` or /sampan/<id>."""
+    path = posixpath.normpath("/" + (wanted or f"sampan/{container_id}").lstrip("/"))
+    if path == "/" or ".." in wanted.split("/"):
+        raise InvalidParameter(f"linux.cgroupsPath: invalid path {wanted!r}")
+    return path
+
+
+def _check_known(spec: oci.Spec, facts: Facts) -> None:
+    unknown = sorted(set(spec) - _KNOWN)
+    if unknown:
+        reason = "for another system" if set(unknown) & _OTHER_SYSTEMS else "unknown"
+        raise Unsupported(f"config.json: {unknown[0]} is {reason}")
+    linux = spec.get("linux") or {}
+    unknown = sorted(set(linux) - _KNOWN_LINUX)
+    if unknown:
+        raise Unsupported(f"linux.{unknown[0]} is unknown")
+    if linux.get("intelRdt"):
+        missing = "" if facts.resctrl else ": this machine has no resctrl"
+        raise Unsupported(f"linux.intelRdt{missing}")
+    if linux.get("mountLabel") and "selinux" not in facts.lsm:
+        raise Unsupported("linux.mountLabel: SELinux is not active here")
+    if linux.get("netDevices"):
+        raise Unsupported("linux.netDevices")
+
+
+def _namespaces(wanted: Sequence[oci.Namespace], facts: Facts) -> tuple[int, list[tuple[int, str]]]:
+    new, join, seen = 0, list[tuple[int, str]](), set[str]()
+    for entry in wanted:
+        kind, path = entry.get("type", ""), entry.get("path") or ""
+        if kind not in namespaces.FLAGS:
+            raise InvalidParameter(f"linux.namespaces: unknown type {kind!r}")
+        if kind in seen:
+            raise InvalidParameter(f"linux.namespaces: {kind} appears twice")
+        if kind not in facts.namespaces:
+            raise Unsupported(f"linux.namespaces: this kernel has no {kind} namespaces")
+        seen.add(kind)
+        if path and not path.startswith("/"):
+            raise InvalidParameter(f"linux.namespaces: {path!r} is not an absolute path")
+        if path:
+            join.append((namespaces.FLAGS[kind], path))
+        else:
+            new |= namespaces.FLAGS[kind]
+    if "mount" not in seen:
+        raise Unsupported("linux.namespaces: a container without a mount namespace")
+    return new, join
+
+
+def _maps(
+    linux: oci.Linux, new: int, joined: set[int]
+) -> tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]:
+    uids, gids = linux.get("uidMappings") or (), linux.get("gidMappings") or ()
+    if not new & namespaces.CLONE_NEWUSER:
+        if (uids or gids) and namespaces.CLONE_NEWUSER not in joined:
+            raise InvalidParameter("linux.uidMappings: no user namespace to map")
+        return (), ()
+    if not uids or not gids:
+        raise InvalidParameter("linux.namespaces: a new user namespace needs uid and gid mappings")
+    return _rows(uids), _rows(gids)
+
+
+def _rows(mappings: Sequence[oci.IDMapping]) -> tuple[tuple[int, int, int], ...]:
+    id_map(mappings)
+    return tuple((m.get("containerID", 0), m.get("hostID", 0), m.get("size", 0)) for m in mappings)
+
+
+def _time_offsets(linux: oci.Linux, new: int) -> tuple[str, ...]:
+    lines = []
+    for clock, offset in (linux.get("timeOffsets") or {}).items():
+        if clock not in _CLOCKS:
+            raise InvalidParameter(f"linux.timeOffsets: unknown clock {clock!r}")
+        lines.append(f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}")
+    if lines and not new & namespaces.CLONE_NEWTIME:
+        raise InvalidParameter("linux.timeOffsets: no time namespace of its own")
+    return tuple(lines)
+
+
+def _mount_operations(
+    planner: MountPlanner,
+    spec: oci.Spec,
+    linux: oci.Linux,
+    rootfs: Sequence[model.Mount],
+    options: PlanOptions,
+    terminal: bool,
+) -> None:
+    wanted = linux.get("rootfsPropagation") or ""
+    if wanted and wanted not in PROPAGATION:
+        raise InvalidParameter(f"linux.rootfsPropagation: unknown {wanted!r}")
+    # Without a wish, what the host mounts later still shows up below bind mounts that ask for it,
+    # and nothing goes the other way.
+    kind = PROPAGATION[wanted][0] if wanted else mount.MS_SLAVE
+    planner.inside.append(operation("host_propagation", kind=kind))
+    planner.root(rootfs)
+    for entry in spec.get("mounts") or ():
+        planner.mount(entry)
+    if "/dev" not in planner.bound:
+        for device in _default_devices():
+            planner.device(device)
+        planner.inside.append(operation("device_links", ptmx=planner.devpts is not None))
+    for device in linux.get("devices") or ():
+        planner.device(_checked_device(device))
+    if terminal:
+        bind = "/dev" not in planner.bound
+        planner.inside.append(_console(planner.devpts, options.console_size, bind=bind))
+
+
+def _console(devpts: str | None, size: tuple[int, int] | None, *, bind: bool) -> Operation:
+    height, width = size or (0, 0)
+    return operation("console", devpts=devpts, height=height, width=width, bind=bind)
+
+
+def _default_devices() -> list[oci.Device]:
+    devices: list[oci.Device] = [
+        {"path": f"/dev/{name}", "type": "c", "major": 1, "minor": minor, "fileMode": 0o666}
+        for name, minor in _MODE.items()
+    ]
+    devices.append({"path": "/dev/tty", "type": "c", "major": 5, "minor": 0, "fileMode": 0o666})
+    return devices
+
+
+def _checked_device(device: oci.Device) -> oci.Device:
+    path, kind = device.get("path", ""), device.get("type", "")
+    if not path.startswith("/") or posixpath.normpath(path) == "/":
+        raise InvalidParameter(f"linux.devices: invalid path {path!r}")
+    if kind not in ("c", "b", "u", "p"):
+        raise InvalidParameter(f"linux.devices: unknown type {kind!r} of {path}")
+    if kind != "p" and ("major" not in device or "minor" not in device):
+        raise InvalidParameter(f"linux.devices: {path} needs major and minor")
+    return device
+
+
+def _after_mounts(
+    spec: oci.Spec,
+    linux: oci.Linux,
+    new: int,
+    joined: set[int],
+    planner: MountPlanner,
+    options: PlanOptions,
+    process: ProcessOptions,
+) -> list[Operation]:
+    """What init does once all mounts are there: names, sysctls, hooks, masks, the new root."""
+    steps: list[Operation] = []
+    own = new | sum(joined)
+    for name in ("hostname", "domainname"):
+        if value := spec.get(name):
+            if not own & namespaces.CLONE_NEWUTS:
+                raise InvalidParameter(f"{name}: no UTS namespace of its own")
+            steps.append(operation(name, name=str(value)))
+    if sysctls := linux.get("sysctl"):
+        _check_sysctls(sysctls, own)
+        steps.append(operation("sysctls", slot=planner.proc_slot, values=dict(sysctls)))
+    hooks = spec.get("hooks") or {}
+    if hooks.get("prestart") or hooks.get("createRuntime"):
+        steps.append(operation("runtime_hooks"))
+    steps += _hooks(hooks.get("createContainer") or (), options.state, "creating")
+    if new & namespaces.CLONE_NEWNS:
+        steps += _root_operations(spec, linux, options)
+    steps.append(operation("await_cgroups"))
+    return steps
+
+
+def _root_operations(spec: oci.Spec, linux: oci.Linux, options: PlanOptions) -> list[Operation]:
+    """From "all mounts are there" to "nothing but the new root is"."""
+    cwd = (spec.get("process") or {}).get("cwd") or "/"
+    steps = [operation("make_directory", path=cwd)] if cwd != "/" else []
+    if masked := linux.get("maskedPaths"):
+        steps.append(operation("mask", paths=_absolute(masked, "linux.maskedPaths")))
+    if readonly := linux.get("readonlyPaths"):
+        steps.append(operation("protect", paths=_absolute(readonly, "linux.readonlyPaths")))
+    if (spec.get("root") or {}).get("readonly"):
+        steps.append(operation("readonly_root"))
+    steps.append(operation("pivot", move=options.no_pivot))
+    if wanted := linux.get("rootfsPropagation"):
+        kind, recursive = PROPAGATION[wanted]
+        steps.append(operation("root_propagation", kind=kind, recursive=recursive))
+    return steps
+
+
+def _absolute(paths: Sequence[str], where: str) -> list[Value]:
+    for path in paths:
+        if not path.startswith("/"):
+            raise InvalidParameter(f"{where}: {path!r} is not an absolute path")
+    return list[Value](paths)
+
+
+def _linux_process(linux: oci.Linux) -> list[Operation]:
+    steps = []
+    if value := linux.get("personality"):
+        steps.append(process_plan.personality(value))
+    if policy := linux.get("memoryPolicy"):
+        steps.append(process_plan.memory_policy(policy))
+    return steps
+
+
+def _check_sysctls(sysctls: Mapping[str, str], own: int) -> None:
+    """Only what belongs to a namespace of the container may be set, never the host's."""
+    for name in sysctls:
+        dotted = name.replace("/", ".")
+        if dotted.startswith("net."):
+            needed, kind = namespaces.CLONE_NEWNET, "network"
+        elif dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
+            needed, kind = namespaces.CLONE_NEWIPC, "ipc"
+        elif dotted in ("kernel.domainname", "kernel.hostname"):
+            needed, kind = namespaces.CLONE_NEWUTS, "uts"
+        else:
+            raise InvalidParameter(f"linux.sysctl: {name} is not in a namespace of the container")
+        if not own & needed:
+            raise InvalidParameter(f"linux.sysctl: {name} needs a {kind} namespace of its own")
+        if ".." in name.split("/") or ".." in dotted:
+            raise InvalidParameter(f"linux.sysctl: invalid name {name!r}")
+
+
+def _hooks(
+    hooks: Sequence[oci.Hook], state: Mapping[str, Value] | None, status: str
+) -> list[Operation]:
+    steps = []
+    for hook in hooks:
+        path = hook.get("path", "")
+        if not path.startswith("/"):
+            raise InvalidParameter(f"hooks: {path!r} is not an absolute path")
+        steps.append(
+            operation(
+                "hook",
+                path=path,
+                args=list[Value](hook.get("args") or [path]),
+                env=list[Value](hook.get("env") or ()),
+                timeout=hook.get("timeout", 0),
+                state={**(state or {}), "status": status},
+            )
+        )
+    return steps
+
+
+def _names(flags: int) -> list[str]:
+    return [name for name, flag in namespaces.FLAGS.items() if flags & flag]

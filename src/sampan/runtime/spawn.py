@@ -1,0 +1,422 @@
+"""Making a container's first process from a plan, and serving it until it runs.
+
+This is the part of the runtime that both the monitor and ``sampan-runtime`` stand on. Without a
+monitor (runc's model: ``create`` ends, init waits, ``start`` comes from another process)::
+
+    listener = spawn.start_listener(state_dir / "start.sock")
+    child = spawn.spawn(plan, streams=(0, 1, 2), listener=listener, preserve=N)
+    try:
+        spawn.provision(child, plan, layout)         # cgroups, id maps, what init cannot do
+        spawn.wait_ready(child, plan,
+            on_terminal=send_to_console_socket, on_hooks=run_prestart_and_createRuntime)
+    except BaseException:
+        spawn.undo(child, plan, layout); raise
+    ...
+    spawn.start(state_dir / "start.sock")            # later, elsewhere: returns when it runs
+
+With one, the monitor keeps ``child.channel`` and calls :func:`release`, then :func:`wait_started`.
+Callers are single-threaded: init is a fork of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from sampan.errors import CommandNotExecutable, CommandNotFound, StartFailed
+from sampan.kernel import cgroup, namespaces, process
+from sampan.kernel import mount as m
+from sampan.runtime import channel, init
+from sampan.runtime.context import Context, Refused
+from sampan.runtime.operations import Failure, perform, sentence
+from sampan.runtime.plan import Plan
+from sampan.runtime.userns import write_maps
+
+_ERRORS = {"not-found": CommandNotFound, "not-executable": CommandNotExecutable}
+#: Children find these by clone flags or unshare(2) inside init, at the right moment.
+_LATE = namespaces.CLONE_NEWCGROUP | namespaces.CLONE_NEWTIME
+_USER = namespaces.CLONE_NEWUSER
+_LIMIT_NAMES = {
+    value: name
+    for name, value in vars(resource).items()
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Child:
+    """A process being made. ``pidfd`` and ``channel`` are ours to close (:meth:`close`).
+
+    ``warnings`` grow until it is ready. ``cgroup_made``: directories made for it.
+    """
+
+    pid: int
+    pidfd: int
+    channel: socket.socket
+    warnings: list[str] = field(default_factory=list)
+    cgroup_made: bool = False
+
+    def close(self) -> None:
+        """Close the descriptors; the process is not touched. Idempotent."""
+        self.channel.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def spawn(
+    plan: Plan,
+    layout: cgroup.Layout,
+    *,
+    streams: tuple[int, int, int],
+    listener: socket.socket | None = None,
+    preserve: int = 0,
+    into: tuple[int, int] | None = None,
+) -> Child:
+    """Fork init into the plan's namespaces; they exist when this returns.
+
+    ``streams`` become its descriptors 0, 1, 2; ``listener`` is what it waits on instead of its
+    channel; ``preserve`` descriptors from 3 on stay open in the program. ``into``, for exec: (a
+    pidfd, CLONE_NEW* flags to join of it). On cgroup v2 the cgroup is made here, because init is
+    born in it. Raises :class:`OSError`.
+    """
+    staged = _needs_stage(plan)
+    ours, theirs = channel.pair()
+    with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as done:
+        cleanup.callback(ours.close)
+        done.callback(theirs.close)
+        born_in = -1
+        if plan.cgroup and layout.mode == "v2" and not staged:
+            born_in = done.enter_context(m.descriptor(_make_unified(plan, layout, cleanup)))
+        context = _context(plan, theirs, listener, preserve, into)
+        context.cgroups_expected = bool(plan.cgroup) and born_in < 0
+        done.enter_context(_children_in(plan, into))
+        if staged:
+            pid, pidfd = _clone_staged(plan, context)
+        else:
+            pid, pidfd = process.clone3(plan.new & ~_LATE, cgroup=max(born_in, 0))
+        if pid == 0:
+            _become_init(plan, context, streams)
+        cleanup.pop_all()
+        return Child(pid=pid, pidfd=pidfd, channel=ours, cgroup_made=born_in >= 0)
+
+
+def _context(
+    plan: Plan,
+    theirs: socket.socket,
+    listener: socket.socket | None,
+    preserve: int,
+    into: tuple[int, int] | None,
+) -> Context:
+    kinds = plan.new | sum(flag for flag, _ in plan.join) | (into[1] if into else 0)
+    return Context(
+        channel=theirs,
+        new=plan.new,
+        join=tuple(entry for entry in plan.join if entry[0] != namespaces.CLONE_NEWPID),
+        into=(into[0], into[1] & ~namespaces.CLONE_NEWPID) if into else None,
+        remapped=bool(kinds & namespaces.CLONE_NEWUSER),
+        mapped=not plan.uid_map,
+        transferred=bool(plan.transferred),
+        filter=plan.seccomp,
+        preserve=preserve,
+        listener=listener,
+    )
+
+
+def _needs_stage(plan: Plan) -> bool:
+    """Whether init cannot be cloned into its namespaces at once.
+
+    What is joined must be joined with the host's privileges, before init is in a user namespace;
+    and what is new must be made after, so that the user namespace owns it.
+    """
+    joined = {flag for flag, _ in plan.join}
+    if namespaces.CLONE_NEWUSER in joined:
+        return True
+    return bool(plan.new & namespaces.CLONE_NEWUSER and joined - {namespaces.CLONE_NEWPID})
+
+
+def _become_init(plan: Plan, context: Context, streams: tuple[int, int, int]) -> NoReturn:
+    if plan.affinity[0]:
+        os.sched_setaffinity(0, plan.affinity[0])
+    init.run(context, plan.setup, plan.finish, streams)
+
+
+def _clone_staged(plan: Plan, context: Context) -> tuple[int, int]:
+    """Clone init by way of a child of ours that joins namespaces first and then ends.
+
+    With CLONE_PARENT init is our own child all the same. Returns as clone3 does.
+    """
+    ours, theirs = channel.pair()
+    stage = os.fork()
+    if stage == 0:
+        _join_and_clone(plan, context, theirs)
+        return 0, -1
+    theirs.close()
+    with ours:
+        message, fds = channel.receive(ours)
+    os.waitpid(stage, 0)
+    if message is None or "pid" not in message:
+        answer = message or {}
+        raise OSError(answer.get("errno", 0), answer.get("reason", "ended"), answer.get("path"))
+    return int(message["pid"]), fds[0]
+
+
+def _join_and_clone(plan: Plan, context: Context, report: socket.socket) -> None:
+    """The stage. Returns in init alone; what it was cloned from tells its pid and ends."""
+    path = ""
+    try:
+        # The user namespace last: it takes the privilege to join the others away.
+        for flag, path in sorted(context.join, key=lambda entry: entry[0] == _USER):
+            with m.descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+                namespaces.setns(fd, flag)
+        path = "clone3"
+        pid, pidfd = process.clone3(plan.new & ~_LATE | process.CLONE_PARENT)
+        if pid:
+            channel.send(report, {"pid": pid}, [pidfd])
+    except OSError as error:
+        reason = {"errno": error.errno, "reason": error.strerror, "path": path}
+        channel.send(report, reason)
+        os._exit(1)
+    except BaseException:
+        os._exit(1)
+    if pid:
+        os._exit(0)
+    report.close()
+    context.join = ()
+
+
+@contextlib.contextmanager
+def _children_in(plan: Plan, into: tuple[int, int] | None) -> Iterator[None]:
+    """While inside, our children are born in the plan's pid and time namespaces; we stay put."""
+    pid_path = next((path for flag, path in plan.join if flag == namespaces.CLONE_NEWPID), None)
+    joins_pid = pid_path is not None or (into and into[1] & namespaces.CLONE_NEWPID)
+    new_time = bool(plan.new & namespaces.CLONE_NEWTIME)
+    if not joins_pid and not new_time:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        if joins_pid:
+            stack.callback(_back_to, "pid", namespaces.CLONE_NEWPID)
+            if pid_path is not None:
+                fd = os.open(pid_path, os.O_RDONLY | os.O_CLOEXEC)
+                with m.descriptor(fd):
+                    namespaces.setns(fd, namespaces.CLONE_NEWPID)
+            elif into is not None:
+                namespaces.setns(into[0], namespaces.CLONE_NEWPID)
+        if new_time:
+            namespaces.unshare(namespaces.CLONE_NEWTIME)
+            stack.callback(_back_to, "time", namespaces.CLONE_NEWTIME)
+            _write("/proc/self/timens_offsets", "\n".join(plan.time_offsets))
+        yield
+
+
+def _back_to(name: str, flag: int) -> None:
+    """Have our next children in our own namespace again (in a child: no matter, it stays)."""
+    with contextlib.suppress(OSError):
+        fd = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        with m.descriptor(fd):
+            namespaces.setns(fd, flag)
+
+
+def _write(path: str, text: str) -> None:
+    if not text:
+        return
+    with m.descriptor(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as fd:
+        try:
+            os.write(fd, text.encode())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error
+
+
+def _make_unified(plan: Plan, layout: cgroup.Layout, cleanup: contextlib.ExitStack) -> int:
+    """Make the v2 cgroup if the plan brings resources; returns a descriptor of its directory."""
+    if plan.resources is not None:
+        cgroup.create(cgroup.plan(layout, plan.cgroup, plan.resources))
+        cleanup.callback(cgroup.remove, layout, plan.cgroup)
+    (directory,) = layout.directories(plan.cgroup)
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def provision(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
+    """Give init what it cannot do itself: id maps, cgroups, mounts with the host's privileges.
+
+    Raises :class:`OSError`, :class:`StartFailed`, or what :func:`sampan.kernel.cgroup.plan` does.
+    """
+    if plan.uid_map:
+        write_maps(child.pid, plan.uid_map, plan.gid_map)
+        channel.send(child.channel, {"kind": "mapped"})
+    made = child.cgroup_made
+    if plan.cgroup and plan.resources is not None and not made:
+        cgroup.create(cgroup.plan(layout, plan.cgroup, plan.resources))
+        child.cgroup_made = True
+    _perform_on_host(child, plan)
+    if plan.cgroup and not made:
+        _offer_cgroups(child, plan.cgroup, layout)
+
+
+def _perform_on_host(child: Child, plan: Plan) -> None:
+    context = Context(channel=child.channel, pid=child.pid, warnings=child.warnings)
+    try:
+        if plan.new & _USER:
+            context.userns = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            context.slots["userns"] = context.userns
+        perform(plan.host, context)
+        if plan.transferred:
+            fds = [context.slots[slot] for slot in plan.transferred]
+            channel.send(child.channel, {"kind": "slots", "slots": list(plan.transferred)}, fds)
+    except Failure as error:
+        raise StartFailed(sentence(error.name, error.reason, error.path)) from error
+    except Refused as error:
+        raise StartFailed(error.message) from error
+    finally:
+        for fd in context.slots.values():
+            os.close(fd)
+
+
+def _offer_cgroups(child: Child, path: str, layout: cgroup.Layout) -> None:
+    """Open what init writes "0" to. A single-threaded process moves itself into a v1 cgroup by
+    ``tasks`` without the grace period that being moved costs (kernel/cgroup/members.py)."""
+    fds: list[int] = []
+    try:
+        for hierarchy in layout.owning:
+            name = "cgroup.procs" if hierarchy.unified else "tasks"
+            file = f"{hierarchy.directory(path)}/{name}"
+            fds.append(os.open(file, os.O_WRONLY | os.O_CLOEXEC))
+        channel.send(child.channel, {"kind": "cgroups"}, fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def failure(message: channel.Message) -> StartFailed:
+    """The error for a ``failed`` message of init."""
+    kind = _ERRORS.get(str(message.get("why")), StartFailed)
+    return kind(str(message.get("message")))
+
+
+def wait_ready(
+    child: Child,
+    *,
+    on_terminal: Callable[[int], None] | None = None,
+    on_hooks: Callable[[], None] | None = None,
+    on_seccomp: Callable[[int], None] | None = None,
+) -> None:
+    """Serve init until it waits to be started.
+
+    ``on_terminal`` and ``on_seccomp`` get a descriptor, which is closed after. ``on_hooks`` runs
+    the hooks of the runtime's namespace (prestart, createRuntime); what it raises is passed on.
+    Raises :class:`StartFailed` or one of its kinds.
+    """
+    handlers = {"terminal": on_terminal, "seccomp": on_seccomp}
+    while True:
+        message, fds = channel.receive(child.channel)
+        if message is None:
+            raise StartFailed("the container's first process died while it was being set up")
+        try:
+            kind = message["kind"]
+            if kind == "failed":
+                raise failure(message)
+            if kind == "ready":
+                child.warnings += message["warnings"]
+                return
+            if kind == "hooks":
+                if on_hooks is not None:
+                    on_hooks()
+                channel.send(child.channel, {"kind": "hooks-done"})
+            handler = handlers.get(kind)
+            if handler is not None:
+                handler(fds[0])
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def set_limits(pid: int, limits: Iterable[tuple[int, int, int]]) -> list[str]:
+    """prlimit(2) of another process; returns warnings.
+
+    A hard limit may be raised with CAP_SYS_RESOURCE only: without it what is allowed is set.
+    """
+    warnings = []
+    for number, soft, hard in limits:
+        try:
+            resource.prlimit(pid, number, (soft, hard))
+        except (PermissionError, ValueError):
+            _, most = resource.prlimit(pid, number)
+            allowed = (_lower(soft, most), _lower(hard, most))
+            resource.prlimit(pid, number, allowed)
+            name = _LIMIT_NAMES.get(number, str(number))
+            warnings.append(f"{name} {soft}:{hard} cannot be raised here, {allowed} is set")
+    return warnings
+
+
+def _lower(value: int, most: int) -> int:
+    if most == resource.RLIM_INFINITY:
+        return value
+    return most if value == resource.RLIM_INFINITY else min(value, most)
+
+
+def release(child: Child, plan: Plan) -> None:
+    """Let an init that is ready run its program."""
+    child.warnings += set_limits(child.pid, plan.limits)
+    channel.send(child.channel, {"kind": "start"})
+
+
+def wait_started(
+    connection: socket.socket, *, on_seccomp: Callable[[int], None] | None = None
+) -> None:
+    """Wait until the program was executed. Raises :class:`StartFailed` or one of its kinds."""
+    while True:
+        message, fds = channel.receive(connection)
+        if message is None:
+            return
+        try:
+            if message["kind"] == "failed":
+                raise failure(message)
+            if message["kind"] == "seccomp" and on_seccomp is not None:
+                on_seccomp(fds[0])
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def start_listener(path: Path) -> socket.socket:
+    """A socket an init without a monitor waits on; remove ``path`` with the container."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def start(path: Path, *, on_seccomp: Callable[[int], None] | None = None) -> None:
+    """Start the init that waits on ``path``; returns once the program was executed.
+
+    Raises :class:`StartFailed` or one of its kinds, :class:`OSError` when nobody waits there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(str(path))
+        channel.send(connection, {"kind": "start"})
+        wait_started(connection, on_seccomp=on_seccomp)
+
+
+def undo(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
+    """End a process that was made in vain, and what was made for it. Idempotent."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(child.pid, 0)
+    child.close()
+    if child.cgroup_made:
+        cgroup.kill(layout, plan.cgroup)
+        cgroup.remove(layout, plan.cgroup)
