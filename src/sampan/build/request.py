@@ -1,0 +1,59 @@
+"""What to build, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sampan.build.cache import Layer
+from sampan.build.executor import Limits, Secrets
+from sampan.build.selection import Tree
+from sampan.dockerfile.parser import Dockerfile
+from sampan.image import Image
+from sampan.model.platform import Platform
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """One build of one platform.
+
+    ``context`` is the main context, ``contexts`` the named ones by name: a tree, or the reference
+    of an image that stands in. ``context_path`` is where the context lies on the host, for bind
+    mounts of it. ``now`` is in seconds since the epoch and stands for every time the build
+    records; ``epoch`` is SOURCE_DATE_EPOCH. ``no_cache_stages`` names stages whose cache is not
+    used.
+    """
+
+    file: Dockerfile
+    context: Tree | None
+    context_path: str = ""
+    contexts: Mapping[str, str | Tree] = field(default_factory=dict)
+    target: str = ""
+    platform: Platform
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: Secrets = field(default_factory=lambda: Secrets(values={}))
+    ssh: Mapping[str, str] = field(default_factory=dict)
+    no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
+    pull: bool = False
+    network: str = "default"
+    extra_hosts: tuple[str, ...] = ()
+    insecure_allowed: bool = False
+    limits: Limits = field(default_factory=Limits)
+    now: float
+    epoch: int | None = None
+
+    @property
+    def time(self) -> float:
+        """The time the image is created at."""
+        return self.now if self.epoch is None else self.epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A built image, in the content store and unpacked; ``cached`` tells that no step ran."""
+
+    image: Image
+    layers: tuple[Layer, ...]
+    cached: bool

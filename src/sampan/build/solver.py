@@ -1,0 +1,260 @@
+"""Solve a build: stages in parallel, each step from the cache or done anew.
+
+A step's key is known before it runs: its parent's key, what it says, and the content it sees.
+Stages that nothing needs are never touched; when a step fails the others are cancelled and the
+step's last output is part of the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import msgspec
+
+from sampan.build import work
+from sampan.build.cache import Layer, Record
+from sampan.build.finish import Outcome, finish, moment
+from sampan.build.keys import base_key
+from sampan.build.progress import Progress, Vertex
+from sampan.build.request import BuildRequest, Built
+from sampan.build.selection import Tree
+from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
+from sampan.build.steps import Step, evaluate
+from sampan.build.tools import StageResult, Tools
+from sampan.dockerfile.config import Config
+from sampan.errors import SampanError, Unsupported
+from sampan.image import Image
+from sampan.image.document import History
+from sampan.model.platform import Platform
+
+
+async def solve(request: BuildRequest, tools: Tools, progress: Progress) -> Built:
+    """Build one image for one platform.
+
+    Raises DockerfileError, StepFailed, and what bases, copies and the executor raise. Cancelling
+    the task stops running steps; nothing of them stays.
+    """
+    build = Build(request, tools, progress)
+    target = build.plan.target(request.target)
+    try:
+        async with asyncio.TaskGroup() as group:
+            build.group = group
+            result = await build.stage(target)
+    except* SampanError as errors:
+        raise _first(errors) from None
+    image = await tools.in_thread(
+        finish,
+        tools.workspace.content,
+        Outcome(
+            layers=result.layers,
+            config=result.config,
+            history=result.history,
+            platform=result.platform,
+            author=result.author,
+        ),
+        labels=request.labels,
+        time=request.time,
+    )
+    return Built(image=image, layers=result.layers, cached=not build.ran)
+
+
+def _first(errors: BaseExceptionGroup[SampanError]) -> SampanError:
+    """The error that made the others: a group's first leaf."""
+    error = errors.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class Build:
+    """The state of one build: its plan and the stages being made."""
+
+    group: asyncio.TaskGroup
+
+    def __init__(self, request: BuildRequest, tools: Tools, progress: Progress) -> None:
+        self.request = request
+        self.tools = tools
+        self.progress = progress
+        self.plan: Plan = plan(
+            request.file,
+            request.arguments,
+            platform_arguments(request.platform, Platform.host()),
+        )
+        self.epoch = "" if request.epoch is None else str(request.epoch)
+        self.ran = False
+        self._stages: dict[int, asyncio.Task[StageResult]] = {}
+        self._bases: dict[tuple[str, str], asyncio.Task[StageResult]] = {}
+        needed = self.plan.needed(self.plan.target(request.target))
+        self._steps = sum(len(stage.steps) + 1 for stage in needed)
+        self._numbers = {}
+        number = 0
+        for stage in needed:
+            self._numbers[stage.index] = number
+            number += len(stage.steps) + 1
+
+    async def stage(self, stage: Stage) -> StageResult:
+        """The finished stage; made once, however many need it."""
+        task = self._stages.get(stage.index)
+        if task is None:
+            task = self.group.create_task(self._make(stage))
+            self._stages[stage.index] = task
+        return await asyncio.shield(task)
+
+    async def _make(self, stage: Stage) -> StageResult:
+        platform = self.plan.platform_of(stage, self.request.platform)
+        for name in self._prefetch(stage):  # start what this stage will wait for
+            self._stages.setdefault(name.index, self.group.create_task(self._make(name)))
+        base = await self._from(stage, platform)
+        found = evaluate(
+            stage.steps,
+            base.config,
+            given=self.request.arguments,
+            global_arguments=self.plan.arguments,
+            inherited=base.arguments,
+            escape=self.request.file.escape,
+        )
+        result = replace(base, arguments=found.arguments, author=found.author or base.author)
+        total = len(found.steps) + 1
+        for position, step in enumerate(found.steps, 2):
+            vertex = self._vertex(stage, step, position, total)
+            result = await self._step(stage, vertex, step, result)
+        return replace(result, config=found.config)
+
+    def _prefetch(self, stage: Stage) -> tuple[Stage, ...]:
+        """The stages this one needs, so that they are made at the same time."""
+        needed = self.plan.needed(stage)[:-1]
+        return tuple(one for one in needed if one.index not in self._stages)
+
+    def _vertex(self, stage: Stage, step: Step, position: int, total: int) -> Vertex:
+        text = " ".join(step.node.original.split())
+        return Vertex(
+            id=f"{stage.index}/{position}",
+            name=f"[{stage.title} {position}/{total}] {text}",
+            stage=stage.title,
+            step=self._numbers[stage.index] + position,
+            steps=self._steps,
+            instruction=text,
+        )
+
+    async def _from(self, stage: Stage, platform: Platform) -> StageResult:
+        name = self.plan.base_of(stage)
+        earlier = None if name.isdecimal() else self.plan.find(name, before=stage.index)
+        vertex = Vertex(
+            id=f"{stage.index}/1",
+            name=f"[{stage.title} 1/{len(stage.steps) + 1}] FROM {name}",
+            stage=stage.title,
+            step=self._numbers[stage.index] + 1,
+            steps=self._steps,
+            instruction=f"FROM {name}" + (f" AS {stage.base.name}" if stage.base.name else ""),
+        )
+        self.progress.started(vertex)
+        if earlier is not None:
+            result = await self.stage(earlier)
+        else:
+            result = await self._reference(name, platform)
+        self.progress.completed(vertex, cached=False)
+        return result
+
+    async def _reference(self, name: str, platform: Platform) -> StageResult:
+        """The root of an image (or of nothing) as a stage to go on from."""
+        named = self.request.contexts.get(name, name)
+        if isinstance(named, Tree):
+            raise Unsupported(f"FROM {name}: a local directory cannot be the base of a stage")
+        if named == SCRATCH:
+            return StageResult(
+                key=base_key("", str(platform)), platform=platform, config={}, arguments={}
+            )
+        image = await self.tools.executor.base(named, platform, pull=self.request.pull)
+        return _of_image(image)
+
+    async def source(self, stage: Stage, name: str) -> StageResult | Tree | None:
+        """What COPY --from or a mount's ``from`` names; the main context for ""."""
+        if not name:
+            return self.request.context
+        earlier = self.plan.find(name, before=stage.index)
+        if earlier is not None:
+            return await self.stage(earlier)
+        named = self.request.contexts.get(name)
+        if isinstance(named, Tree):
+            return named
+        return await self._reference(name, self.request.platform)
+
+    async def _step(
+        self, stage: Stage, vertex: Vertex, step: Step, result: StageResult
+    ) -> StageResult:
+        author = step.author or result.author
+        if step.action is None:
+            return replace(
+                result, config=step.config, history=(*result.history, self._history(step, True))
+            )
+        self.progress.started(vertex)
+        try:
+            record, cached = await work.perform(self, stage, vertex, step, result)
+        except BaseException as error:
+            self.progress.completed(vertex, error=str(error) or type(error).__name__)
+            raise
+        self.progress.completed(vertex, cached=cached)
+        self.ran |= not cached
+        layers = (*result.layers, record.layer) if record.layer else result.layers
+        return replace(
+            result,
+            key=record.key,
+            layers=layers,
+            config=step.config,
+            author=author,
+            history=(*result.history, self._history(step, record.layer is None)),
+        )
+
+    def _history(self, step: Step, empty: bool) -> History:
+        return History(
+            created=moment(self.request.time),
+            created_by=step.created_by,
+            comment="buildkit.dockerfile.v0",
+            author=step.author or None,
+            empty_layer=True if empty else None,
+        )
+
+    def cached(self, key: str, stage: Stage) -> Record | None:
+        """The record of ``key`` if the cache may be used and its layer is still there."""
+        request = self.request
+        if request.no_cache or stage.title in request.no_cache_stages:
+            return None
+        record = self.tools.cache.find(key, int(time.time()))
+        if record and record.layer and not self.tools.workspace.present(record.layer):
+            return None
+        return record
+
+    def keep(self, key: str, result: StageResult, step: Step, layer: Layer | None) -> Record:
+        """Record what a step made."""
+        record = Record(
+            key=key,
+            parent=result.key,
+            kind="regular",
+            description=step.created_by,
+            layer=layer,
+            size=layer.descriptor.size if layer else 0,
+            created=int(self.request.now),
+        )
+        self.tools.cache.store(record)
+        return record
+
+
+def _of_image(image: Image) -> StageResult:
+    layers = tuple(
+        Layer(diff_id=diff_id, descriptor=descriptor, chain_id=chain)
+        for diff_id, descriptor, chain in zip(
+            image.config.diff_ids, image.manifest.layers, image.chain_ids, strict=True
+        )
+    )
+    config: Config = msgspec.to_builtins(image.config.defaults)
+    return StageResult(
+        key=base_key(str(image.chain_id or ""), str(image.platform)),
+        platform=image.platform,
+        layers=layers,
+        config=config,
+        history=image.config.history,
+        arguments={},
+        author=image.config.document.author or "",
+    )

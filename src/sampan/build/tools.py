@@ -1,0 +1,77 @@
+"""What a solver works with, and what a stage has come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, Protocol, TypeVar
+
+from sampan.build.cache import BuildCache, Layer
+from sampan.build.copying import ContentHashes
+from sampan.build.executor import Executor
+from sampan.build.mounts import CacheDirectories
+from sampan.build.workspace import Workspace
+from sampan.dockerfile.config import Config
+from sampan.errors import SampanError
+from sampan.image.document import History
+from sampan.model.digest import Digest
+from sampan.model.platform import Platform
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StepFailed(SampanError):
+    """A RUN step ended with an exit code other than 0; the last lines it printed are told."""
+
+    http_status = 500
+
+    def __init__(self, command: str, code: int, tail: str, line: int) -> None:
+        message = f"process {command!r} did not complete successfully: exit code: {code}"
+        super().__init__(message)
+        self.code = code
+        self.command = command
+        self.tail = tail
+        self.line = line
+
+
+class InThread(Protocol):
+    """Runs blocking work in the engine's limited worker threads."""
+
+    async def __call__(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What a solver works with. ``scratch`` is a directory on a tmpfs, for secrets."""
+
+    workspace: Workspace
+    cache: BuildCache
+    executor: Executor
+    hashes: ContentHashes
+    directories: CacheDirectories
+    scratch: Path
+    mount_directory: Path
+    in_thread: InThread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """A stage so far: its root, its configuration, and how they came about."""
+
+    key: str
+    platform: Platform
+    layers: tuple[Layer, ...] = ()
+    config: Config
+    history: tuple[History, ...] = ()
+    arguments: Mapping[str, str]
+    author: str = ""
+    ran: bool = False
+
+    @property
+    def chain(self) -> Digest | None:
+        """The chain id of the root; None while it is empty."""
+        return self.layers[-1].chain_id if self.layers else None

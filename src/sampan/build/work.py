@@ -1,0 +1,322 @@
+"""Do one step: find its key, look in the cache, else change a snapshot and keep the layer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import posixpath
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sampan.build import actions
+from sampan.build.cache import Layer, Record
+from sampan.build.copying import digest, items
+from sampan.build.executor import ExtraMount, RunRequest
+from sampan.build.keys import copy_key, directory_key, mount_label, run_key
+from sampan.build.mounts import prepare
+from sampan.build.progress import Vertex
+from sampan.build.selection import Tree
+from sampan.build.steps import CopyStep, MakeDirectoryStep, RunStep, Step
+from sampan.build.tail import Tail
+from sampan.build.tools import StageResult, StepFailed
+from sampan.build.workspace import Change
+from sampan.dockerfile.run_mount import RunMount
+from sampan.errors import InvalidParameter, NotFound
+from sampan.image import chain_ids
+from sampan.kernel.mount import descriptor, move_mount, umount2
+from sampan.kernel.openat import in_root
+from sampan.model.digest import Digest
+from sampan.snapshot.rootfs import detached_mount
+
+if TYPE_CHECKING:
+    from sampan.build.solver import Build
+    from sampan.build.stages import Stage
+
+#: What the runtime mounts into every container; made as mount points when the root lacks them.
+_RUNTIME_MOUNTS = ("/proc", "/sys", "/dev", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
+_MNT_DETACH = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """One step and what it starts from."""
+
+    build: Build
+    stage: Stage
+    vertex: Vertex
+    step: Step
+    result: StageResult
+
+
+async def perform(
+    build: Build, stage: Stage, vertex: Vertex, step: Step, result: StageResult
+) -> tuple[Record, bool]:
+    """The record of the step and whether it was cached.
+
+    Raises :class:`StepFailed`, and what copying and the executor raise.
+    """
+    work = _Work(build=build, stage=stage, vertex=vertex, step=step, result=result)
+    match step.action:
+        case CopyStep() as action:
+            source = await build.source(stage, action.from_)
+            return await build.tools.in_thread(_copy, work, action, source)
+        case RunStep() as action:
+            return await _run(work, action)
+        case MakeDirectoryStep() as action:
+            return await build.tools.in_thread(_make_directory, work, action)
+    raise InvalidParameter(f"{step.node.keyword.upper()} does nothing to files")
+
+
+def _copy(work: _Work, action: CopyStep, source: StageResult | Tree | None) -> tuple[Record, bool]:
+    workspace, build, result = work.build.tools.workspace, work.build, work.result
+    with ExitStack() as stack:
+        tree = _tree(work, source, stack)
+        if tree is None and action.sources:
+            raise InvalidParameter(f"{work.step.node.keyword.upper()} needs a build context")
+        below = None if action.link else result.chain
+        root = stack.enter_context(workspace.look(below)) if below is not None else None
+        copying = actions.look_up(
+            action,
+            tree,
+            root,
+            keeps_owner=isinstance(source, StageResult),
+            mtime=int(build.request.time * 1_000_000_000),
+        )
+        content = copying.content(tree, build.tools.hashes)
+        key = copy_key(result.key, action, content, build.epoch)
+        record = _cached(work, key, rebase=action.link)
+        if record is not None:
+            return record, True
+        with workspace.change(below) as change:
+            with workspace.writable(change) as writable:
+                actions.copy(copying, tree, writable)
+            return _keep(work, key, workspace.keep(change, result.chain, build.request.epoch))
+
+
+def _tree(work: _Work, source: StageResult | Tree | None, stack: ExitStack) -> Tree | None:
+    if isinstance(source, StageResult):
+        return Tree(root=stack.enter_context(work.build.tools.workspace.look(source.chain)))
+    return source
+
+
+def _cached(work: _Work, key: str, *, rebase: bool = False) -> Record | None:
+    """The step's record, its layer on top of what this stage has."""
+    record = work.build.cached(key, work.stage)
+    if record is None or record.layer is None or not rebase:
+        return record
+    chain = _chain(work.result.chain, record.layer.diff_id)
+    if not work.build.tools.workspace.snapshotter.exists(str(chain)):
+        return None
+    return replace(record, layer=replace(record.layer, chain_id=chain))
+
+
+def _chain(below: Digest | None, diff_id: Digest) -> Digest:
+    return chain_ids([below, diff_id])[-1] if below is not None else diff_id
+
+
+def _keep(work: _Work, key: str, layer: Layer | None) -> tuple[Record, bool]:
+    return work.build.keep(key, work.result, work.step, layer), False
+
+
+def _make_directory(work: _Work, action: MakeDirectoryStep) -> tuple[Record, bool]:
+    workspace, result = work.build.tools.workspace, work.result
+    key = directory_key(result.key, action, work.build.epoch)
+    record = _cached(work, key)
+    if record is not None:
+        return record, True
+    with workspace.look(result.chain) as root:
+        if not actions.missing(root, (action.path,)):
+            return _keep(work, key, None)
+    with workspace.change(result.chain) as change:
+        with workspace.writable(change) as writable:
+            actions.make_directory(writable, action.path, str(work.step.config.get("User") or ""))
+        return _keep(work, key, workspace.keep(change, result.chain, work.build.request.epoch))
+
+
+async def _run(work: _Work, action: RunStep) -> tuple[Record, bool]:
+    build = work.build
+    if action.security == "insecure" and not build.request.insecure_allowed:
+        raise InvalidParameter("this build may not use RUN --security=insecure")
+    sources = {
+        mount: await build.source(work.stage, mount.from_)
+        for mount in action.mounts
+        if mount.type == "bind" or (mount.type == "cache" and mount.from_)
+    }
+    key = await build.tools.in_thread(_run_key, work, action, sources)
+    record = await build.tools.in_thread(_cached, work, key)
+    if record is not None:
+        return record, True
+    async with AsyncExitStack() as stack:
+        change = stack.enter_context(build.tools.workspace.change(work.result.chain))
+        await _run_program(work, action, change, sources, stack)
+        layer = await build.tools.in_thread(
+            build.tools.workspace.keep, change, work.result.chain, build.request.epoch
+        )
+    return _keep(work, key, layer)
+
+
+async def _run_program(
+    work: _Work,
+    action: RunStep,
+    change: Change,
+    sources: dict[RunMount, StageResult | Tree | None],
+    stack: AsyncExitStack,
+) -> None:
+    build = work.build
+    scratch = Path(
+        stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=build.tools.scratch))
+    )
+    places = {
+        mount: stack.enter_context(_place(work, mount, source)) for mount, source in sources.items()
+    }
+    prepared = await prepare(
+        action.mounts,
+        stack=stack,
+        directory=action.directory,
+        caches=build.tools.directories,
+        scratch=scratch,
+        secrets=build.request.secrets,
+        ssh=build.request.ssh,
+        sources=places,
+    )
+    words = action.words
+    mounts = prepared.mounts
+    if action.stdin_script:
+        words, script = _script(action, scratch)
+        mounts = (*mounts, script)
+    targets = (*_RUNTIME_MOUNTS, *(mount.target for mount in mounts))
+    with build.tools.workspace.look(work.result.chain) as root:
+        stubs = actions.missing(root, targets)
+    tail = Tail()
+
+    def output(stream: int, data: bytes) -> None:
+        tail.add(data)
+        build.progress.log(work.vertex, stream, data)
+
+    code = await build.tools.executor.run(
+        RunRequest(
+            id=uuid.uuid4().hex + uuid.uuid4().hex,
+            rootfs=change.mounts,
+            words=words,
+            environment=(
+                *action.environment,
+                *action.hidden_environment,
+                *prepared.environment,
+            ),
+            directory=action.directory,
+            user=action.user,
+            network=build.request.network if action.network == "default" else action.network,
+            mounts=mounts,
+            extra_hosts=build.request.extra_hosts,
+            insecure=action.security == "insecure",
+            devices=action.devices,
+            limits=build.request.limits,
+        ),
+        output,
+    )
+    if code != 0:
+        raise StepFailed(" ".join(action.words), code, tail.text(), work.step.node.start)
+    with build.tools.workspace.writable(change) as writable:
+        actions.remove_stubs(writable, stubs)
+
+
+def _script(action: RunStep, scratch: Path) -> tuple[tuple[str, ...], ExtraMount]:
+    """A here-document with a ``#!`` line: a file only this step sees, executed as it is."""
+    path = scratch / "script"
+    path.write_text(action.stdin_script)
+    path.chmod(0o755)
+    target = "/dev/pipes/EOF"
+    return (target,), ExtraMount(target=target, source=str(path), read_only=True)
+
+
+def _run_key(
+    work: _Work, action: RunStep, sources: dict[RunMount, StageResult | Tree | None]
+) -> str:
+    contents: dict[str, str] = {}
+    for mount, source in sources.items():
+        if isinstance(source, StageResult):
+            contents[mount_label(mount)] = f"{source.key}:{mount.source}"
+        elif source is not None:
+            contents[mount_label(mount)] = _tree_key(work, source, mount.source)
+    limits = json.dumps(work.build.request.extra_hosts)
+    return run_key(
+        work.result.key, action, contents, work.build.request.network + limits, work.build.epoch
+    )
+
+
+def _tree_key(work: _Work, tree: Tree, path: str) -> str:
+    step = CopyStep(
+        add=False,
+        from_="",
+        sources=(path or ".",),
+        inline=(),
+        destination="/",
+        chown="",
+        chmod="",
+        link=False,
+        parents=False,
+        exclude=(),
+        keep_git_dir=False,
+        checksum="",
+        unpack=None,
+    )
+    found = items(step, tree, owner=None, destination_is_directory=True, mtime=0)
+    return digest(found, work.build.tools.hashes)
+
+
+@contextlib.contextmanager
+def _place(work: _Work, mount: RunMount, source: StageResult | Tree | None) -> Iterator[str]:
+    """The host path a mount's source has while the block lasts; writes to it are thrown away."""
+    writable = mount.type == "bind" and not mount.read_only
+    context = work.build.request.context_path
+    if isinstance(source, StageResult):
+        with _mounted(work, source.chain, writable=writable) as path:
+            yield _inside(path, mount.source)
+    elif source is not work.build.request.context or not context:
+        raise InvalidParameter(f"the source of the mount at {mount.target} is not on this host")
+    elif writable:
+        with tempfile.TemporaryDirectory(dir=work.build.tools.mount_directory) as copy:
+            shutil.copytree(context, copy, symlinks=True, dirs_exist_ok=True)
+            yield _inside(copy, mount.source)
+    else:
+        yield _inside(context, mount.source)
+
+
+@contextlib.contextmanager
+def _mounted(work: _Work, chain: Digest | None, *, writable: bool) -> Iterator[str]:
+    """A stage's root mounted below the build's own directory; changes are not kept."""
+    workspace = work.build.tools.workspace
+    with ExitStack() as stack:
+        if writable:
+            mounts = stack.enter_context(workspace.change(chain)).mounts
+        else:
+            mounts = stack.enter_context(workspace.view(chain))
+        path = tempfile.mkdtemp(prefix="from-", dir=work.build.tools.mount_directory)
+        stack.callback(os.rmdir, path)
+        with descriptor(detached_mount(mounts, writable=writable)) as tree:
+            with descriptor(os.open(path, os.O_PATH | os.O_DIRECTORY)) as place:
+                move_mount(tree, place)
+            stack.callback(umount2, path, _MNT_DETACH)
+        yield path
+
+
+def _inside(root: str, path: str) -> str:
+    """The host path of ``path`` below ``root``, links resolved as inside it."""
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        fd = in_root(top, path or ".")
+    except OSError as error:
+        raise NotFound(f'"/{path.strip("/")}": not found') from error
+    finally:
+        os.close(top)
+    try:
+        return posixpath.normpath(os.readlink(f"/proc/self/fd/{fd}"))
+    finally:
+        os.close(fd)
