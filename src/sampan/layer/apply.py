@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
+
+from sampan.errors import DigestMismatch, storage_error
+from sampan.layer.extract import Extractor
+from sampan.layer.lowers import Lowers
 from sampan.layer.model import DEFAULT_LIMITS, Applied, Destination, Limits, Readable
+from sampan.layer.reader import TarReader
+from sampan.layer.source import Incoming, Source, decompress
+from sampan.layer.tree import DIRECTORY_FLAGS
 from sampan.model.digest import Digest
 
 
@@ -14,11 +23,38 @@ def apply(
     diff_id: Digest | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Applied:
-    """Extract ``stream`` (gzip, zstd or plain tar, detected) strictly inside ``destination``.
+    """Extract ``stream`` (gzip, zstd, bzip2, xz or plain tar, detected) inside ``destination``.
 
-    Reads the stream to its end and verifies ``digest`` (of the stream as it comes) and
-    ``diff_id`` (of the tar inside) if given. Raises ArchiveRefused (malformed, leaves the
-    destination, bomb, device node without the right), DigestMismatch, NoSpace. On failure the
-    destination holds a part of the layer: the caller throws the whole snapshot away.
+    Reads the stream to its end and verifies ``digest`` (of the stream as it comes; not computed
+    unless given) and ``diff_id`` (of the tar inside). Raises ArchiveRefused (malformed, leaves
+    the destination, bomb, device node without the right), DigestMismatch, NoSpace. On failure
+    the destination holds a part of the layer: the caller throws the whole snapshot away.
     """
-    raise NotImplementedError
+    incoming = Incoming(stream, hashed=digest is not None)
+    source = Source(decompress(incoming), limits, incoming)
+    reader = TarReader(source, limits)
+    with ExitStack() as stack:
+        try:
+            lowers = stack.enter_context(Lowers(destination.lowers))
+            root = os.open(destination.root, DIRECTORY_FLAGS)
+        except OSError as error:
+            raise storage_error(error, "opening the layer's directory") from error
+        stack.callback(os.close, root)
+        extractor = stack.enter_context(
+            Extractor(root, whiteouts=destination.whiteouts, lowers=lowers)
+        )
+        extractor.extract(reader)
+        implicit = tuple(extractor.implicit)
+    actual = source.drain()
+    if digest is not None and incoming.digest != digest:
+        raise DigestMismatch(f"the layer has digest {incoming.digest}, not {digest}")
+    if diff_id is not None and actual != diff_id:
+        raise DigestMismatch(f"the layer's archive has digest {actual}, not {diff_id}")
+    return Applied(
+        digest=digest,
+        compressed_size=incoming.count,
+        diff_id=actual,
+        size=source.count,
+        entries=reader.entries,
+        implicit=implicit,
+    )

@@ -69,12 +69,13 @@ class Destination:
 class Applied:
     """What was applied, with both digests computed on the way.
 
-    ``digest`` and ``compressed_size`` are of the stream as it came; ``diff_id`` and ``size`` of
-    the tar inside; ``entries`` the number of entries. ``implicit`` are the directories made
-    because a name needed them and no entry or lower directory had them.
+    ``digest`` (None unless it was to be verified) and ``compressed_size`` are of the stream as it
+    came; ``diff_id`` and ``size`` of the tar inside; ``entries`` the number of entries.
+    ``implicit`` are the directories made because a name needed them and no entry or lower
+    directory had them.
     """
 
-    digest: Digest
+    digest: Digest | None
     compressed_size: int
     diff_id: Digest
     size: int
