@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from msgspec import json
-from tests.conformance.api.fake import FakeEngine
 
 from sampan.api.access import FULL, Access
 from sampan.api.server import Daemon
+from tests.conformance.api.fake import FakeEngine
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.conformance.api.conftest import Serve
 
 from sampan.api.access import Access
 from sampan.errors import InvalidParameter
+from tests.conformance.api.conftest import Serve
 
 
 def test_options_of_a_socket() -> None:

@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import aiohttp
 import pytest
-from tests.conformance.api.conftest import Server, read_head
-from tests.conformance.api.fake import FakeAttachment, FakeStream
 
 from sampan.api.frames import frame
 from sampan.errors import CommandNotFound
+from tests.conformance.api.conftest import Server, read_head
+from tests.conformance.api.fake import FakeAttachment, FakeStream
 
 UPGRADE = "Upgrade: tcp\r\nConnection: Upgrade\r\n"
 ATTACH = "/containers/a/attach?stream=1&stdin=1&stdout=1&stderr=1"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.conformance.api.conftest import Server, read_answer, read_chunk, read_head
-from tests.conformance.api.fake import IDENTITY, FakeStream
 
 from sampan.errors import NotFound
 from sampan.wire.container import ContainerWaitResponse
+from tests.conformance.api.conftest import Server, read_answer, read_chunk, read_head
+from tests.conformance.api.fake import IDENTITY, FakeStream
 
 
 async def test_ping_tells_what_clients_negotiate_from(server: Server) -> None:

@@ -16,13 +16,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.conformance.api.fake import FakeAttachment, FakeEngine
 
 from sampan.api.listeners import tls_context
 from sampan.api.server import Daemon
 from sampan.api.settings import Tls
 from sampan.api.tls import TlsServer
 from sampan.errors import InvalidParameter
+from tests.conformance.api.fake import FakeAttachment, FakeEngine
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
