@@ -1,0 +1,1 @@
+"""The commands, one noun a module; see :mod:`sampan.cli.index`."""

@@ -1,0 +1,1 @@
+"""The small languages of option values: ``--mount``, ``-p``, ``--network``, sizes and so on."""
