@@ -11,9 +11,7 @@ MODULE_LINES = 500
 FUNCTION_LINES = 50
 
 #: What exceeds the limits today. The list only shrinks.
-LONG_MODULES = {
-    "wire/container.py",  # the API's own objects, one after the other
-}
+LONG_MODULES: set[str] = set()
 LONG_FUNCTIONS: set[str] = set()
 
 
