@@ -34,7 +34,7 @@ from sampan.model.oci import Seccomp, SeccompArg, SeccompRule
 
 _SET_MODE_FILTER = 1
 _FLAG_NEW_LISTENER = 1 << 3
-_FLAGS = {
+FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1 << 0,
     "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
@@ -44,7 +44,7 @@ _FLAGS = {
 #: seccomp'ed process costs much and was dropped as the kernel's own default in 5.16.
 _DEFAULT_FLAGS = ("SECCOMP_FILTER_FLAG_SPEC_ALLOW",)
 
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_KILL": 0x00000000,
     "SCMP_ACT_KILL_THREAD": 0x00000000,
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
@@ -56,7 +56,7 @@ _ACTIONS = {
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
 _WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
-_OPERATORS = {
+OPERATORS = {
     "SCMP_CMP_NE": 1,
     "SCMP_CMP_LT": 2,
     "SCMP_CMP_LE": 3,
@@ -68,7 +68,7 @@ _OPERATORS = {
 _AUDIT_X86_64 = 0xC000003E
 _X32_BIT = 0x40000000
 #: OCI name -> (libseccomp token = AUDIT_ARCH_*, but x32 which has one of its own).
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "SCMP_ARCH_X86": 0x40000003,
     "SCMP_ARCH_X86_64": _AUDIT_X86_64,
     "SCMP_ARCH_X32": 0x4000003E,
@@ -226,24 +226,24 @@ def _flags(profile: Seccomp) -> int:
     names = profile.get("flags")
     bits = 0
     for name in _DEFAULT_FLAGS if names is None else names:
-        if name not in _FLAGS:
+        if name not in FLAGS:
             raise InvalidParameter(f"linux.seccomp.flags: unknown flag {name!r}")
-        bits |= _FLAGS[name]
+        bits |= FLAGS[name]
     notifying = any(rule.get("action") == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls", ()))
     return bits | (_FLAG_NEW_LISTENER if notifying else 0)
 
 
 def _action(name: str, errno_return: int | None, where: str) -> int:
-    if name not in _ACTIONS:
+    if name not in ACTIONS:
         raise InvalidParameter(f"{where}: unknown action {name!r}")
     if name in _WITH_ERRNO:
         number = errno.EPERM if errno_return is None else errno_return
         if not 0 <= number <= 0xFFFF:
             raise InvalidParameter(f"{where}: invalid errnoRet {number}")
-        return _ACTIONS[name] | number
+        return ACTIONS[name] | number
     if errno_return is not None:
         raise InvalidParameter(f"{where}: {name} takes no errnoRet")
-    return _ACTIONS[name]
+    return ACTIONS[name]
 
 
 def _architectures(profile: Seccomp, machine: str) -> dict[str, int]:
@@ -252,9 +252,9 @@ def _architectures(profile: Seccomp, machine: str) -> dict[str, int]:
         raise Unsupported(f"seccomp: no support for the machine type {machine!r}")
     names = [_NATIVE[machine], *profile.get("architectures", ())]
     for name in names:
-        if name not in _ARCHITECTURES:
+        if name not in ARCHITECTURES:
             raise InvalidParameter(f"linux.seccomp.architectures: unknown {name!r}")
-    return {name: _ARCHITECTURES[name] for name in names}
+    return {name: ARCHITECTURES[name] for name in names}
 
 
 def _program(library: Library, profile: Seccomp, machine: str) -> bytes:
@@ -285,7 +285,7 @@ def _program(library: Library, profile: Seccomp, machine: str) -> bytes:
     body = library.generate(default, tokens, tuple(rules))
     highest = _highest_numbers(library, profile, architectures)
     refuse_newer = (
-        default_name == "SCMP_ACT_ERRNO" and default != _ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS
+        default_name == "SCMP_ACT_ERRNO" and default != ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS
     )
     return _prefix(highest, recent, refuse_newer) + body
 
@@ -303,12 +303,12 @@ def _rules(number: int, action: int, rule: SeccompRule, where: str) -> list[Rule
 def _comparison(arg: SeccompArg, where: str) -> tuple[int, int, int, int]:
     """(argument index, operator, first operand, second operand) as struct scmp_arg_cmp."""
     operator = arg.get("op", "")
-    if operator not in _OPERATORS:
+    if operator not in OPERATORS:
         raise InvalidParameter(f"{where}.args: unknown operator {operator!r}")
     index = arg.get("index", 0)
     if not 0 <= index <= 5:
         raise InvalidParameter(f"{where}.args: no argument {index}")
-    return index, _OPERATORS[operator], arg.get("value", 0), arg.get("valueTwo", 0)
+    return index, OPERATORS[operator], arg.get("value", 0), arg.get("valueTwo", 0)
 
 
 def _highest_numbers(
@@ -320,7 +320,7 @@ def _highest_numbers(
     highest: dict[int, int] = {}
     for token in architectures.values():
         known = [number for name in names if (number := library.resolve_on(token, name)) >= 0]
-        if token == _ARCHITECTURES["SCMP_ARCH_X32"]:
+        if token == ARCHITECTURES["SCMP_ARCH_X32"]:
             known = [number & ~_X32_BIT for number in known]
         highest[token] = max([*known, recent])
     return highest
@@ -330,7 +330,7 @@ def _prefix(highest: Mapping[int, int], recent: Mapping[int, int], refuse_newer:
     """Classic BPF before libseccomp's; falls through to it when nothing matches."""
     if not recent and not refuse_newer:
         return b""
-    x32 = _ARCHITECTURES["SCMP_ARCH_X32"]
+    x32 = ARCHITECTURES["SCMP_ARCH_X32"]
     code: list[bytes] = []
     for token, newest in highest.items():
         if token == x32:
@@ -354,7 +354,7 @@ def _numbers(newest: int, recent: Mapping[int, int], refuse_newer: bool) -> list
     if inner:
         inner = [_jump(0x35, min(recent), 0, len(inner)), *inner]
     if refuse_newer:
-        inner += [_jump(0x25, newest, 0, 1), _ret(_ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)]
+        inner += [_jump(0x25, newest, 0, 1), _ret(ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)]
     return inner
 
 

@@ -47,6 +47,9 @@ PROPAGATION = {
 _SUPERBLOCK = frozenset({"sync", "dirsync", "mand", "lazytime", "iversion"})
 #: What a new mount is anyway, or what only tells mount(8) how to talk.
 _NOTHING = frozenset({"defaults", "async", "nomand", "nolazytime", "noiversion", "silent", "loud"})
+_BEHAVIOUR = frozenset({"bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"})
+#: Every word that means something here; all others go to the file system.
+WORDS = frozenset({*_ATTRIBUTES, *_RECURSIVE, *PROPAGATION, *_SUPERBLOCK, *_NOTHING, *_BEHAVIOUR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ def parse(words: Iterable[str], fstype: str = "") -> MountOptions:
     propagation: list[tuple[int, bool]] = []
     data: list[tuple[str, str | None]] = []
     for word in words:
-        if word in ("bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"):
+        if word in _BEHAVIOUR:
             flags.add(word)
         elif word in _ATTRIBUTES:
             _apply(plain, *_ATTRIBUTES[word])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from sampan.errors import InvalidParameter
-from sampan.model.oci import Process, Spec
+from sampan.model.oci import Process, Resources, Spec
 
 Schema: TypeAlias = Mapping[str, Any]
 
@@ -51,6 +51,17 @@ def parse_process(text: bytes) -> tuple[Process, list[str]]:
     checker = _Checker("process.json")
     checker.check(value, checker.root["properties"]["process"], "process")
     return cast("Process", _without_nulls(value)), checker.unknown
+
+
+def parse_resources(text: bytes) -> Resources:
+    """The same for ``linux.resources`` alone, as ``update`` takes it; unknown ones are refused."""
+    value = _decode(text, "resources")
+    checker = _Checker("resources")
+    linux = checker.root["properties"]["linux"]["properties"]
+    checker.check(value, linux["resources"], "linux.resources")
+    if checker.unknown:
+        raise InvalidParameter(f"resources: {checker.unknown[0]}: is unknown")
+    return cast("Resources", _without_nulls(value))
 
 
 def _decode(text: bytes, name: str) -> dict[str, Any]:

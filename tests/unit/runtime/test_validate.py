@@ -43,9 +43,10 @@ def test_shipped_schema_is_made_from_the_specification() -> None:
 @pytest.mark.parametrize("path", LINUX, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_examples_of_the_specification(path: Path) -> None:
     if path.parent.name == "good":
-        # One of them still says 0.5.0-dev.
+        # One of them still says 0.5.0-dev, and has a field of 2017.
         document = {**json.loads(path.read_text()), "ociVersion": "1.2.0"}
-        assert validate.parse_config(json.dumps(document).encode())[1] == []
+        unknown = validate.parse_config(json.dumps(document).encode())[1]
+        assert unknown in ([], ["linux.resources.oomScoreAdj"])
     else:
         with pytest.raises(InvalidParameter):
             validate.parse_config(path.read_bytes())

@@ -1,0 +1,128 @@
+"""``sampan-runtime``: sampan's container runtime behind runc's command line.
+
+podman, containerd and dockerd start this program for every step of a container's life, so it
+imports what the one command needs and no more. Errors end with status 1 and one line, in the log
+and on standard error; ``run`` and ``exec`` end with the status of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sampan.errors import InvalidParameter, SampanError
+from sampan.runtime import oci_arguments
+from sampan.runtime.oci_arguments import Parsed
+from sampan.runtime.oci_log import Log
+
+if TYPE_CHECKING:
+    from sampan.runtime.oci_control import Runtime
+
+PROGRAM = "sampan-runtime"
+_EXEC_FAILED = 255
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = oci_arguments.parse(oci_arguments.GLOBALS, words)
+        if options.switch("version"):
+            return _version()
+        if options.switch("help") or not options.arguments or options.arguments[0] == "help":
+            print(oci_arguments.usage(PROGRAM), end="")
+            return 0
+        name, *rest = options.arguments
+        command = oci_arguments.COMMANDS.get(name)
+        if command is None:
+            raise InvalidParameter(f"No help topic for '{name}'")
+        if rest[:1] in (["--help"], ["-h"]):
+            print(oci_arguments.usage(PROGRAM, name), end="")
+            return 0
+        parsed = oci_arguments.parse(command.flags, rest)
+        oci_arguments.check_arguments(name, command, parsed.arguments)
+        log = Log(options.string("log"), options.string("log-format"), options.switch("debug"))
+    except (SampanError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return _perform(name, options, parsed, log)
+
+
+def _perform(name: str, options: Parsed, parsed: Parsed, log: Log) -> int:
+    try:
+        return _command(name)(_runtime(options, log), parsed)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it; nothing more can be told there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+        return 1
+    except SampanError as error:
+        log.fatal(error.message)
+    except OSError as error:
+        log.fatal(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    return _EXEC_FAILED if name == "exec" else 1
+
+
+def _runtime(options: Parsed, log: Log) -> Runtime:
+    from sampan.runtime import oci_control, oci_state
+
+    return oci_control.Runtime(oci_state.Store(options.string("root") or default_root()), log)
+
+
+def default_root() -> str:
+    """/run/sampan-runtime, or below $XDG_RUNTIME_DIR for other users than root."""
+    if os.geteuid() == 0:
+        return f"/run/{PROGRAM}"
+    return f"{os.environ.get('XDG_RUNTIME_DIR') or f'/run/user/{os.getuid()}'}/{PROGRAM}"
+
+
+def _command(name: str) -> Callable[..., int]:
+    """The function behind a command; its module is imported now and no other."""
+    if name in ("create", "run", "start"):
+        from sampan.runtime import oci_create
+
+        return {"create": oci_create.create, "run": oci_create.run, "start": oci_create.start}[name]
+    if name == "exec":
+        from sampan.runtime import oci_exec
+
+        return oci_exec.execute
+    if name == "events":
+        from sampan.runtime import oci_events
+
+        return oci_events.events
+    if name in ("spec", "features"):
+        from sampan.runtime import oci_documents
+
+        return oci_documents.spec if name == "spec" else oci_documents.features
+    from sampan.runtime import oci_control
+
+    return {
+        "delete": oci_control.delete,
+        "kill": oci_control.kill,
+        "list": oci_control.list_containers,
+        "pause": oci_control.pause,
+        "ps": oci_control.ps,
+        "resume": oci_control.resume,
+        "state": oci_control.state,
+        "update": oci_control.update,
+    }[name]
+
+
+def _version() -> int:
+    from sampan import __version__
+    from sampan.kernel.libseccomp import Library
+    from sampan.runtime.oci_state import OCI_VERSION
+
+    print(f"{PROGRAM} version {__version__}")
+    print(f"spec: {OCI_VERSION}")
+    print(f"python: {sys.version.split()[0]}")
+    try:
+        print(f"libseccomp: {Library.load().version}")
+    except SampanError:
+        print("libseccomp: none")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
