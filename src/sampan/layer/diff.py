@@ -31,6 +31,8 @@ def diff_overlay(upper: Path, lowers: Sequence[Path] = ()) -> Iterator[bytes]:
         with Lowers(lowers) as below:
             yield from _changed_root(writer, root, below)
             for node in walk(root, first=is_whiteout):
+                if _unrepresentable(node.path):
+                    continue
                 if is_whiteout(node.status):
                     if not below or below.lookup(node.path) is not None:
                         yield from writer.marker(_whiteout(node.path))
@@ -61,6 +63,15 @@ def _changed_root(writer: TarWriter, root: int, below: Lowers) -> Iterator[bytes
         yield from writer.node(Node(b"./", root, b".", status))
 
 
+def _unrepresentable(path: bytes) -> bool:
+    """Whether a name on the path looks like a whiteout: no layer can hold such a file.
+
+    "It is not possible to create a filesystem which has a file or directory with a name beginning
+    with .wh." (OCI layer.md); written as it is, it would delete something when applied.
+    """
+    return path.startswith(WHITEOUT) or b"/" + WHITEOUT in path
+
+
 def _whiteout(path: bytes) -> bytes:
     directory, slash, name = path.rpartition(b"/")
     return directory + slash + WHITEOUT + name
@@ -85,6 +96,8 @@ def diff_trees(lower: int | None, upper: int) -> Iterator[bytes]:
     else:
         differences = compare_trees(lower, upper)
         for path, deleted in _with_parents(differences):
+            if _unrepresentable(path):
+                continue
             if deleted:
                 yield from writer.marker(_whiteout(path))
             else:

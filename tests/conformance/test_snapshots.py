@@ -1,0 +1,73 @@
+"""The snapshotters there are, held to the suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sampan.errors import Unsupported
+from sampan.snapshot import Snapshotter
+from sampan.snapshot.copy import CopySnapshotter
+from sampan.snapshot.overlay import VOLATILE, OverlaySnapshotter
+from sampan.snapshot.rootfs import detached_mount
+from tests.conformance.snapshots import SnapshotterSuite
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+
+
+class TestOverlaySnapshotter(SnapshotterSuite):
+    def make(self, root: Path) -> Snapshotter:
+        return OverlaySnapshotter(root, volatile=True)
+
+    def test_many_layers(self, snapshots: Snapshotter) -> None:
+        parent = None
+        for number in range(130):
+            self.layer(snapshots, f"layer-{number}", parent, **{f"f{number}": "x"})
+            parent = f"layer-{number}"
+        snapshots.prepare("box", parent)
+        (mount,) = snapshots.mounts("box")
+        assert len(self.read(snapshots, "box")) == 130
+        paths = next(option for option in mount.options if option.startswith("lowerdir="))
+        names = [path.rpartition("/")[2] for path in paths.split(":")]
+        assert sum(map(len, names)) < 130 * 3
+
+    def test_layers_unpacked_apart_are_put_together(self, snapshots: Snapshotter) -> None:
+        self.layer(snapshots, "one", None, a="1")
+        snapshots.prepare("apart")
+        self.edit(snapshots, "apart", lambda top: Path(top, "b").write_text("2"))
+        snapshots.commit("two", "apart", parent="one")
+        snapshots.prepare("box", "two")
+        assert self.read(snapshots, "box") == {"a": "1", "b": "2"}
+
+    def test_volatile_can_be_mounted_again(self, snapshots: Snapshotter) -> None:
+        self.layer(snapshots, "one", None, a="1")
+        snapshots.prepare("box", "one", {VOLATILE: "1"})
+        for turn in "xy":
+            mounts = snapshots.mounts("box")
+            assert "volatile" in mounts[0].options
+            fd = detached_mount(
+                (
+                    mounts[0].__class__(
+                        type="overlay",
+                        source="overlay",
+                        options=tuple(o for o in mounts[0].options if o != "volatile"),
+                    ),
+                ),
+                writable=True,
+            )
+            Path(f"/proc/self/fd/{fd}/{turn}").write_text(turn)
+            os.close(fd)
+        assert self.read(snapshots, "box") == {"a": "1", "x": "x", "y": "y"}
+
+
+class TestCopySnapshotter(SnapshotterSuite):
+    def make(self, root: Path) -> Snapshotter:
+        return CopySnapshotter(root)
+
+    def test_no_other_parent(self, snapshots: Snapshotter) -> None:
+        self.layer(snapshots, "one", None, a="1")
+        snapshots.prepare("apart")
+        with pytest.raises(Unsupported):
+            snapshots.commit("two", "apart", parent="one")
