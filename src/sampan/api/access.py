@@ -2,8 +2,8 @@
 
 A Docker socket is root on the host. ``-H unix:///run/ro.sock?mode=ro`` offers one that can only
 read; ``-H unix:///run/team.sock?label=team=a`` one that sees and touches only containers, networks
-and volumes with that label, and puts it on what it creates. Read-only does not hide anything:
-``inspect`` shows environment variables.
+and volumes with that label, and puts it on what it creates (which may not reach the host, see
+:mod:`sampan.api.scope`). Read-only does not hide anything: ``inspect`` shows environment variables.
 """
 
 from __future__ import annotations

@@ -305,4 +305,16 @@ def usage() -> str:
         short = f"-{option.short}, " if option.short else "    "
         kind = "" if option.kind is Kind.BOOL else f" {option.kind.value}"
         lines.append(f"  {short}--{option.flag}{kind}".ljust(42) + f" {option.help}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + _SOCKETS
+
+
+_SOCKETS = """
+
+Sockets (-H), as often as needed:
+  unix:///path          a Unix socket, for its owner (root) and the group (-G)
+  tcp://host:port       use --tlsverify, or everybody who can reach it is root
+  fd://                 sockets handed over by socket activation
+  unix:///path?mode=ro            a socket that can only read
+  unix:///path?label=KEY=VALUE    a socket that sees and touches only objects with this label
+                                  (%3D for further equals signs); no way to the host through it
+"""

@@ -100,7 +100,8 @@ def test_detached(docker: DockerCli, name: str, eventually: Eventually) -> None:
         (["--init"], "test $$ != 1 && echo child", "child"),
         (["--privileged"], "test -w /proc/sys/kernel/hostname && echo yes", "yes"),
         (["--oom-score-adj", "77"], "cat /proc/self/oom_score_adj", "77"),
-        (["--pids-limit", "50"], "cd /sys/fs/cgroup; cat pids.max pids/pids.max 2>/dev/null; true", "50"),
+        (["--pids-limit", "50"], "cd /sys/fs/cgroup; cat pids.max pids/pids.max 2>/dev/null; "
+         "true", "50"),
         (["-m", "64m"], "cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes "
          "2>/dev/null; true", "67108864"),
         (["--cpuset-cpus", "0"], "grep Cpus_allowed_list /proc/self/status",

@@ -52,3 +52,41 @@ async def test_a_scoped_socket_sees_and_makes_only_what_carries_its_label(serve:
     assert mine.engine.containers.created[0][0].labels == {"team": "x"}
     for target in ("/images/load", "/build", "/images/prune", "/plugins/pull"):
         assert (await mine.ask("POST", target)).status == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "what"),
+    [
+        ({"Privileged": True}, "Privileged"),
+        ({"Binds": ["/etc:/e"]}, "binding the host's /etc"),
+        ({"Mounts": [{"Type": "bind", "Source": "/", "Target": "/h"}]}, "a mount of type bind"),
+        ({"PidMode": "host"}, "PidMode=host"),
+        ({"NetworkMode": "host"}, "NetworkMode=host"),
+        ({"CapAdd": ["SYS_ADMIN"]}, "CapAdd"),
+        ({"SecurityOpt": ["seccomp=unconfined"]}, "SecurityOpt"),
+        ({"Devices": [{"PathOnHost": "/dev/sda"}]}, "Devices"),
+        ({"MaskedPaths": []}, "MaskedPaths"),
+    ],
+)
+async def test_a_scoped_socket_makes_no_way_to_the_host(
+    serve: Serve, host: dict[str, object], what: str
+) -> None:
+    server = await serve(Access(labels={"team": "x"}))
+    answer = await server.ask("POST", "/containers/create", {"Image": "bb", "HostConfig": host})
+    expected = f"{what} is not allowed through a socket limited to labels"
+    assert (answer.status, answer.message) == (403, expected)
+    assert server.engine.containers.created == []
+
+
+async def test_a_scoped_socket_shares_only_with_its_own(serve: Serve) -> None:
+    mine = await serve(Access(labels={"team": "x"}))
+    other = await serve(Access(labels={"team": "y"}))
+    for host in ({"NetworkMode": "container:a"}, {"VolumesFrom": ["a:ro"]}):
+        body = {"Image": "bb", "HostConfig": host}
+        assert (await mine.ask("POST", "/containers/create", body)).status == 201
+        answer = await other.ask("POST", "/containers/create", body)
+        assert (answer.status, answer.message) == (404, "No such container: a")
+    answer = await mine.ask("POST", "/volumes/create", {"DriverOpts": {"o": "bind"}})
+    assert answer.status == 403
+    answer = await mine.ask("POST", "/containers/a/exec", {"Cmd": ["x"], "Privileged": True})
+    assert answer.status == 403

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from msgspec import structs
 
-from sampan.api import body, gate, reply
+from sampan.api import body, gate, reply, scope
 from sampan.api.call import Call
 from sampan.api.router import Effect, Route
 from sampan.api.shape import complete
@@ -55,6 +55,7 @@ async def create(call: Call) -> web.StreamResponse:
     _check_config(request)
     mac = "" if call.since(52) or b"acaddress" not in raw.lower() else _mac_address(raw)
     request = gate.create_request(request, call.version, mac)
+    await scope.check_container(call, request)
     request = structs.replace(request, labels=call.access.labelled(request.labels))
     created = await call.engine.containers.create(
         request, call.text("name") or None, call.platform() or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from msgspec import structs
 
-from sampan.api import reply
+from sampan.api import reply, scope
 from sampan.api.call import Call
 from sampan.api.hijack import hijack
 from sampan.api.router import Effect, Route
@@ -22,6 +22,7 @@ async def create(call: Call) -> web.StreamResponse:
     request = await call.body(ExecCreateRequest)
     if not request.cmd:
         raise InvalidParameter("No exec command specified")
+    scope.check_exec(call, request)
     if not call.since(42):
         request = structs.replace(request, console_size=None)
     exec_id = await call.engine.execs.create(call.name, request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from msgspec import structs
 
-from sampan.api import gate, query, reply
+from sampan.api import gate, query, reply, scope
 from sampan.api.call import Call
 from sampan.api.router import Effect, Route
 from sampan.api.shape import complete
@@ -40,6 +40,7 @@ async def create(call: Call) -> web.StreamResponse:
     request = await call.body(NetworkCreateRequest)
     if not call.since(48):
         request = structs.replace(request, enable_ipv4=None)
+    scope.check_network(call, request)
     request = structs.replace(request, labels=call.access.labelled(request.labels))
     return reply.json(complete(await call.engine.networks.create(request)), 201)
 

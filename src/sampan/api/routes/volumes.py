@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from msgspec import structs
 
-from sampan.api import query, reply
+from sampan.api import query, reply, scope
 from sampan.api.call import Call
 from sampan.api.router import Effect, Route
 from sampan.api.routes.swarm import not_a_manager
@@ -31,6 +31,7 @@ async def create(call: Call) -> web.StreamResponse:
     request = await call.body(VolumeCreateRequest)
     if request.cluster_volume_spec is not None:
         raise not_a_manager()
+    scope.check_volume(call, request)
     request = structs.replace(request, labels=call.access.labelled(request.labels))
     return reply.json(complete(await call.engine.volumes.create(request)), 201)
 
