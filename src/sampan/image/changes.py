@@ -4,11 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
+from sampan.dockerfile.config import Config, Stage, apply
+from sampan.dockerfile.instructions import interpret
+from sampan.dockerfile.parser import parse_instruction
+from sampan.errors import InvalidParameter
 from sampan.wire.container import ImageConfig
+
+_ALLOWED = frozenset(
+    {"cmd", "entrypoint", "env", "expose", "healthcheck", "label", "onbuild", "shell"}
+    | {"stopsignal", "user", "volume", "workdir"}
+)
 
 
 def apply_changes(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
     """``config`` after CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL,
     STOPSIGNAL, USER, VOLUME, WORKDIR; raises InvalidParameter for anything else.
     """
-    raise NotImplementedError
+    if not changes:
+        return config
+    document: Config = msgspec.to_builtins(config)
+    stage = Stage(config=document)
+    for line in changes:
+        node = parse_instruction(line)
+        if node.keyword not in _ALLOWED:
+            raise InvalidParameter(f"{node.keyword} is not a valid change command")
+        stage = apply(stage, interpret(node))
+    present = {key: value for key, value in stage.config.items() if value is not None}
+    return msgspec.convert(present, ImageConfig)
