@@ -22,7 +22,7 @@ def pidfile(path: Path) -> Iterator[None]:
     if other and other != mine and Path("/proc", other).exists():
         raise Conflict(f"process with PID {other} is still running (see {path})")
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, mine.encode())
+    atomic_write(path, mine.encode(), mode=0o644, durable=False)
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sampan.api")
 
+#: how long cancelled requests get at the end
+SETTLE_SECONDS = 2.0
+
 
 @dataclass(slots=True, kw_only=True)
 class Daemon:
@@ -45,6 +48,7 @@ class Daemon:
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     router: Router = field(default_factory=lambda: Router(all_routes()))
     background: set[asyncio.Task[web.StreamResponse]] = field(default_factory=set)
+    active: set[asyncio.Task[object]] = field(default_factory=set)
 
     def headers(self) -> dict[str, str]:
         """Headers of every answer."""
@@ -78,6 +82,8 @@ class Daemon:
         """Answer one request; never raises but for a client that went away."""
         started = time.perf_counter()
         pattern = ""
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        self.active.add(task)
         try:
             call, match = self._route(access, request)
             if isinstance(match, web.Response):
@@ -96,6 +102,7 @@ class Daemon:
         finally:
             if isinstance(request.protocol, Protocol):
                 request.protocol.resume_http()
+            self.active.discard(task)
             self.metrics.observe(request.method, pattern, time.perf_counter() - started)
 
     def _route(self, access: Access, request: web.BaseRequest) -> tuple[Call, Match | web.Response]:
@@ -135,6 +142,11 @@ class Daemon:
         """Wait for requests that change something, at most ``seconds``."""
         if self.background:
             await asyncio.wait(self.background, timeout=seconds)
+
+    async def settle(self) -> None:
+        """Wait until requests that were cancelled have let go of what they held."""
+        if self.active:
+            await asyncio.wait(self.active, timeout=SETTLE_SECONDS)
 
 
 class Request(web.BaseRequest):

@@ -87,6 +87,7 @@ async def _serve(
         server.pre_shutdown()
         await daemon.drain(patience)
         await server.shutdown(0.1)
+        await daemon.settle()
 
     stack.push_async_callback(close)
 
