@@ -49,6 +49,11 @@ class ContentWriter(Protocol):
         """Bytes held so far; where a resumed transfer continues (a Range request's start)."""
         ...
 
+    @property
+    def digest(self) -> Digest:
+        """The digest of the bytes held so far."""
+        ...
+
     def write(self, data: Buffer, /) -> int:
         """Append ``data``; returns its length.
 

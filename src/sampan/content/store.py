@@ -272,6 +272,10 @@ class _Writer:
         if self._expected is not None:
             self._store._live.grew(self._expected)
 
+    @property
+    def digest(self) -> Digest:
+        return Digest(self._algorithm, self._hash.hexdigest())
+
     def write(self, data: Buffer, /) -> int:
         count = memoryview(data).nbytes
         if self._size is not None and self.offset + count > self._size:
@@ -302,7 +306,7 @@ class _Writer:
             return self._committed
         if self._fd < 0:
             raise SampanError("content writer was closed before commit")
-        digest = Digest(self._algorithm, self._hash.hexdigest())
+        digest = self.digest
         for wanted in (self._expected, expected):
             if wanted is not None and wanted != digest:
                 self.abort()

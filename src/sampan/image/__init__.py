@@ -3,7 +3,7 @@
 from sampan.image.bootstrap import bootstrap
 from sampan.image.changes import apply_changes
 from sampan.image.config import Config, chain_ids, rfc3339
-from sampan.image.create import append, commit, import_
+from sampan.image.create import Layer, append, assemble_new, commit, import_, store_layer
 from sampan.image.history import Step, steps
 from sampan.image.image import Image, assemble, manifests_below, open_image
 from sampan.image.load import Loaded, load
@@ -15,6 +15,7 @@ __all__ = [
     "Config",
     "Image",
     "Index",
+    "Layer",
     "LayerProgress",
     "Loaded",
     "Manifest",
@@ -24,6 +25,7 @@ __all__ = [
     "append",
     "apply_changes",
     "assemble",
+    "assemble_new",
     "bootstrap",
     "chain_ids",
     "commit",
@@ -36,4 +38,5 @@ __all__ = [
     "rfc3339",
     "save",
     "steps",
+    "store_layer",
 ]

@@ -74,8 +74,9 @@ def assemble(target: Descriptor, manifest: Manifest, raw_config: bytes) -> Image
             f"{manifest.digest} is not an image but an artifact ({manifest.config.media_type})"
         )
     config = configuration.parse(raw_config)
-    if config.digest != manifest.config.digest:
-        raise InvalidParameter(f"the configuration does not have digest {manifest.config.digest}")
+    announced = manifest.config.digest
+    if Digest.of(raw_config, announced.algorithm) != announced:
+        raise InvalidParameter(f"the configuration does not have digest {announced}")
     if len(config.diff_ids) != len(manifest.layers):
         raise InvalidParameter(
             f"malformed image {config.digest}: {len(manifest.layers)} layers, "

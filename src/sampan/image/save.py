@@ -1,12 +1,25 @@
-"""``docker save``: images as one tar that is a docker-archive and an OCI layout at once."""
+"""``docker save``: images as one tar that is a docker-archive and an OCI layout at once.
+
+As Docker writes since version 25: ``blobs/`` with everything by digest, ``index.json`` and
+``oci-layout`` for readers of OCI layouts, ``manifest.json`` for those of docker-archives.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from sampan.content import ContentStore
-from sampan.image.image import Image
+from sampan.errors import NotFound
+from sampan.image import manifest as manifests
+from sampan.image.document import Document
+from sampan.image.image import Image, manifests_below
+from sampan.image.manifest import Index, Manifest, make_index
+from sampan.layer.writer import TarWriter
+from sampan.model.descriptor import Descriptor
+from sampan.model.digest import Digest
 from sampan.model.reference import Reference
 
 
@@ -19,10 +32,100 @@ class Saved:
     all_platforms: bool = False
 
 
+class _Item(Document, kw_only=True, frozen=True, rename="pascal"):
+    """An image in ``manifest.json``: written even where empty, as Docker does."""
+
+    config: str
+    repo_tags: list[str] | None
+    layers: list[str]
+
+
 def save(images: Sequence[Saved], content: ContentStore) -> Iterator[bytes]:
     """The archive in chunks; what ``docker load``, ``podman load`` and skopeo read.
 
     Each blob is written once; the result is deterministic. Raises NotFound, before the first
-    chunk, when content is missing.
+    chunk, when content is missing. Blocking.
     """
-    raise NotImplementedError
+    blobs: dict[Digest, int] = {}
+    entries: list[Descriptor] = []
+    items: dict[Digest, _Item] = {}
+    for saved in images:
+        for descriptor in _needed(saved, content):
+            blobs[descriptor.digest] = descriptor.size
+        entries.extend(_entries(saved))
+        _merge(items, saved)
+    for digest, size in blobs.items():
+        if content.size(digest) != size:
+            raise NotFound(f"content {digest} is not stored whole")
+    return _write(content, sorted(blobs.items()), make_index(entries), list(items.values()))
+
+
+def _write(
+    content: ContentStore,
+    blobs: Sequence[tuple[Digest, int]],
+    index: Index,
+    items: Sequence[_Item],
+) -> Iterator[bytes]:
+    writer = TarWriter()
+    yield from writer.directory(b"blobs/")
+    algorithm = ""
+    for digest, size in blobs:
+        if digest.algorithm != algorithm:
+            algorithm = digest.algorithm
+            yield from writer.directory(f"blobs/{algorithm}/".encode())
+        with content.open(digest) as blob:
+            yield from writer.file(_path(digest).encode(), blob.fileno(), size)
+    yield from writer.document(b"index.json", index.raw)
+    yield from writer.document(b"manifest.json", msgspec.json.encode(items))
+    yield from writer.document(b"oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+    yield from writer.finish()
+
+
+def _path(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def _needed(saved: Saved, content: ContentStore) -> Iterator[Descriptor]:
+    """Descriptors of everything one image consists of."""
+    image = saved.image
+    yield image.manifest.descriptor
+    yield from image.manifest.blobs
+    if not saved.all_platforms:
+        return
+    for descriptor in manifests_below(content, image.target):
+        parsed = manifests.parse(content.read(descriptor.digest), descriptor.media_type)
+        if isinstance(parsed, Manifest):
+            if not all(content.exists(blob.digest) for blob in parsed.blobs):
+                continue  # a platform that was never pulled
+            yield from parsed.blobs
+        yield descriptor
+
+
+def _entries(saved: Saved) -> Iterator[Descriptor]:
+    """The image's lines in ``index.json``: one for each name."""
+    image = saved.image
+    if saved.all_platforms:
+        target = replace(image.target, annotations={}, platform=None)
+    else:
+        target = replace(image.manifest.descriptor, platform=image.platform)
+    if not saved.names:
+        yield target
+    for name in saved.names:
+        annotations = {"io.containerd.image.name": str(name)}
+        if name.tag:
+            annotations["org.opencontainers.image.ref.name"] = name.tag
+        yield replace(target, annotations=annotations)
+
+
+def _merge(items: dict[Digest, _Item], saved: Saved) -> None:
+    """The image's line in ``manifest.json``: one for each image, with all its names."""
+    image = saved.image
+    tags = [name.familiar for name in saved.names if name.tag and not name.digest]
+    present = items.get(image.id)
+    if present is not None:
+        tags = list(dict.fromkeys((*(present.repo_tags or ()), *tags)))
+    items[image.id] = _Item(
+        config=_path(image.id),
+        repo_tags=tags or None,
+        layers=[_path(layer.digest) for layer in image.manifest.layers],
+    )

@@ -45,7 +45,8 @@ def apply(
         )
         extractor.extract(reader)
         implicit = tuple(extractor.implicit)
-    actual = source.drain()
+    source.drain()
+    actual = source.digest
     if digest is not None and incoming.digest != digest:
         raise DigestMismatch(f"the layer has digest {incoming.digest}, not {digest}")
     if diff_id is not None and actual != diff_id:

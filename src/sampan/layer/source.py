@@ -179,11 +179,13 @@ class Source:
     ``count`` is the number of bytes that came, ``digest`` their digest once :meth:`drain` ran.
     """
 
-    def __init__(self, chunks: Iterator[bytes], limits: Limits, incoming: Incoming) -> None:
+    def __init__(
+        self, chunks: Iterator[bytes], limits: Limits, incoming: Incoming, *, hashed: bool = True
+    ) -> None:
         self._chunks = chunks
         self._limits = limits
         self._incoming = incoming
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if hashed else None
         self._chunk = memoryview(b"")
         self._position = 0
         self._end = 0
@@ -205,7 +207,8 @@ class Source:
             raise ArchiveRefused(
                 f"the archive expands to more than {limits.ratio} times its compressed size"
             )
-        self._hash.update(chunk)
+        if self._hash is not None:
+            self._hash.update(chunk)
         self._chunk = memoryview(chunk)
         self._position, self._end = 0, len(chunk)
         return True
@@ -261,11 +264,17 @@ class Source:
         for piece in self.pieces(count):
             _write_all(fd, piece)
 
-    def drain(self) -> Digest:
+    def drain(self) -> None:
         """Read to the end, so that digests and trailing checks are complete."""
         while self._more():
             pass
         self._position = self._end
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what came, unless ``hashed`` was False: then ValueError."""
+        if self._hash is None:
+            raise ValueError("the source was not to be hashed")
         return Digest("sha256", self._hash.hexdigest())
 
 
