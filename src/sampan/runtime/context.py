@@ -36,9 +36,9 @@ class Context:
     without. ``pid``, ``userns``: on the runtime's side, init's pid and user namespace.
     ``new``: CLONE_NEW* flags of the plan; ``join``: namespaces init joins; ``into``: (a pidfd,
     flags) of a container it joins. ``remapped``: it is in a user namespace of the container, whose
-    root it becomes; ``mapped``: the id maps are there. ``cgroups_expected``: files to join cgroups by come
-    over the channel; ``cgroups_done``: it is in them. ``preserve``: descriptors
-    from 3 on left to the program. ``listener``: where a waiting init is started from when there is
+    root it becomes; ``mapped``: the id maps are there. ``cgroups_expected``: files to join cgroups
+    by come over the channel; ``cgroups_done``: it is in them. ``preserve``: descriptors from 3 on
+    left to the program. ``listener``: where a waiting init is started from when there is
     no monitor.
     """
 

@@ -420,6 +420,8 @@ def execute(
     environment = _environment(env)
     environment.setdefault("HOME", context.identity.home)
     program = locate(args[0], environment.get("PATH", ""))
+    # From here on the end of the channel means that the program runs.
+    channel.send(context.channel, {"kind": "executing"})
     process.close_all_but({context.channel.fileno()}, 3 + context.preserve)
     if reaper:
         _reap(context, program, args, environment, terminal)

@@ -28,6 +28,14 @@ _OWN = frozenset(
         signal.SIGTTOU,
     }
 )
+_IGNORED = (
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGCHLD,
+)
 
 
 def block() -> set[signal.Signals]:
@@ -43,8 +51,11 @@ def unblock(mask: Iterable[signal.Signals]) -> None:
 
 
 def default_signals() -> None:
-    """Default dispositions and an empty mask, which execve(2) would otherwise pass on."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD):
+    """Default dispositions and an empty mask, which execve(2) would otherwise pass on.
+
+    Python ignores SIGPIPE and SIGXFSZ, the monitor those that would end it, the launcher SIGCHLD.
+    """
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -39,6 +39,7 @@ from sampan.runtime.operations import Failure, perform, sentence
 from sampan.runtime.plan import Plan
 from sampan.runtime.userns import write_maps
 
+DIED = "the container's first process died while it was being set up"
 _ERRORS = {"not-found": CommandNotFound, "not-executable": CommandNotExecutable}
 #: Children find these by clone flags or unshare(2) inside init, at the right moment.
 _LATE = namespaces.CLONE_NEWCGROUP | namespaces.CLONE_NEWTIME
@@ -318,7 +319,7 @@ def wait_ready(
     while True:
         message, fds = channel.receive(child.channel)
         if message is None:
-            raise StartFailed("the container's first process died while it was being set up")
+            raise StartFailed(DIED)
         try:
             kind = message["kind"]
             if kind == "failed":
@@ -372,11 +373,15 @@ def wait_started(
     connection: socket.socket, *, on_seccomp: Callable[[int], None] | None = None
 ) -> None:
     """Wait until the program was executed. Raises :class:`StartFailed` or one of its kinds."""
+    executing = False
     while True:
         message, fds = channel.receive(connection)
         if message is None:
+            if not executing:
+                raise StartFailed(DIED)
             return
         try:
+            executing = executing or message["kind"] == "executing"
             if message["kind"] == "failed":
                 raise failure(message)
             if message["kind"] == "seccomp" and on_seccomp is not None:

@@ -1,0 +1,114 @@
+"""The monitor's side of a client's connection: frames in, answers and events out.
+
+Nothing here waits for a client: an answer it has no room for ends its connection.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Callable
+
+from sampan.errors import SampanError
+from sampan.runtime.channel import FRAME_LIMIT, Message
+from sampan.runtime.loop import READ, Loop
+
+_HEADER = struct.Struct("<II")
+_READ_SIZE = 64 * 1024
+
+
+class Connection:
+    """One connection; ``on_message`` gets whole frames, ``on_end`` the end."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        on_message: Callable[[Connection, Message, bytes], None],
+        on_end: Callable[[Connection], None],
+    ) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._loop = loop
+        self._on_message = on_message
+        self._on_end = on_end
+        self._buffer = bytearray()
+        self.open = True
+        loop.add(sock.fileno(), READ, self._ready)
+
+    def _ready(self, events: int) -> None:
+        try:
+            data = self.sock.recv(_READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        self._buffer += data
+        while self.open and len(self._buffer) >= _HEADER.size:
+            length, blob_length = _HEADER.unpack_from(self._buffer)
+            if length + blob_length > FRAME_LIMIT:
+                self.close()
+                return
+            end = _HEADER.size + length + blob_length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_HEADER.size : end])
+            del self._buffer[:end]
+            self._on_message(self, json.loads(body[:length]), body[length:])
+
+    def reply(self, message: Message) -> bool:
+        """Send one frame; False (and closed) when the peer does not take it."""
+        body = json.dumps(message, separators=(",", ":")).encode()
+        return self._send(_HEADER.pack(len(body), 0) + body)
+
+    def fail(self, error: SampanError) -> None:
+        """Answer with an error."""
+        self.reply({"error": type(error).__name__, "message": error.message})
+
+    def line(self, message: Message) -> bool:
+        """Send one line of a watch; False (and closed) when the peer does not take it."""
+        return self._send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+    def _send(self, data: bytes) -> bool:
+        try:
+            if self.sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(data):
+                return True
+        except OSError:
+            pass  # as for a short write: it is not reading
+        self.close()
+        return False
+
+    def watch_end(self) -> None:
+        """From here on only the peer's end matters."""
+        self._loop.remove(self.sock.fileno())
+        self._loop.add(self.sock.fileno(), READ, self._ended)
+
+    def _ended(self, events: int) -> None:
+        try:
+            data = self.sock.recv(_READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+
+    def take(self) -> tuple[socket.socket, bytes]:
+        """Give the socket away: (it, what was received beyond the last frame)."""
+        self._loop.remove(self.sock.fileno())
+        self.open = False
+        early = bytes(self._buffer)
+        self._buffer.clear()
+        return self.sock, early
+
+    def close(self) -> None:
+        """Close. Idempotent."""
+        if self.open:
+            self.open = False
+            self._loop.remove(self.sock.fileno())
+            self.sock.close()
+            self._on_end(self)

@@ -1,0 +1,76 @@
+"""The monitor's event loop: epoll, one callback a descriptor, and deadlines."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+PRIORITY = select.EPOLLPRI
+HANGUP = select.EPOLLHUP | select.EPOLLERR
+
+Callback = Callable[[int], None]
+
+
+class Loop:
+    """Calls back with ready events. Descriptors must be removed before they are closed."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._callbacks: dict[int, Callback] = {}
+        self._deadlines: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._running = True
+
+    def add(self, fd: int, events: int, callback: Callback) -> None:
+        """Call ``callback(events)`` when ``fd`` is ready (level-triggered)."""
+        self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def change(self, fd: int, events: int) -> None:
+        """Wait for other events of ``fd``; 0 for hang-ups only."""
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Forget ``fd``; unknown ones are fine."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def deadline(self, key: object, seconds: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once after ``seconds`` unless cancelled or set again."""
+        self._deadlines[key] = (time.monotonic() + seconds, callback)
+
+    def cancel(self, key: object) -> None:
+        """Forget a deadline; unknown ones are fine."""
+        self._deadlines.pop(key, None)
+
+    def stop(self) -> None:
+        """Return from :meth:`run` after the present callbacks."""
+        self._running = False
+
+    def run(self) -> None:
+        """Until :meth:`stop`."""
+        while self._running:
+            self._expire()
+            for fd, events in self._epoll.poll(self._timeout()):
+                callback = self._callbacks.get(fd)
+                if callback is not None:
+                    callback(events)
+
+    def _timeout(self) -> float:
+        if not self._running:
+            return 0
+        if not self._deadlines:
+            return -1
+        first = min(when for when, _ in self._deadlines.values())
+        return max(first - time.monotonic(), 0)
+
+    def _expire(self) -> None:
+        if not self._deadlines:
+            return
+        now = time.monotonic()
+        for key, (when, callback) in list(self._deadlines.items()):
+            if when <= now and self._deadlines.get(key, (0, None))[1] is callback:
+                del self._deadlines[key]
+                callback()

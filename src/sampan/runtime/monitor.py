@@ -1,0 +1,603 @@
+"""The process beside each container: owns its streams, its log, its end.
+
+It is forked by the launcher for one connection, reads what to make, makes it, and stays until the
+container has ended and everybody has heard of it. It holds nothing but that: what was needed to
+make the container is dropped once it runs. See :mod:`sampan.runtime.client` for what it is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+from sampan.errors import (
+    Conflict,
+    InvalidParameter,
+    NotFound,
+    SampanError,
+    StartFailed,
+)
+from sampan.kernel import cgroup, namespaces, prctl, process
+from sampan.runtime import channel, plan_codec, records, spawn
+from sampan.runtime.channel import Message
+from sampan.runtime.connection import Connection
+from sampan.runtime.log_file import Log
+from sampan.runtime.loop import READ, Loop
+from sampan.runtime.operations import Failure, sentence
+from sampan.runtime.streams import Streams
+from sampan.runtime.task import Task
+
+_DRAIN_SECONDS = 2.0  # as dockerd waits for output after the end
+_LINGER_SECONDS = 60.0  # a failed container waits this long for somebody to ask why
+_REMEMBERED = 256
+_BACKLOG = 64
+_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
+
+
+def serve(sock: socket.socket, layout: cgroup.Layout, fingerprint: str) -> None:
+    """Be the monitor for one connection: returns when all is over.
+
+    A request of another kind is somebody asking which launcher this is.
+    """
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message, blob, _ = channel.receive_frame(sock)
+    if message is None:
+        return
+    if message.get("op") != "create":
+        channel.send_frame(sock, {"ok": True, "version": fingerprint, "pid": os.getppid()})
+        return
+    prctl.set_name("sampan-monitor")
+    monitor = Monitor(sock, message, layout)
+    try:
+        monitor.create(message, blob)
+    except SampanError as error:
+        monitor.give_up(error)
+    except Failure as error:
+        monitor.give_up(StartFailed(sentence(error.name, error.reason, error.path)))
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        monitor.give_up(StartFailed(f"cannot make the container: {what}{error.strerror}"))
+    else:
+        del message, blob
+        monitor.run()
+
+
+class Monitor:
+    """One container. Callbacks of the loop and of tasks; see the module's docstring."""
+
+    def __init__(self, sock: socket.socket, message: Message, layout: cgroup.Layout) -> None:
+        self._layout = layout
+        self._loop = Loop()
+        self._directory: str = message["directory"]
+        self._patience: float = message["stall_timeout"]
+        self._creator: Connection | None = Connection(
+            self._loop, sock, self._dispatch, self._disconnected
+        )
+        self._container_id = ""
+        self._cgroup = ""
+        self._unified_pids = False
+        self._joinable = 0
+        self._filter: Any = None
+        self._log: Log | None = None
+        self._streams: Streams | None = None
+        self._main: Task | None = None
+        self._execs: dict[str, Task] = {}
+        self._exec_codes: dict[str, int] = {}
+        self._requests: dict[str, Connection] = {}
+        self._waiting_attach: dict[str, tuple[bool, bool, bool]] = {}
+        self._starter: Connection | None = None
+        self._aborter: Connection | None = None
+        self._watchers: list[Connection] = []
+        self._connections: set[Connection] = set()
+        self._listener: socket.socket | None = None
+        self._oom: cgroup.OomWatch | None = None
+        self._oom_killed = False
+        self._error: StartFailed | None = None
+        self._finished = False
+        self._made_directory = False
+
+    # -- making the container
+
+    def create(self, message: Message, blob: bytes) -> None:
+        """Make namespaces, answer with the pid, provide what init needs."""
+        plan = plan_codec.decode(message["plan"], blob)
+        self._container_id, self._cgroup = plan.container_id, plan.cgroup
+        self._filter = plan.seccomp
+        self._unified_pids = not plan.new & namespaces.CLONE_NEWPID
+        self._joinable = plan.new | sum(flag for flag, _ in plan.join)
+        self._prepare_directory()
+        self._publish("created", 0, 0)
+        self._log = _open_log(message["log"])
+        self._streams = Streams(
+            self._loop,
+            terminal=plan.terminal,
+            stdin=message["open_stdin"],
+            output=True,
+            stdin_once=message["stdin_once"],
+            log=self._log,
+            patience=self._patience,
+            on_end=self._output_ended,
+        )
+        child = spawn.spawn(plan, self._layout, streams=self._streams.child_ends)
+        self._main = Task(self._loop, self, plan, child, self._streams)
+        self._streams.child_started()
+        start_time = process.start_time(child.pid)
+        answer = {"ok": True, "pid": child.pid, "start_time": start_time}
+        if self._creator is not None:
+            self._creator.reply(answer)
+        self._publish("created", child.pid, start_time)
+        try:
+            spawn.provision(child, plan, self._layout)
+        except (SampanError, OSError) as error:
+            reason = error if isinstance(error, SampanError) else _as_error(error)
+            self._main.kill()
+            self.task_failed(self._main, StartFailed(str(reason)))
+
+    def _prepare_directory(self) -> None:
+        try:
+            os.mkdir(self._directory, 0o700)
+            self._made_directory = True
+        except FileExistsError:
+            pass
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # By descriptor: the path may be longer than a socket address can be.
+            address = f"/proc/self/fd/{fd}/{records.SOCKET}"
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                listener.bind(address)
+            except OSError:
+                if _answers(address):
+                    listener.close()
+                    raise Conflict(f"{self._directory} has a monitor already") from None
+                records.remove(self._directory, records.SOCKET)
+                listener.bind(address)
+            os.chmod(address, 0o600)
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+        finally:
+            os.close(fd)
+        self._listener = listener
+        self._loop.add(listener.fileno(), READ, self._accept)
+        records.remove(self._directory, records.EXIT)
+
+    def _publish(self, status: str, pid: int, start_time: int) -> None:
+        records.write(
+            self._directory,
+            records.INIT,
+            {
+                "container_id": self._container_id,
+                "pid": pid,
+                "start_time": start_time,
+                "monitor_pid": os.getpid(),
+                "cgroup": self._cgroup,
+                "status": status,
+            },
+        )
+
+    def give_up(self, error: SampanError) -> None:
+        """Making failed before there was anything to ask: undo, say why, be gone."""
+        if self._main is not None:
+            self._main.kill()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._main.child.pid, 0)
+        if self._streams is not None:
+            self._streams.close()
+        self._remove_cgroup()
+        if self._listener is not None:
+            records.remove(self._directory, records.SOCKET, records.INIT)
+        if self._made_directory:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._directory)
+        if self._creator is not None:
+            self._creator.fail(error)
+
+    def run(self) -> None:
+        """Serve until the container has ended and everybody has heard of it."""
+        self._settle()
+        self._loop.run()
+
+    def _settle(self) -> None:
+        """Give back what making things left behind: this process may idle for years."""
+        gc.collect()
+        process.trim_heap()
+
+    # -- what becomes of tasks
+
+    def task_ready(self, task: Task) -> None:
+        """Init waits. An exec goes on at once, the container when somebody asked."""
+        if task is not self._main or self._starter is not None:
+            task.start()
+
+    def task_started(self, task: Task) -> None:
+        """The program runs."""
+        if task is not self._main:
+            self._exec_started(task)
+            return
+        self._filter = self._filter if self._filter is not None else None
+        if self._starter is not None:
+            self._starter.reply({"ok": True, "warnings": task.child.warnings})
+            self._starter = None
+        self._tell({"event": "started"})
+        self._publish("running", task.child.pid, process.start_time(task.child.pid))
+        self._watch_memory()
+        self._settle()
+
+    def task_failed(self, task: Task, error: StartFailed) -> None:
+        """Set-up failed. The process ends by itself or was killed; its end comes next."""
+        if task is not self._main:
+            request = self._requests.pop(task.name, None)
+            self._waiting_attach.pop(task.name, None)
+            if request is not None:
+                request.fail(error)
+            task.streams.close()
+            return
+        if self._error is None:
+            self._error = error
+
+    def task_exited(self, task: Task) -> None:
+        """Reaped."""
+        if task is not self._main:
+            self._exec_exited(task)
+            return
+        if self._unified_pids and self._cgroup:
+            # Without a pid namespace of its own, what it started survives it.
+            with contextlib.suppress(OSError):
+                cgroup.kill(self._layout, self._cgroup)
+        if self._streams is None or self._streams.ended or self._error is not None:
+            self._finish()
+        else:
+            self._loop.deadline("drain", _DRAIN_SECONDS, self._streams.end_output)
+
+    def _output_ended(self) -> None:
+        self._loop.cancel("drain")
+        if self._main is not None and self._main.state == "ended" and not self._finished:
+            self._finish()
+
+    def _watch_memory(self) -> None:
+        if not self._cgroup or self._layout.directory("memory", self._cgroup) is None:
+            return
+        with contextlib.suppress(OSError):
+            self._oom = cgroup.OomWatch(self._layout, self._cgroup)
+            self._loop.add(self._oom.fileno(), READ, self._memory_event)
+
+    def _memory_event(self, events: int) -> None:
+        if self._oom is not None and self._oom.consume():
+            self._oom_killed = True
+            self._tell({"event": "oom"})
+
+    def _finish(self) -> None:
+        """The end: output is complete, everything is removed, the record is durable."""
+        task = self._main
+        if self._finished or task is None:
+            return
+        self._finished = True
+        self._note_memory()
+        if self._error is not None and self._streams is not None:
+            self._streams.close()
+        if self._log is not None:
+            self._log.close()
+        self._remove_cgroup()
+        record = {
+            "code": task.code,
+            "signal": task.signal,
+            "oom": self._oom_killed,
+            "at": time.time_ns(),
+            "error": "" if self._error is None else self._error.message,
+        }
+        records.write(self._directory, records.EXIT, record)
+        self._tell({"event": "exit", **record})
+        self._answer_waiting()
+
+    def _note_memory(self) -> None:
+        if self._oom is not None:
+            self._loop.remove(self._oom.fileno())
+            self._oom.close()
+            self._oom = None
+        if self._cgroup and not self._oom_killed:
+            with contextlib.suppress(OSError):
+                self._oom_killed = cgroup.oom_kills(self._layout, self._cgroup) > 0
+            if self._oom_killed:
+                self._tell({"event": "oom"})
+
+    def _answer_waiting(self) -> None:
+        if self._error is not None and self._starter is None and self._aborter is None:
+            # Nobody has heard why yet: whoever asks to start it will.
+            self._loop.deadline("linger", _LINGER_SECONDS, self._leave)
+            return
+        if self._starter is not None:
+            error = self._error or StartFailed(spawn.DIED)
+            starter, self._starter = self._starter, None
+            starter.fail(error)
+        if self._aborter is not None:
+            self._aborter.reply({"ok": True})
+        self._leave()
+
+    def _leave(self) -> None:
+        """Be gone, once attached clients have got all output."""
+        if self._listener is not None:
+            self._loop.remove(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+            records.remove(self._directory, records.SOCKET, records.INIT)
+        if self._streams is None or self._streams.idle:
+            self._loop.stop()
+        else:
+            self._loop.deadline("leave", 0.05, self._leave)
+
+    def _remove_cgroup(self) -> None:
+        if not self._cgroup:
+            return
+        try:
+            cgroup.kill(self._layout, self._cgroup)
+            cgroup.remove(self._layout, self._cgroup)
+        except OSError as error:
+            # Processes that do not die (uninterruptible): recover() or the engine's sweep retries.
+            self._tell({"event": "warning", "message": f"cgroup is left: {error}"})
+
+    # -- connections
+
+    def _accept(self, events: int) -> None:
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        if not trusted(sock):
+            sock.close()
+            return
+        self._connections.add(Connection(self._loop, sock, self._dispatch, self._disconnected))
+
+    def _disconnected(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if connection in self._watchers:
+            self._watchers.remove(connection)
+        if connection is not self._creator:
+            return
+        self._creator = None
+        if self._main is None or self._finished:
+            if self._error is not None:
+                self._leave()
+        elif self._main.state in ("setup", "ready") and self._starter in (None, connection):
+            # Who made it is gone and it never ran: nobody will start it.
+            self._starter = None
+            self._abort()
+
+    def _dispatch(self, connection: Connection, message: Message, blob: bytes) -> None:
+        handler = _HANDLERS.get(message.get("op", ""))
+        try:
+            if handler is None:
+                raise InvalidParameter(f"unknown request {message.get('op')!r}")
+            handler(self, connection, message, blob)
+        except SampanError as error:
+            connection.fail(error)
+        except OSError as error:
+            connection.fail(_as_error(error))
+
+    def _tell(self, event: Message) -> None:
+        for watcher in list(self._watchers):
+            watcher.line(event)
+
+    def _task(self, exec_id: str | None) -> Task:
+        task = self._execs.get(exec_id) if exec_id else self._main
+        if task is None:
+            raise NotFound(f"no such exec instance: {exec_id}")
+        return task
+
+    def _start(self, connection: Connection, message: Message, blob: bytes) -> None:
+        if self._error is not None and self._finished:
+            connection.fail(self._error)
+            self._leave()
+            return
+        assert self._main is not None
+        if self._starter is not None or self._main.state not in ("setup", "ready"):
+            raise Conflict("the container was started already")
+        self._starter = connection
+        if self._main.state == "ready":
+            self._main.start()
+
+    def _abort_request(self, connection: Connection, message: Message, blob: bytes) -> None:
+        assert self._main is not None
+        if self._finished:
+            connection.reply({"ok": True})
+            self._leave()
+            return
+        if self._main.state not in ("setup", "ready"):
+            raise Conflict("the container was started already")
+        self._aborter = connection
+        self._abort()
+
+    def _abort(self) -> None:
+        assert self._main is not None
+        self._error = StartFailed("the container was not started")
+        self._main.kill()
+
+    def _attach(self, connection: Connection, message: Message, blob: bytes) -> None:
+        assert self._streams is not None
+        if self._finished:
+            raise Conflict("the container has ended")
+        if not connection.reply({"ok": True}):
+            return
+        self._hand_over(connection, self._streams, message)
+
+    def _hand_over(self, connection: Connection, streams: Streams, message: Message) -> None:
+        self._connections.discard(connection)
+        sock, early = connection.take()
+        streams.attach(
+            sock,
+            stdin=message["stdin"],
+            stdout=message["stdout"],
+            stderr=message["stderr"],
+            early=early,
+        )
+
+    def _watch(self, connection: Connection, message: Message, blob: bytes) -> None:
+        task = self._main
+        assert task is not None
+        execs = [{"exec_id": name, "pid": e.child.pid} for name, e in self._execs.items()]
+        status = "running" if task.state == "running" else "created"
+        connection.reply({"ok": True})
+        connection.watch_end()
+        state = {"event": "state", "status": status, "pid": task.child.pid, "execs": execs}
+        if connection.line(state):
+            self._watchers.append(connection)
+
+    def _resize(self, connection: Connection, message: Message, blob: bytes) -> None:
+        task = self._task(message["exec_id"])
+        if not task.streams.resize(message["height"], message["width"]):
+            raise Conflict("the process has no terminal")
+        connection.reply({"ok": True})
+
+    def _signal(self, connection: Connection, message: Message, blob: bytes) -> None:
+        task = self._task(message["exec_id"])
+        if task.state == "ended":
+            raise NotFound("the process has ended")
+        task.kill(message["signal"])
+        connection.reply({"ok": True})
+
+    def _close_stdin(self, connection: Connection, message: Message, blob: bytes) -> None:
+        self._task(message["exec_id"]).streams.close_stdin()
+        connection.reply({"ok": True})
+
+    def _status(self, connection: Connection, message: Message, blob: bytes) -> None:
+        assert self._main is not None
+        child = self._main.child
+        start_time = process.start_time(child.pid) if self._main.state != "ended" else 0
+        connection.reply({"ok": True, "pid": child.pid, "start_time": start_time})
+
+    # -- exec
+
+    def _exec(self, connection: Connection, message: Message, blob: bytes) -> None:
+        exec_id: str = message["exec_id"]
+        if self._main is None or self._main.state != "running":
+            raise Conflict("the container is not running")
+        if exec_id in self._execs or exec_id in self._exec_codes:
+            raise Conflict(f"exec id {exec_id} is taken")
+        plan = plan_codec.decode(message["plan"], b"")
+        if message["seccomp"]:
+            plan = plan_codec.with_filter(plan, self._filter)
+        plan = plan_codec.with_cgroup(plan, self._cgroup)
+        attached = message["stdin"] or message["stdout"] or message["stderr"] or plan.terminal
+        streams = Streams(
+            self._loop,
+            terminal=plan.terminal,
+            stdin=message["stdin"],
+            output=bool(attached),
+            stdin_once=True,
+            log=None,
+            patience=self._patience,
+            on_end=lambda: self._exec_output_ended(exec_id),
+        )
+        try:
+            into = (self._main.child.pidfd, self._joinable)
+            child = spawn.spawn(plan, self._layout, streams=streams.child_ends, into=into)
+        except BaseException:
+            streams.close()
+            raise
+        task = Task(self._loop, self, plan, child, streams, exec_id)
+        streams.child_started()
+        self._execs[exec_id] = task
+        self._requests[exec_id] = connection
+        if attached:
+            self._waiting_attach[exec_id] = (
+                message["stdin"],
+                message["stdout"],
+                message["stderr"],
+            )
+        try:
+            spawn.provision(child, plan, self._layout)
+        except BaseException:
+            task.kill()
+            raise
+
+    def _exec_started(self, task: Task) -> None:
+        connection = self._requests.pop(task.name)
+        flags = self._waiting_attach.pop(task.name, None)
+        answer = {"ok": True, "pid": task.child.pid, "warnings": task.child.warnings}
+        if not connection.reply(answer) or flags is None:
+            return
+        names = ("stdin", "stdout", "stderr")
+        self._hand_over(connection, task.streams, dict(zip(names, flags, strict=True)))
+
+    def _exec_exited(self, task: Task) -> None:
+        if task.streams.ended or task.name not in self._execs:
+            self._exec_finished(task.name)
+        else:
+            self._loop.deadline(task, _DRAIN_SECONDS, task.streams.end_output)
+
+    def _exec_output_ended(self, exec_id: str) -> None:
+        task = self._execs.get(exec_id)
+        if task is not None and task.state == "ended":
+            self._loop.cancel(task)
+            self._exec_finished(exec_id)
+
+    def _exec_finished(self, exec_id: str) -> None:
+        task = self._execs.pop(exec_id, None)
+        if task is None:
+            return
+        self._exec_codes[exec_id] = task.code
+        while len(self._exec_codes) > _REMEMBERED:
+            del self._exec_codes[next(iter(self._exec_codes))]
+        self._tell({"event": "exec-exit", "exec_id": exec_id, "code": task.code})
+        self._loop.deadline("settle", 1.0, self._settle)
+
+    def _exec_exit(self, connection: Connection, message: Message, blob: bytes) -> None:
+        exec_id = message["exec_id"]
+        if exec_id not in self._execs and exec_id not in self._exec_codes:
+            raise NotFound(f"no such exec instance: {exec_id}")
+        connection.reply({"ok": True, "code": self._exec_codes.get(exec_id)})
+
+
+_HANDLERS = {
+    "start": Monitor._start,
+    "abort": Monitor._abort_request,
+    "attach": Monitor._attach,
+    "watch": Monitor._watch,
+    "resize": Monitor._resize,
+    "signal": Monitor._signal,
+    "close-stdin": Monitor._close_stdin,
+    "status": Monitor._status,
+    "exec": Monitor._exec,
+    "exec-exit": Monitor._exec_exit,
+}
+
+
+def trusted(sock: socket.socket) -> bool:
+    """Whether the peer is root or our own user (unix(7) SO_PEERCRED)."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    uid = int.from_bytes(credentials[4:8], "little")
+    return uid in (0, os.geteuid())
+
+
+def _answers(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(address)
+        except OSError:
+            return False
+        return True
+
+
+def _as_error(error: OSError) -> StartFailed:
+    what = f"{error.filename}: " if error.filename else ""
+    return StartFailed(f"{what}{error.strerror}")
+
+
+def _open_log(settings: dict[str, Any]) -> Log | None:
+    if settings["driver"] == "none":
+        return None
+    return Log.open(
+        settings["driver"],
+        settings["path"],
+        max_size=settings["max_size"],
+        max_file=settings["max_file"],
+        compress=settings["compress"],
+        attrs=settings["attrs"],
+    )

@@ -1,0 +1,62 @@
+"""Plans as messages: JSON, with the seccomp program beside it as a blob (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sampan.kernel.seccomp import Filter
+from sampan.runtime.operation import Operation
+from sampan.runtime.plan import Plan
+
+_LISTS = ("join", "uid_map", "gid_map", "time_offsets", "transferred", "limits", "warnings")
+_OPERATIONS = ("host", "setup", "finish")
+
+
+def encode(plan: Plan) -> tuple[dict[str, Any], bytes]:
+    """(JSON value, blob)."""
+    value: dict[str, Any] = {name: getattr(plan, name) for name in (*_LISTS, *_OPERATIONS)}
+    value |= {
+        "id": plan.container_id,
+        "new": plan.new,
+        "cgroup": plan.cgroup,
+        "resources": plan.resources,
+        "terminal": plan.terminal,
+        "affinity": plan.affinity,
+        "seccomp": None if plan.seccomp is None else plan.seccomp.flags,
+    }
+    return value, b"" if plan.seccomp is None else plan.seccomp.program
+
+
+def decode(value: dict[str, Any], blob: bytes) -> Plan:
+    """The plan :func:`encode` was given."""
+    flags = value["seccomp"]
+    lists: dict[str, Any] = {name: tuple(map(_frozen, value[name])) for name in _LISTS}
+    operations: dict[str, Any] = {
+        name: tuple(Operation(step[0], step[1]) for step in value[name]) for name in _OPERATIONS
+    }
+    return Plan(
+        container_id=value["id"],
+        new=value["new"],
+        cgroup=value["cgroup"],
+        resources=value["resources"],
+        terminal=value["terminal"],
+        affinity=(tuple(value["affinity"][0]), tuple(value["affinity"][1])),
+        seccomp=None if flags is None else Filter(program=blob, flags=flags),
+        **lists,
+        **operations,
+    )
+
+
+def _frozen(row: Any) -> Any:
+    return tuple(row) if isinstance(row, list) else row
+
+
+def with_filter(plan: Plan, seccomp: Filter | None) -> Plan:
+    """``plan`` under a filter that is already there."""
+    return replace(plan, seccomp=seccomp)
+
+
+def with_cgroup(plan: Plan, path: str) -> Plan:
+    """``plan`` joining an existing cgroup."""
+    return replace(plan, cgroup=path)

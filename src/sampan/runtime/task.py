@@ -1,0 +1,140 @@
+"""One process of a container as its monitor sees it: being made, running, ended.
+
+Made ``setup`` -> ``ready`` -> ``starting`` -> ``running`` -> ``ended``; a failure leads from any of
+the first three to ``ended`` with an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Protocol
+
+from sampan.errors import StartFailed
+from sampan.runtime import channel, spawn
+from sampan.runtime.loop import READ, Loop
+from sampan.runtime.plan import Plan
+from sampan.runtime.spawn import Child
+from sampan.runtime.streams import Streams
+
+KILLED = 128  # a shell's and Docker's way to show a signal: 128 + its number
+
+
+class Owner(Protocol):
+    """Who is told what becomes of a task."""
+
+    def task_ready(self, task: Task) -> None: ...
+    def task_started(self, task: Task) -> None: ...
+    def task_failed(self, task: Task, error: StartFailed) -> None: ...
+    def task_exited(self, task: Task) -> None: ...
+
+
+class Task:
+    """A child, its streams and its state. ``code`` and ``signal`` count once ``ended``."""
+
+    __slots__ = (
+        "_executing",
+        "_loop",
+        "_owner",
+        "child",
+        "code",
+        "limits",
+        "name",
+        "on_seccomp",
+        "signal",
+        "state",
+        "streams",
+    )
+
+    def __init__(
+        self, loop: Loop, owner: Owner, plan: Plan, child: Child, streams: Streams, name: str = ""
+    ) -> None:
+        """``name``: the exec id, "" for the container's first process."""
+        self._loop = loop
+        self._owner = owner
+        self.child = child
+        self.streams = streams
+        self.name = name
+        self.limits = plan.limits
+        self.state = "setup"
+        self.code = 0
+        self.signal = 0
+        self._executing = False
+        self.on_seccomp: Callable[[int], None] | None = None
+        loop.add(child.channel.fileno(), READ, self._channel_ready)
+        loop.add(child.pidfd, READ, self._ended)
+
+    def start(self) -> None:
+        """Let a ready init run its program."""
+        self.state = "starting"
+        self.child.warnings += spawn.set_limits(self.child.pid, self.limits)
+        with contextlib.suppress(OSError):  # it has died: its end is noticed as such
+            channel.send(self.child.channel, {"kind": "start"})
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal; a process that has ended is fine."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.child.pidfd, number)
+
+    def _channel_ready(self, events: int) -> None:
+        self._receive()
+
+    def _receive(self) -> bool:
+        """One message of init; False at the end of the channel."""
+        message, fds = channel.receive(self.child.channel)
+        if message is None:
+            self._close_channel()
+            if self._executing and self.state == "starting":
+                self.state = "running"
+                self._owner.task_started(self)
+            return False
+        try:
+            self._handle(message, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _handle(self, message: channel.Message, fds: list[int]) -> None:
+        kind = message["kind"]
+        if kind == "ready":
+            self.child.warnings += message["warnings"]
+            self.state = "ready"
+            self._owner.task_ready(self)
+        elif kind == "terminal":
+            self.streams.use_terminal(fds.pop())
+        elif kind == "seccomp" and self.on_seccomp is not None:
+            self.on_seccomp(fds[0])
+        elif kind == "executing":
+            self._executing = True
+        elif kind == "failed":
+            self._fail(spawn.failure(message))
+
+    def _fail(self, error: StartFailed) -> None:
+        if self.state != "ended":
+            self.state = "ended"
+            self.code = error.exit_code
+            self._owner.task_failed(self, error)
+
+    def _close_channel(self) -> None:
+        if self.child.channel.fileno() >= 0:
+            self._loop.remove(self.child.channel.fileno())
+            self.child.channel.close()
+
+    def _ended(self, events: int) -> None:
+        """The process is a zombie: hear its last words, then reap it."""
+        while self.child.channel.fileno() >= 0 and self._receive():
+            pass
+        self._loop.remove(self.child.pidfd)
+        _, status = os.waitpid(self.child.pid, 0)
+        if self.state != "running":
+            self._fail(StartFailed(spawn.DIED))
+        else:
+            self.state = "ended"
+            code = os.waitstatus_to_exitcode(status)
+            self.signal = max(-code, 0)
+            self.code = code if code >= 0 else KILLED - code
+        self.child.close()
+        self._owner.task_exited(self)
