@@ -81,7 +81,8 @@ def decode_header(value: str) -> tuple[Credentials, str]:
     if not value:
         return NONE, ""
     try:
-        raw = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
+        padded = value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4)
+        raw = base64.b64decode(padded, altchars=b"-_", validate=True)
         auth = msgspec.json.decode(raw, type=_AuthConfig)
     except (binascii.Error, ValueError, msgspec.DecodeError) as error:
         raise InvalidParameter("invalid X-Registry-Auth header") from error

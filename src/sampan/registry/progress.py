@@ -109,9 +109,8 @@ def _layer(event: LayerProgress) -> dict[str, object]:
 
 def bar(current: int, total: int) -> str:
     """Docker's progress bar for clients that print it as it is."""
-    filled = min(50 * current // total, 50)
-    line = "=" * filled + (">" if filled < 50 else "") + " " * (49 - filled)
-    return f"[{line[:50]}] {_units(current):>8}/{_units(total)}"
+    filled = min(100 * current // total // 2, 50)
+    return f"[{'=' * filled}>{' ' * (50 - filled)}] {_units(current):>8}/{_units(total)}"
 
 
 def _units(count: int) -> str:

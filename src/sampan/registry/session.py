@@ -8,6 +8,7 @@ no other; redirects from HTTPS to HTTP are refused; what is read into memory is 
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import ssl
 import time
@@ -261,7 +262,7 @@ class Session:
                 request.method,
                 URL(request.url, encoded=True),
                 headers=_headers(request),
-                data=request.body() if callable(request.body) else request.body,
+                data=_body(request),
                 allow_redirects=False,
                 proxy=self._proxies.of(request.url) or None,
                 ssl=self._tls(request.url),
@@ -311,6 +312,13 @@ def _headers(request: Request) -> dict[str, str]:
     if callable(request.body) and request.length is not None:
         headers["Content-Length"] = str(request.length)
     return headers
+
+
+def _body(request: Request) -> AsyncIterator[bytes] | io.BytesIO | None:
+    """What aiohttp sends; a file object, since it would copy long bytes in one go."""
+    if callable(request.body):
+        return request.body()
+    return io.BytesIO(request.body) if request.body else None
 
 
 def _place(url: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import hashlib
+import io
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -115,7 +116,8 @@ class S3Client:
                     method,
                     URL(target, encoded=True),
                     headers=signed,
-                    data=body or None,
+                    # A file object, since aiohttp would copy a large body in one go.
+                    data=io.BytesIO(body) if body else None,
                     allow_redirects=False,
                 )
             except (aiohttp.ClientError, TimeoutError) as error:
