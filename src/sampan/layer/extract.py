@@ -58,23 +58,28 @@ _REFUSED = frozenset(
 
 
 class Extractor:
-    """Extracts into directory descriptor ``root``, which stays the caller's.
+    """Extracts into directory ``prefix`` (normalised) of descriptor ``root``, the caller's.
 
-    ``owner`` replaces every owner; ``keep_kinds`` refuses to replace a directory by something
-    else or the other way round. A context manager.
+    Links are followed as inside ``root``. ``owner`` replaces every owner; ``keep_kinds`` refuses
+    to replace a directory by something else or the other way round. A context manager.
     """
 
     def __init__(
         self,
         root: int,
         *,
+        prefix: bytes = b"",
         whiteouts: Whiteouts,
         lowers: Lowers | None = None,
         owner: tuple[int, int] | None = None,
         keep_kinds: bool = False,
     ) -> None:
         self._root = root
+        self._prefix = prefix
         self._whiteouts = whiteouts
+        # Links in a layer that climb out are an attack; those of a container's own tree only
+        # mean what they mean inside it.
+        self._strict = whiteouts is not Whiteouts.LITERAL
         self._lowers = lowers
         self._owner = owner
         self._keep_kinds = keep_kinds
@@ -122,6 +127,8 @@ class Extractor:
         if not base:
             self._root_entry(entry)
             return
+        if self._prefix:
+            directory = _join(self._prefix, directory) if directory else self._prefix
         parent = self._parent(directory)
         if base.startswith(WHITEOUT) and self._whiteouts is not Whiteouts.LITERAL:
             self._whiteout(directory, parent, base)
@@ -142,10 +149,14 @@ class Extractor:
         if fd is not None:
             return fd
         try:
-            fd = open_parent(self._root, path)
+            fd = self._open(path)
         except FileNotFoundError:
             fd = self._make_parents(path)
         return self._remember(path, fd)
+
+    def _open(self, path: bytes) -> int:
+        """A new descriptor of a directory that exists."""
+        return open_parent(self._root, path or b".", strict=self._strict)
 
     def _remember(self, path: bytes, fd: int) -> int:
         if len(self._directories) >= _OPEN_DIRECTORIES:
@@ -169,7 +180,7 @@ class Extractor:
             parent = made
             made = _join(made, part)
             try:
-                os.close(open_parent(self._root, made))
+                os.close(self._open(made))
                 continue
             except FileNotFoundError:
                 pass
@@ -182,7 +193,7 @@ class Extractor:
                 self._times[made] = model.st_mtime_ns
             else:
                 self.implicit.append(made)
-            fd = open_parent(self._root, parent) if parent else os.dup(self._root)
+            fd = self._open(parent)
             try:
                 os.mkdir(part, 0o700, dir_fd=fd)
                 child = os.open(part, DIRECTORY_FLAGS, dir_fd=fd)
@@ -197,7 +208,7 @@ class Extractor:
                 os.fchmod(child, entry.mode)
             finally:
                 os.close(child)
-        return open_parent(self._root, path)
+        return self._open(path)
 
     # members
 
@@ -314,7 +325,7 @@ class Extractor:
 
     def _hard_link(self, entry: Entry, parent: int, base: bytes) -> None:
         directory, target = link_target(entry.name, entry.link)
-        source = open_parent(self._root, directory) if directory else os.dup(self._root)
+        source = self._open(_join(self._prefix, directory) if directory else self._prefix)
         try:
             try:
                 status = os.lstat(target, dir_fd=source)
@@ -360,8 +371,9 @@ class Extractor:
             old, new = (
                 ("directory", "non-directory") if directory else ("non-directory", "directory")
             )
-            name = os.fsdecode(entry.name).rstrip("/")
-            raise InvalidParameter(f'cannot overwrite {old} "{name}" with {new} "{name}"')
+            top = "/" + os.fsdecode(self._prefix)
+            shown = os.path.normpath(os.path.join(top, os.fsdecode(entry.name)))
+            raise InvalidParameter(f'cannot overwrite {old} "{shown}" with {new} "{top}"')
         remove(parent, base)
         if directory or stat.S_ISLNK(status.st_mode):
             # Remembered directories may have led through it; keep only the one in use.

@@ -63,8 +63,10 @@ def link_target(name: bytes, link: bytes) -> tuple[bytes, bytes]:
     return directory, base
 
 
-def open_parent(root: int, path: bytes) -> int:
+def open_parent(root: int, path: bytes, *, strict: bool = True) -> int:
     """An O_PATH descriptor of directory ``path`` as seen inside ``root``.
+
+    Unless ``strict``, links that climb above the root end at it, as in a chroot.
 
     Raises FileNotFoundError when it does not exist, NotADirectoryError when something on the way
     is no directory, ArchiveRefused when symbolic links lead out of the root.
@@ -78,7 +80,7 @@ def open_parent(root: int, path: bytes) -> int:
         if error.errno != errno.EXDEV:
             raise
     # An absolute link (inside the root for a container), or one that climbs out of it.
-    if _climbs_out(root, path):
+    if strict and _climbs_out(root, path):
         raise _leads_out(path)
     try:
         return openat2(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
