@@ -2,41 +2,109 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 
+from sampan import __version__
+from sampan.content.store import FileStore
+from sampan.engine import imageremoval, recovery
 from sampan.engine.config import EngineConfig
 from sampan.engine.containers import Containers
+from sampan.engine.core import Core, log, probe_host
 from sampan.engine.events import Events
 from sampan.engine.execs import Execs
+from sampan.engine.fabric import Fabric
 from sampan.engine.images import Images
+from sampan.engine.imagetable import ImageTable
+from sampan.engine.ingests import Garbage, Ingests
 from sampan.engine.networks import Networks
+from sampan.engine.state import State
 from sampan.engine.system import System
+from sampan.engine.threads import Tasks, Threads
 from sampan.engine.volumes import Volumes
+from sampan.engine.volumestore import VolumeStore
+from sampan.errors import Conflict, SampanError
+from sampan.image import Unpacker
+from sampan.kernel.facts import Facts, probe
+from sampan.network.bridge import BridgeDriver
+from sampan.network.driver import Driver
+from sampan.registry.client import Registry, Settings
+from sampan.registry.registries import Registries
+from sampan.runtime.client import Launcher
+from sampan.snapshot import Snapshotter
+from sampan.snapshot.copy import CopySnapshotter
+from sampan.snapshot.overlay import OverlaySnapshotter
 
 
 class Engine:
     """One container engine over one data root. Use :meth:`open`; an async context manager."""
 
-    containers: Containers
-    execs: Execs
-    images: Images
-    networks: Networks
-    volumes: Volumes
-    events: Events
-    system: System
-    config: EngineConfig
+    def __init__(self, core: Core, resources: AsyncExitStack) -> None:
+        self._core = core
+        self._resources = resources
+        self.config: EngineConfig = core.config
+        self.events: Events = core.events
+        self.containers = Containers(core)
+        self.execs = Execs(core)
+        self.images = Images(core)
+        self.networks = Networks(core)
+        self.volumes = Volumes(core)
+        self.system = System(core, self.images, self.volumes)
+
+    @property
+    def core(self) -> Core:
+        """What the services share; for packages that extend the engine (builds)."""
+        return self._core
 
     @classmethod
     async def open(cls, config: EngineConfig) -> Engine:
         """Open (and lock) a data root, migrate its state, reconcile it with what runs.
 
-        Raises Conflict when another engine has it open, Corrupt when the state cannot be read.
+        Raises Conflict when another engine has it open, Corrupt when the state cannot be read,
+        Unsupported when this kernel lacks what every container needs.
         """
-        raise NotImplementedError
+        async with AsyncExitStack() as undo:
+            core = await _assemble(config, undo)
+            undo.push_async_callback(core.tasks.cancel)
+            await recovery.restore(core)
+            return cls(core, undo.pop_all())
 
     async def close(self, *, stop_containers: bool = False) -> None:
         """Let go of everything; containers go on running unless ``stop_containers``."""
-        raise NotImplementedError
+        core = self._core
+        if stop_containers:
+            await self._stop_all()
+        core.closing.set()
+        core.events.close()
+        await core.tasks.cancel()
+        for container in core.containers:
+            if container.health is not None:
+                container.health.stop()
+            if container.run is not None:
+                run, container.run = container.run, None
+                asyncio.get_running_loop().remove_reader(run.events.fileno())
+                run.events.close()
+                run.monitor.close()
+                os.close(run.pidfd)
+        await self._resources.aclose()
+
+    async def _stop_all(self) -> None:
+        async def stop(name: str) -> None:
+            try:
+                await self.containers.stop(name, timeout=self.config.shutdown_timeout)
+            except SampanError as error:
+                log.warning("stopping container %s: %s", name[:12], error.message)
+
+        async with asyncio.TaskGroup() as group:
+            for container in self._core.containers:
+                if container.run is not None:
+                    group.create_task(stop(container.id))
 
     async def __aenter__(self) -> Engine:
         return self
@@ -48,3 +116,112 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
+    """Make the parts, in the order they need each other."""
+    threads = Threads(config.worker_threads)
+    undo.callback(threads.close)
+    await threads.run(_directories, config)
+    undo.callback(os.close, await threads.run(_lock, config.data_root))
+    state = State(config.data_root / "state.db")
+    undo.callback(state.close)
+    facts = await threads.run(probe)
+    content = FileStore(config.data_root / "content")
+    snapshots = await threads.run(_snapshotter, config, facts)
+    drivers = await threads.run(_drivers, config, undo)
+    launcher = await threads.run(Launcher.spawn, config.exec_root)
+    undo.callback(launcher.close)
+    registry = Registry(_registry_settings(config))
+    undo.push_async_callback(registry.close)
+    events = Events(config.event_history)
+
+    async def erase(garbage: Sequence[Garbage]) -> None:
+        await threads.run_long(imageremoval.erase, core, garbage)
+
+    core = Core(
+        config=config,
+        engine_id=_engine_id(state),
+        facts=facts,
+        host=probe_host(facts, len(os.sched_getaffinity(0))),
+        state=state,
+        threads=threads,
+        tasks=Tasks(_report),
+        events=events,
+        content=content,
+        snapshots=snapshots,
+        unpacker=Unpacker(content, snapshots),
+        images=ImageTable(content),
+        volumes=VolumeStore(config.data_root / "volumes"),
+        fabric=Fabric(drivers),
+        launcher=launcher,
+        registry=registry,
+        ingests=Ingests(erase),
+    )
+    return core
+
+
+def _report(name: str, error: BaseException) -> None:
+    log.error("%s failed: %s", name, error, exc_info=error)
+
+
+def _directories(config: EngineConfig) -> None:
+    for path, mode in (
+        (config.data_root, 0o711),
+        (config.exec_root, 0o711),
+        (config.containers, 0o710),
+        (config.exec_containers, 0o711),
+    ):
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
+
+
+def _lock(data_root: Path) -> int:
+    """A descriptor holding the data root's lock; Conflict when another engine holds it."""
+    descriptor = os.open(data_root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Conflict(f"another engine has {data_root} open") from None
+    return descriptor
+
+
+def _snapshotter(config: EngineConfig, facts: Facts) -> Snapshotter:
+    root = config.data_root / "snapshots"
+    overlay = "overlay" in facts.filesystems and config.storage_driver != "copy"
+    return OverlaySnapshotter(root) if overlay else CopySnapshotter(root)
+
+
+def instance(config: EngineConfig) -> str:
+    """What marks this engine's links and tables among other engines' on the host."""
+    if config.data_root == EngineConfig().data_root:
+        return "sampan"
+    return f"sampan-{zlib.crc32(str(config.data_root).encode()):08x}"
+
+
+def _drivers(config: EngineConfig, undo: AsyncExitStack) -> Mapping[str, Driver]:
+    bridge = BridgeDriver(instance(config))
+    undo.callback(bridge.close)
+    return {"bridge": bridge}
+
+
+def _registry_settings(config: EngineConfig) -> Settings:
+    registries = Registries().with_daemon_options(
+        hub_mirrors=config.registry_mirrors, insecure=config.insecure_registries
+    )
+    return Settings(
+        registries=registries,
+        downloads=config.max_concurrent_downloads,
+        uploads=config.max_concurrent_uploads,
+        user_agent=f"sampan/{__version__}",
+    )
+
+
+def _engine_id(state: State) -> str:
+    """This data root's own id, made once."""
+    rows = state.read("SELECT value FROM settings WHERE key = 'id'")
+    if rows:
+        return str(rows[0][0])
+    made = os.urandom(16).hex()
+    state.submit(("INSERT INTO settings (key, value) VALUES ('id', ?)", (made,))).result()
+    return made

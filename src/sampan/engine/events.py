@@ -2,14 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
 
+from sampan.engine import clock
+from sampan.engine.filters import check_filters, match_labels
 from sampan.engine.options import Filters
-from sampan.wire.system import EventMessage
+from sampan.wire.system import EventActor, EventMessage
+
+_KEYS = frozenset(
+    {
+        "config",
+        "container",
+        "daemon",
+        "event",
+        "image",
+        "label",
+        "label!",
+        "network",
+        "node",
+        "plugin",
+        "scope",
+        "secret",
+        "service",
+        "type",
+        "volume",
+    }
+)
+#: events a subscriber may be behind before it is ended
+_BEHIND = 4096
 
 
 class Events:
-    """The event bus of one engine."""
+    """The event bus of one engine. Publishing never waits."""
+
+    def __init__(self, history: int, now: Callable[[], int] = clock.now) -> None:
+        self._history: deque[EventMessage] = deque(maxlen=history)
+        self._subscribers: set[asyncio.Queue[EventMessage | None]] = set()
+        self._now = now
+
+    @property
+    def listeners(self) -> int:
+        """How many subscribers there are."""
+        return len(self._subscribers)
+
+    def publish(
+        self, kind: str, action: str, actor: str, attributes: Mapping[str, str] | None = None
+    ) -> None:
+        """Record one event and pass it to all subscribers; call from the loop's thread."""
+        at = self._now()
+        message = EventMessage(
+            type=kind,
+            action=action,
+            actor=EventActor(id=actor, attributes=dict(attributes or {})),
+            scope="local",
+            time=at // 1_000_000_000,
+            time_nano=at,
+        )
+        self._history.append(message)
+        for subscriber in list(self._subscribers):
+            if subscriber.qsize() >= _BEHIND:
+                self._subscribers.discard(subscriber)
+                subscriber.put_nowait(None)
+            else:
+                subscriber.put_nowait(message)
 
     async def subscribe(
         self, since: float = 0.0, until: float = 0.0, filters: Filters | None = None
@@ -19,4 +76,90 @@ class Events:
         The subscription is in force when this returns. A subscriber that does not read fast
         enough is ended.
         """
-        raise NotImplementedError
+        checked = check_filters(filters, _KEYS)
+        backlog = [m for m in self._history if (m.time_nano or 0) / 1e9 >= since] if since else []
+        inbox: asyncio.Queue[EventMessage | None] = asyncio.Queue()
+        live = not until or until * 1e9 > self._now()
+        if live:
+            self._subscribers.add(inbox)
+        return self._stream(backlog, inbox if live else None, until, checked)
+
+    async def _stream(
+        self,
+        backlog: list[EventMessage],
+        inbox: asyncio.Queue[EventMessage | None] | None,
+        until: float,
+        filters: Filters,
+    ) -> AsyncIterator[EventMessage]:
+        try:
+            for message in backlog:
+                if (not until or (message.time_nano or 0) / 1e9 <= until) and matches(
+                    message, filters
+                ):
+                    yield message
+            while inbox is not None:
+                left = until - self._now() / 1e9 if until else None
+                try:
+                    async with asyncio.timeout(left):
+                        received = await inbox.get()
+                except TimeoutError:
+                    return
+                if received is None:
+                    return
+                if matches(received, filters):
+                    yield received
+        finally:
+            if inbox is not None:
+                self._subscribers.discard(inbox)
+
+    def close(self) -> None:
+        """End all subscribers."""
+        for subscriber in self._subscribers:
+            subscriber.put_nowait(None)
+        self._subscribers.clear()
+
+
+def matches(message: EventMessage, filters: Filters) -> bool:
+    """Whether an event passes the filters (dockerd's daemon/events/filter.go rules)."""
+    if not filters:
+        return True
+    actor = message.actor or EventActor()
+    attributes = actor.attributes or {}
+    action = message.action or ""
+    kind = message.type or ""
+    tests = {
+        "event": lambda value: action == value or action.partition(":")[0] == value,
+        "type": lambda value: kind == value,
+        "scope": lambda value: message.scope == value,
+    }
+    for key, values in filters.items():
+        if key in ("label", "label!") or not values:
+            continue
+        if key in tests:
+            if not any(tests[key](value) for value in values):
+                return False
+        elif not any(_names(kind, key, value, actor.id or "", attributes) for value in values):
+            return False
+    return match_labels(attributes, filters)
+
+
+def _names(kind: str, key: str, value: str, actor: str, attributes: Mapping[str, str]) -> bool:
+    """Whether the object filter ``key=value`` means the event's actor."""
+    if key == "image":
+        image = attributes.get("image", "") if kind == "container" else ""
+        names = {actor, attributes.get("name", "")} if kind == "image" else {image}
+        return any(
+            name in (value, f"{value}:latest") or _repository(name) == value for name in names
+        )
+    if key in ("container", "volume", "network") and kind != key and key in attributes:
+        return attributes[key] == value
+    return kind == key and (
+        actor == value
+        or attributes.get("name") == value
+        or (key in ("container", "network") and len(value) >= 4 and actor.startswith(value))
+    )
+
+
+def _repository(name: str) -> str:
+    head, colon, tail = name.rpartition(":")
+    return head if colon and "/" not in tail else name

@@ -9,8 +9,18 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncIterator
 
+from sampan.engine import clock, imageflows, imageremoval, imageviews, transfer
+from sampan.engine.core import Core
+from sampan.engine.creation import find_image
+from sampan.engine.filters import boolean, check_filters, match_labels, until
+from sampan.engine.imageflows import Progress
+from sampan.engine.imagetable import Entry, insert_name
 from sampan.engine.options import Filters, ImportOptions, RegistryAuth
-from sampan.wire.base import Json
+from sampan.errors import InvalidParameter, NotFound, SampanError
+from sampan.image import Image, Saved, save
+from sampan.model.digest import Digest
+from sampan.model.platform import Platform
+from sampan.model.reference import Reference
 from sampan.wire.image import (
     DistributionInspect,
     ImageDeleteResponseItem,
@@ -21,11 +31,14 @@ from sampan.wire.image import (
     ImageSummary,
 )
 
-Progress = dict[str, Json]
+_LIST_KEYS = ("before", "dangling", "label", "label!", "reference", "since", "until")
 
 
 class Images:
     """Images of one engine. ``ref`` is a reference, an id or a unique id prefix."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def list(
         self,
@@ -37,51 +50,171 @@ class Images:
         manifests: bool = False,
     ) -> builtins.list[ImageSummary]:
         """Images, newest first."""
-        raise NotImplementedError
+        checked = check_filters(filters, _LIST_KEYS)
+        core = self._core
+        views = await self._views()
+        found = [
+            (entry, image) for entry, image in views if self._matches(entry, image, checked, views)
+        ]
+        found.sort(key=lambda pair: imageviews.created_seconds(pair[1]), reverse=True)
+        used = [container.record.image_id for container in core.containers]
+        shared = imageviews.chain_users(image for _, image in views) if shared_size else {}
+
+        def build() -> builtins.list[ImageSummary]:
+            return [
+                imageviews.summary(
+                    entry,
+                    image,
+                    self._size(image),
+                    containers=used.count(str(image.id)) if shared_size else -1,
+                    shared=sum(
+                        self._layer_size(chain)
+                        for chain in image.chain_ids
+                        if shared.get(chain, 0) > 1
+                    )
+                    if shared_size
+                    else -1,
+                )
+                for entry, image in found
+            ]
+
+        return await core.threads.run(build)
+
+    async def _views(self) -> builtins.list[tuple[Entry, Image]]:
+        """Every image that can run here, read."""
+
+        def read() -> builtins.list[tuple[Entry, Image]]:
+            found = []
+            for entry in self._core.images:
+                try:
+                    found.append((entry, self._core.images.view(entry)))
+                except (NotFound, InvalidParameter):
+                    continue  # an index without an image for this platform
+            return found
+
+        return await self._core.threads.run(read)
+
+    def _matches(
+        self,
+        entry: Entry,
+        image: Image,
+        filters: Filters,
+        views: builtins.list[tuple[Entry, Image]],
+    ) -> bool:
+        dangling = boolean(filters, "dangling")
+        if dangling is not None and dangling != (not entry.names):
+            return False
+        if filters.get("reference") and not imageviews.match_reference(entry, filters["reference"]):
+            return False
+        created = imageviews.created_seconds(image)
+        limit = until(filters, clock.now() / 1e9)
+        if limit is not None and created > limit:
+            return False
+        for key in ("before", "since"):
+            for value in filters.get(key, ()):
+                other, _ = self._core.images.find(value)
+                moment = next(imageviews.created_seconds(view) for e, view in views if e is other)
+                if (created >= moment) if key == "before" else (created <= moment):
+                    return False
+        return match_labels(image.config.defaults.labels or {}, filters)
+
+    def _layer_size(self, chain: Digest) -> int:
+        try:
+            return self._core.snapshots.usage(str(chain)).size
+        except SampanError:
+            return 0
+
+    def _size(self, image: Image) -> int:
+        """Bytes of the unpacked layers; blocks."""
+        return sum(self._layer_size(chain) for chain in image.chain_ids)
 
     async def inspect(
         self, ref: str, *, manifests: bool = False, platform: str | None = None
     ) -> ImageInspect:
         """Everything known about an image; NotFound ``No such image: ref``."""
-        raise NotImplementedError
+        entry, image = await find_image(self._core, ref, platform)
+        size = await self._core.threads.run(self._size, image)
+        return imageviews.inspect(entry, image, size, self._core.snapshots.name)
 
     async def history(
         self, ref: str, platform: str | None = None
     ) -> builtins.list[ImageHistoryResponseItem]:
         """The image's layers and the instructions that made them, newest first."""
-        raise NotImplementedError
+        entry, image = await find_image(self._core, ref, platform)
+        return await self._core.threads.run(imageviews.history, entry, image, self._layer_size)
 
     async def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image another name."""
-        raise NotImplementedError
+        entry, _ = self._core.images.find(ref)
+        reference = Reference.parse(repo)
+        if reference.digest is not None:
+            raise InvalidParameter("refusing to create a tag with a digest reference")
+        name = imageviews.parse_repository(repo, tag)
+        await self._core.state.write(insert_name(str(name), entry, clock.now()))
+        self._core.images.name(str(name), entry)
+        self._core.events.publish("image", "tag", str(entry.id), {"name": name.familiar})
 
     async def remove(
         self, ref: str, *, force: bool = False, noprune: bool = False
     ) -> builtins.list[ImageDeleteResponseItem]:
         """Untag, and delete when it was the last name; Conflict when containers use it."""
-        raise NotImplementedError
+        return await imageremoval.remove(self._core, ref, force=force, noprune=noprune)
 
     async def prune(self, filters: Filters | None = None) -> ImagesPruneReport:
         """Delete unused images (dangling ones unless ``dangling=false``)."""
-        raise NotImplementedError
+        checked = check_filters(filters, ("dangling", "label", "label!", "until"))
+        only_dangling = boolean(checked, "dangling", True)
+        limit = until(checked, clock.now() / 1e9)
+        core = self._core
+        deleted: builtins.list[ImageDeleteResponseItem] = []
+        freed = 0
+        for entry, image in await self._views():
+            if (
+                (only_dangling and entry.names)
+                or imageremoval.users(core, entry)
+                or (limit is not None and entry.created / 1e9 > limit)
+                or not match_labels(image.config.defaults.labels or {}, checked)
+            ):
+                continue
+            freed += await core.threads.run(self._size, image)
+            deleted += await imageremoval.remove(core, str(entry.id), force=True, noprune=False)
+        core.events.publish("image", "prune", "", {"reclaimed": str(freed)})
+        return ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=freed)
 
     async def load(
         self, body: AsyncIterator[bytes], *, quiet: bool = False, platform: str | None = None
     ) -> AsyncIterator[Progress]:
         """Take in a docker-archive or OCI layout tar, compressed or not."""
-        raise NotImplementedError
+        if platform:
+            Platform.parse(platform)
+        return imageflows.load_images(self._core, body, platform=platform)
 
     async def save(
         self, refs: builtins.list[str], platform: str | None = None
     ) -> AsyncIterator[bytes]:
         """A tar with the images (docker-archive and OCI layout in one)."""
-        raise NotImplementedError
+        core = self._core
+        wanted: dict[str, tuple[Entry, Image, builtins.list[Reference]]] = {}
+        for ref in refs:
+            entry, image = await find_image(core, ref, platform)
+            _, reference = core.images.find(ref)
+            known = wanted.setdefault(str(entry.target.digest), (entry, image, []))
+            if reference is not None:
+                known[2].append(reference.with_default_tag())
+        for entry, _, _ in wanted.values():
+            core.events.publish("image", "save", str(entry.id), {"name": str(entry.id)})
+        images = [
+            Saved(image=image, names=tuple(dict.fromkeys(names)))
+            for _, image, names in wanted.values()
+        ]
+        return core.threads.iterate(save(images, core.content))
 
     async def import_(
         self, body: AsyncIterator[bytes], options: ImportOptions
     ) -> AsyncIterator[Progress]:
         """Make an image of a root file system tar; the last status is the new id."""
-        raise NotImplementedError
+        imageflows.check_import(options)
+        return imageflows.import_image(self._core, body, options)
 
     async def pull(
         self,
@@ -93,7 +226,9 @@ class Images:
         all_tags: bool = False,
     ) -> AsyncIterator[Progress]:
         """Fetch an image from its registry."""
-        raise NotImplementedError
+        return await transfer.pull(
+            self._core, ref, tag=tag, platform=platform, auth=auth, all_tags=all_tags
+        )
 
     async def push(
         self,
@@ -104,7 +239,7 @@ class Images:
         auth: RegistryAuth | None = None,
     ) -> AsyncIterator[Progress]:
         """Send an image to its registry; without ``tag``, all tags of the repository."""
-        raise NotImplementedError
+        return await transfer.push(self._core, ref, tag=tag, platform=platform, auth=auth)
 
     async def search(
         self,
@@ -115,8 +250,9 @@ class Images:
         auth: RegistryAuth | None = None,
     ) -> builtins.list[ImageSearchItem]:
         """Search the default registry."""
-        raise NotImplementedError
+        check_filters(filters, ("is-official", "is-automated", "stars"))
+        return await transfer.search(self._core, term, limit=limit, filters=filters, auth=auth)
 
     async def distribution(self, ref: str, auth: RegistryAuth | None = None) -> DistributionInspect:
         """Descriptor and platforms of a reference, asked of its registry."""
-        raise NotImplementedError
+        return await transfer.distribution(self._core, ref, auth)

@@ -19,7 +19,9 @@ def _split(words: str) -> tuple[str, ...]:
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
-_ADJECTIVES = _split("""agile amber ample ancient ardent artful azure balmy bold brave breezy bright brisk calm
+_ADJECTIVES = _split(
+    """
+    agile amber ample ancient ardent artful azure balmy bold brave breezy bright brisk calm
     candid careful cheerful clear clever coastal cordial cosy crisp curious daring deft distant
     eager early earnest easy elegant even fair faithful famous fearless festive fleet fluent
     fond frank free fresh friendly gallant generous gentle glad golden graceful grand hardy
@@ -29,8 +31,11 @@ _ADJECTIVES = _split("""agile amber ample ancient ardent artful azure balmy bold
     ready restful rising robust rustic sage serene sharp silent silver simple sincere smooth
     snug sober solar solid spry stately steady stellar sturdy subtle sunny sure swift tender
     thrifty tidal tidy tranquil true trusty upbeat valiant vast verdant vivid warm wakeful
-    watchful willing windy wise witty worthy zealous zesty""")
-_SURNAMES = _split("""abbe acheson aiken allen ampere anning atanasoff babbage bacon baird banneker bardeen bell
+    watchful willing windy wise witty worthy zealous zesty"""
+)
+_SURNAMES = _split(
+    """
+    abbe acheson aiken allen ampere anning atanasoff babbage bacon baird banneker bardeen bell
     bernoulli bessel blackwell bohr boole bose brahe braille brattain brunel burnell cabot
     cannon carothers cassini cauchy cavendish celsius champollion chandrasekhar chappe cook
     copernicus coulomb cousteau curie daguerre dalton darwin davy descartes diesel dijkstra
@@ -45,7 +50,8 @@ _SURNAMES = _split("""abbe acheson aiken allen ampere anning atanasoff babbage b
     pascal pasteur payne perlman planck plimsoll poincare polo ptolemy pythagoras ramanujan
     raleigh rayleigh ride riemann ritchie roentgen rubin rumford rutherford sagan shannon snell
     somerville stephenson stevin swan tereshkova tesla thales thompson torricelli turing volta
-    wallace watt wegener wheatstone wilkes wright wu yalow young zheng zuse""")
+    wallace watt wegener wheatstone wilkes wright wu yalow young zheng zuse"""
+)
 
 
 def random_name(random: Random, taken: Container[str]) -> str:

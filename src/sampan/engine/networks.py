@@ -2,45 +2,308 @@
 
 from __future__ import annotations
 
+import asyncio
+import builtins
+from collections.abc import Callable
+
+import msgspec
+
+from sampan.engine import clock, networkspec
+from sampan.engine.core import Core, update_record
+from sampan.engine.fabric import PREDEFINED, Network, Plug, with_routes
+from sampan.engine.filters import boolean, check_filters, match_labels, match_pattern, until
+from sampan.engine.networkrecord import NetworkRecord
 from sampan.engine.options import Filters
+from sampan.engine.table import Container
+from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, SampanError
+from sampan.network import ipam
+from sampan.network.hostroutes import used_networks
+from sampan.wire.container import EndpointSettings
 from sampan.wire.network import (
+    EndpointResource,
+    IPAMStatus,
     NetworkConnectRequest,
     NetworkCreateRequest,
     NetworkCreateResponse,
     NetworkDisconnectRequest,
     NetworkInspect,
     NetworksPruneReport,
+    NetworkStatus,
     NetworkSummary,
+    SubnetStatus,
 )
+
+_LIST_KEYS = ("dangling", "driver", "id", "label", "label!", "name", "scope", "type")
 
 
 class Networks:
     """Networks of one engine. ``ref`` is a name, an id or a unique id prefix."""
 
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._creating = asyncio.Lock()
+
     async def list(self, filters: Filters | None = None) -> list[NetworkSummary]:
         """Networks that match."""
-        raise NotImplementedError
+        checked = check_filters(filters, _LIST_KEYS)
+        return [
+            networkspec.summary(network.record)
+            for network in self._core.fabric.networks.values()
+            if self._matches(network, checked)
+        ]
+
+    def _matches(self, network: Network, filters: Filters) -> bool:
+        record = network.record
+        for value in filters.get("type", ()):
+            if value not in ("builtin", "custom"):
+                raise InvalidParameter(f"invalid filter: 'type'='{value}'")
+        builtin = record.name in PREDEFINED
+        dangling = boolean(filters, "dangling")
+        tests: tuple[tuple[str, Callable[[str], bool]], ...] = (
+            ("driver", lambda value: record.driver == value),
+            ("id", lambda value: record.id.startswith(value)),
+            ("scope", lambda value: value == "local"),
+            ("type", lambda value: builtin == (value == "builtin")),
+        )
+        return (
+            all(
+                any(test(value) for value in filters[key])
+                for key, test in tests
+                if filters.get(key)
+            )
+            and match_pattern(filters.get("name", ()), record.name)
+            and (dangling is None or dangling == (not builtin and not self._users(network)))
+            and match_labels(record.labels, filters)
+        )
 
     async def inspect(self, ref: str, *, verbose: bool = False, scope: str = "") -> NetworkInspect:
         """A network and the containers on it."""
-        raise NotImplementedError
+        network = self._core.fabric.find(ref)
+        if scope and scope != "local":
+            raise NotFound(f"network {ref} not found")
+        containers = {
+            container.id: _resource(container, plug)
+            for container in self._core.containers
+            if (plug := container.endpoints.get(network.id)) is not None
+        }
+        shown = networkspec.summary(network.record)
+        fields = {name: getattr(shown, name) for name in shown.__struct_fields__}
+        return NetworkInspect(
+            **fields,
+            containers=containers,
+            services={} if verbose else None,
+            status=self._status(network),
+        )
+
+    def _status(self, network: Network) -> NetworkStatus:
+        leased = self._core.fabric.leases(network)
+        return NetworkStatus(
+            ipam=IPAMStatus(
+                subnets={
+                    str(subnet.prefix): SubnetStatus(
+                        i_ps_in_use=(used := sum(1 for a in leased if a in subnet.prefix)),
+                        dynamic_i_ps_available=max(0, ipam.usable(subnet) - used),
+                    )
+                    for subnet in network.spec.subnets
+                }
+            )
+        )
 
     async def create(self, body: NetworkCreateRequest) -> NetworkCreateResponse:
         """Create a network; Conflict when the name is taken, Forbidden on overlapping pools."""
-        raise NotImplementedError
+        name = body.name or ""
+        if not name:
+            raise InvalidParameter("network name must not be empty")
+        async with self._creating:
+            if name in PREDEFINED:
+                raise Forbidden(f"operation is not permitted on predefined {name} network")
+            if any(network.name == name for network in self._core.fabric.networks.values()):
+                raise Conflict(f"network with name {name} already exists")
+            return NetworkCreateResponse(id=await self._create(body), warning="")
+
+    async def _create(self, body: NetworkCreateRequest) -> str:
+        core = self._core
+        if (body.driver or "bridge") not in core.fabric.drivers:
+            raise NotFound(f"could not find network driver {body.driver}: plugin not found")
+        taken = await core.threads.run(used_networks)
+        own = [s.prefix for n in core.fabric.networks.values() for s in n.spec.subnets]
+        record = networkspec.complete(
+            body, core.new_id(), clock.now(), core.config, [*own, *taken], own
+        )
+        network = Network(record=record, spec=networkspec.spec(record, core.config))
+        if network.plugged and not record.config_only:
+            driver = core.fabric.drivers[record.driver]
+            await core.threads.run(driver.ensure, network.spec)
+        try:
+            await core.state.write(insert_network(record))
+        except SampanError:
+            if network.plugged and not record.config_only:
+                await core.threads.run(core.fabric.drivers[record.driver].remove, network.spec)
+            raise
+        core.fabric.add(network)
+        self._publish(network, "create")
+        return record.id
+
+    def _publish(self, network: Network, action: str, **attributes: str) -> None:
+        shown = {"name": network.name, "type": network.record.driver, **attributes}
+        self._core.events.publish("network", action, network.id, shown)
 
     async def remove(self, ref: str) -> None:
         """Remove a network; Forbidden when predefined or in use."""
-        raise NotImplementedError
+        network = self._core.fabric.find(ref)
+        if network.name in PREDEFINED:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if self._active(network):
+            raise Forbidden(
+                f"error while removing network: network {network.name} has active endpoints "
+                f"({', '.join(self._endpoint_names(network))})"
+            )
+        await self._remove(network)
+
+    def _active(self, network: Network) -> bool:
+        return any(network.id in container.endpoints for container in self._core.containers)
+
+    def _endpoint_names(self, network: Network) -> builtins.list[str]:
+        return [
+            f'name:"{container.name}" id:"{plug.endpoint.endpoint_id[:12]}"'
+            for container in self._core.containers
+            if (plug := container.endpoints.get(network.id)) is not None
+        ]
+
+    async def _remove(self, network: Network) -> None:
+        core = self._core
+        await core.state.write(("DELETE FROM networks WHERE id = ?", (network.id,)))
+        core.fabric.discard(network)
+        if network.plugged and not network.record.config_only:
+            await core.threads.run(core.fabric.drivers[network.record.driver].remove, network.spec)
+        self._publish(network, "destroy")
 
     async def connect(self, ref: str, body: NetworkConnectRequest) -> None:
         """Connect a container, live when it runs."""
-        raise NotImplementedError
+        core = self._core
+        network = core.fabric.find(ref)
+        container = core.containers.find(body.container or "")
+        settings = body.endpoint_config or EndpointSettings()
+        async with container.lock:
+            self._check_connectable(network, container)
+            if container.run is not None and network.plugged:
+                await self._plug(network, container, settings)
+            networks = {**container.record.networks, network.name: settings}
+            if container.run is None and set(networks) == {"none", network.name}:
+                del networks["none"]
+            container.record = msgspec.structs.replace(container.record, networks=networks)
+            await core.state.write(update_record(container))
+        self._publish(network, "connect", container=container.id)
+
+    def _check_connectable(self, network: Network, container: Container) -> None:
+        mode = container.record.host_config.network_mode or ""
+        if network.name == "host":
+            raise Forbidden("container cannot be connected to host network")
+        if mode == "host":
+            raise Forbidden(
+                "container sharing network namespace with the host cannot be connected to any "
+                "other network"
+            )
+        if mode.startswith("container:"):
+            raise Forbidden(
+                "container sharing network namespace with another container or host cannot be "
+                "connected to any other network"
+            )
+        known = container.record.networks
+        if network.name in known or network.id in known:
+            raise Forbidden(
+                f"endpoint with name {container.name} already exists in network {network.name}"
+            )
+
+    async def _plug(
+        self, network: Network, container: Container, settings: EndpointSettings
+    ) -> None:
+        """Make one more endpoint for a running container."""
+        core = self._core
+        used = {plug.endpoint.interface for plug in container.endpoints.values()}
+        prefix = network.spec.container_interface_prefix
+        interface = next(f"{prefix}{n}" for n in range(len(used) + 1) if f"{prefix}{n}" not in used)
+        plug = core.fabric.lease(container, network, settings, interface)
+        before = list(container.endpoints.values())
+        routed = with_routes(container.record, [*before, plug])
+        # An endpoint that gave the default route keeps it: only new gateways are ours to add.
+        if any(old.endpoint.gateways for old in before):
+            routed = (*before, plug)
+        try:
+            done = await core.threads.run(core.fabric.attach_one, routed[-1], container.state.pid)
+            await core.state.write(*core.fabric.insert_endpoints(container.id, [done]))
+        except SampanError:
+            core.fabric.release([plug])
+            raise
+        container.endpoints[network.id] = done
 
     async def disconnect(self, ref: str, body: NetworkDisconnectRequest) -> None:
         """Disconnect a container, live when it runs."""
-        raise NotImplementedError
+        core = self._core
+        network = core.fabric.find(ref)
+        container = core.containers.find(body.container or "")
+        if (container.record.host_config.network_mode or "") == "host":
+            raise Forbidden("container cannot be disconnected from the host network")
+        async with container.lock:
+            known = container.record.networks
+            if network.name not in known and network.id not in known:
+                raise Forbidden(
+                    f"container {container.id} is not connected to network {network.name}"
+                )
+            networks = {k: v for k, v in known.items() if k not in (network.name, network.id)}
+            container.record = msgspec.structs.replace(container.record, networks=networks)
+            plug = container.endpoints.pop(network.id, None)
+            statements = [update_record(container)]
+            if plug is not None:
+                statements += core.fabric.delete_endpoints([plug])
+                core.fabric.release([plug])
+            await core.state.write(*statements)
+            if plug is not None and container.run is not None:
+                await core.threads.run(core.fabric.detach, [plug], container.state.pid)
+        self._publish(network, "disconnect", container=container.id)
 
     async def prune(self, filters: Filters | None = None) -> NetworksPruneReport:
         """Remove networks no container uses."""
-        raise NotImplementedError
+        checked = check_filters(filters, ("until", "label", "label!"))
+        limit = until(checked, clock.now() / 1e9)
+        deleted: builtins.list[str] = []
+        for network in tuple(self._core.fabric.networks.values()):
+            record = network.record
+            if (
+                record.name in PREDEFINED
+                or self._users(network)
+                or (limit is not None and record.created / 1e9 > limit)
+                or not match_labels(record.labels, checked)
+            ):
+                continue
+            await self._remove(network)
+            deleted.append(record.name)
+        self._core.events.publish("network", "prune", "", {"reclaimed": "0"})
+        return NetworksPruneReport(networks_deleted=deleted)
+
+    def _users(self, network: Network) -> builtins.list[Container]:
+        """Containers that name the network, running or not."""
+        return [
+            container
+            for container in self._core.containers
+            if {network.name, network.id} & container.record.networks.keys()
+        ]
+
+
+def insert_network(record: NetworkRecord) -> tuple[str, tuple[str, str, bytes]]:
+    """The row of a network."""
+    return (
+        "INSERT INTO networks (id, name, document) VALUES (?, ?, ?)",
+        (record.id, record.name, msgspec.json.encode(record)),
+    )
+
+
+def _resource(container: Container, plug: Plug) -> EndpointResource:
+    endpoint = plug.endpoint
+    return EndpointResource(
+        name=container.name,
+        endpoint_id=endpoint.endpoint_id,
+        mac_address=endpoint.mac,
+        ipv4_address=str(endpoint.ipv4) if endpoint.ipv4 is not None else "",
+        ipv6_address=str(endpoint.ipv6) if endpoint.ipv6 is not None else "",
+    )

@@ -2,25 +2,308 @@
 
 from __future__ import annotations
 
-from sampan.wire.image import AuthConfig, AuthResponse
-from sampan.wire.system import SystemDataUsage, SystemInfo, SystemVersion
+import os
+import platform
+import time
+from pathlib import Path
+
+import msgspec
+
+from sampan import __version__
+from sampan.engine import clock, transfer
+from sampan.engine.core import Core
+from sampan.engine.images import Images
+from sampan.engine.lifecycle import Status
+from sampan.engine.logconfig import OPTIONS as LOG_DRIVERS
+from sampan.engine.sizes import container_sizes
+from sampan.engine.statistics import memory_total
+from sampan.engine.volumes import Volumes
+from sampan.wire.container import ContainersDiskUsage
+from sampan.wire.image import AuthConfig, AuthResponse, BuildCacheDiskUsage, ImagesDiskUsage
+from sampan.wire.system import (
+    Commit,
+    FirewallInfo,
+    IndexInfo,
+    PluginsInfo,
+    RegistryServiceConfig,
+    Runtime,
+    SwarmInfo,
+    SystemDataUsage,
+    SystemInfo,
+    SystemInfoDefaultAddressPool,
+    SystemVersion,
+    SystemVersionComponent,
+    SystemVersionPlatform,
+)
+from sampan.wire.volume import VolumesDiskUsage
+
+API_VERSION = "1.55"
+MIN_API_VERSION = "1.24"
 
 
 class System:
     """Information about one engine."""
 
+    def __init__(self, core: Core, images: Images, volumes: Volumes) -> None:
+        self._core = core
+        self._images = images
+        self._volumes = volumes
+
     async def info(self) -> SystemInfo:
         """Counts, limits and features, read from the kernel and the state."""
-        raise NotImplementedError
+        core = self._core
+        config, facts = core.config, core.facts
+        states = [container.state.status for container in core.containers]
+        controllers = facts.layout.controllers
+        legacy = facts.layout.mode != "v2"
+        return SystemInfo(
+            id=core.engine_id,
+            containers=len(states),
+            containers_running=states.count(Status.RUNNING),
+            containers_paused=states.count(Status.PAUSED),
+            containers_stopped=len(states)
+            - states.count(Status.RUNNING)
+            - states.count(Status.PAUSED),
+            images=len(core.images),
+            driver=core.snapshots.name,
+            driver_status=[["Data Root", str(config.data_root)]],
+            docker_root_dir=str(config.data_root),
+            plugins=PluginsInfo(
+                volume=["local"],
+                network=sorted(core.fabric.drivers),
+                log=sorted(LOG_DRIVERS),
+            ),
+            memory_limit="memory" in controllers,
+            swap_limit=_swap_limit(core),
+            cpu_cfs_period="cpu" in controllers,
+            cpu_cfs_quota="cpu" in controllers,
+            cpu_shares="cpu" in controllers,
+            cpu_set="cpuset" in controllers,
+            pids_limit="pids" in controllers,
+            oom_kill_disable=legacy and "memory" in controllers,
+            ipv4_forwarding=_flag("/proc/sys/net/ipv4/ip_forward"),
+            debug=config.debug,
+            n_fd=len(os.listdir("/proc/self/fd")),
+            n_goroutines=0,
+            system_time=clock.rfc3339(clock.now()),
+            logging_driver=config.log_driver,
+            cgroup_driver="cgroupfs",
+            cgroup_version="1" if legacy else "2",
+            n_events_listener=core.events.listeners,
+            kernel_version=facts.release,
+            operating_system=_operating_system(),
+            os_version=_os_release().get("VERSION_ID", ""),
+            os_type="linux",
+            architecture=facts.machine,
+            ncpu=core.host.cpus,
+            mem_total=memory_total(),
+            index_server_address="https://index.docker.io/v1/",
+            registry_config=RegistryServiceConfig(
+                insecure_registry_cid_rs=["::1/128", "127.0.0.0/8"],
+                index_configs={
+                    "docker.io": IndexInfo(
+                        name="docker.io",
+                        mirrors=list(config.registry_mirrors),
+                        secure=True,
+                        official=True,
+                    ),
+                    **{
+                        host: IndexInfo(name=host, mirrors=[], secure=False, official=False)
+                        for host in config.insecure_registries
+                    },
+                },
+                mirrors=list(config.registry_mirrors),
+            ),
+            name=os.uname().nodename,
+            labels=list(config.labels),
+            experimental_build=config.experimental,
+            server_version=__version__,
+            runtimes={
+                "sampan": Runtime(path="sampan-runtime"),
+                **{
+                    name: Runtime(path=runtime.path, runtime_args=list(runtime.args) or None)
+                    for name, runtime in config.runtimes.items()
+                },
+            },
+            default_runtime=config.default_runtime,
+            swarm=SwarmInfo(
+                node_id="",
+                node_addr="",
+                local_node_state="inactive",
+                control_available=False,
+                error="",
+                remote_managers=None,
+            ),
+            live_restore_enabled=True,
+            isolation="",
+            init_binary="sampan-init",
+            containerd_commit=Commit(id=""),
+            runc_commit=Commit(id=""),
+            init_commit=Commit(id=""),
+            security_options=_security_options(core),
+            product_license="",
+            default_address_pools=[
+                SystemInfoDefaultAddressPool(base=pool.base, size=pool.size)
+                for pool in config.address_pools
+            ]
+            or None,
+            firewall_backend=FirewallInfo(driver="nftables" if config.firewall else "none"),
+            cdi_spec_dirs=list(config.cdi_spec_dirs),
+            warnings=[],
+        )
 
     async def version(self) -> SystemVersion:
         """Versions of the engine, its API and the kernel."""
-        raise NotImplementedError
+        machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(
+            self._core.facts.machine, self._core.facts.machine
+        )
+        details = {
+            "ApiVersion": API_VERSION,
+            "Arch": machine,
+            "Experimental": str(self._core.config.experimental).lower(),
+            "KernelVersion": self._core.facts.release,
+            "MinAPIVersion": MIN_API_VERSION,
+            "Os": "linux",
+            "PythonVersion": platform.python_version(),
+        }
+        return SystemVersion(
+            platform=SystemVersionPlatform(name="sampan"),
+            components=[
+                SystemVersionComponent(name="Engine", version=__version__, details=details)
+            ],
+            version=__version__,
+            api_version=API_VERSION,
+            min_api_version=MIN_API_VERSION,
+            git_commit="",
+            go_version="",
+            os="linux",
+            arch=machine,
+            kernel_version=self._core.facts.release,
+            experimental=self._core.config.experimental or None,
+        )
 
     async def df(self, types: list[str] | None = None, *, verbose: bool = True) -> SystemDataUsage:
         """Disk usage of images, containers, volumes and build cache, in bytes."""
-        raise NotImplementedError
+        wanted = set(types or ("image", "container", "volume", "build-cache"))
+        return SystemDataUsage(
+            image_usage=await self._image_usage(verbose) if "image" in wanted else None,
+            container_usage=await self._container_usage(verbose) if "container" in wanted else None,
+            volume_usage=await self._volume_usage(verbose) if "volume" in wanted else None,
+            build_cache_usage=BuildCacheDiskUsage(
+                active_count=0, total_count=0, reclaimable=0, total_size=0, items=[]
+            )
+            if "build-cache" in wanted
+            else None,
+        )
+
+    async def _image_usage(self, verbose: bool) -> ImagesDiskUsage:
+        """Layers shared by images are counted once."""
+        core = self._core
+        summaries = await self._images.list(all=True, shared_size=True)
+        used = {container.record.image_id for container in core.containers}
+
+        def layers() -> tuple[int, int]:
+            total, needed = {}, {}
+            for entry in core.images:
+                view = core.images.cached(entry)
+                for chain in view.chain_ids if view is not None else ():
+                    if core.snapshots.exists(str(chain)):
+                        size = core.snapshots.usage(str(chain)).size
+                        total[chain] = size
+                        if str(entry.id) in used:
+                            needed[chain] = size
+            return sum(total.values()), sum(needed.values())
+
+        total, needed = await core.threads.run_long(layers)
+        return ImagesDiskUsage(
+            active_count=sum(1 for item in summaries if item.id in used),
+            total_count=len(summaries),
+            reclaimable=total - needed,
+            total_size=total,
+            items=[msgspec.to_builtins(item) for item in summaries] if verbose else None,
+        )
+
+    async def _container_usage(self, verbose: bool) -> ContainersDiskUsage:
+        from sampan.engine.inspecting import summary
+
+        core = self._core
+        items, total, reclaimable, active = [], 0, 0, 0
+        for container in core.containers:
+            written, root = await container_sizes(core, container)
+            total += written
+            if container.state.alive:
+                active += 1
+            else:
+                reclaimable += written
+            shown = summary(
+                container,
+                core.fabric,
+                clock.now(),
+                container.record.image,
+                size_rw=written,
+                size_root=root,
+            )
+            items.append(msgspec.to_builtins(shown))
+        return ContainersDiskUsage(
+            active_count=active,
+            total_count=len(items),
+            reclaimable=reclaimable,
+            total_size=total,
+            items=items if verbose else None,
+        )
+
+    async def _volume_usage(self, verbose: bool) -> VolumesDiskUsage:
+        volumes = await self._volumes.usage()
+        sizes = [
+            (v.usage_data.size or 0, v.usage_data.ref_count or 0) for v in volumes if v.usage_data
+        ]
+        return VolumesDiskUsage(
+            active_count=sum(1 for _, references in sizes if references),
+            total_count=len(volumes),
+            reclaimable=sum(size for size, references in sizes if not references),
+            total_size=sum(size for size, _ in sizes),
+            items=[msgspec.to_builtins(volume) for volume in volumes] if verbose else None,
+        )
+
+    async def ping(self) -> float:
+        """Seconds since the Unix epoch: the engine's loop turns."""
+        return time.time()
 
     async def auth(self, body: AuthConfig) -> AuthResponse:
         """Check credentials with a registry; Unauthorized when refused."""
-        raise NotImplementedError
+        return await transfer.login(self._core.registry, body)
+
+
+def _flag(path: str) -> bool:
+    try:
+        return Path(path).read_text().strip() == "1"
+    except OSError:
+        return False
+
+
+def _swap_limit(core: Core) -> bool:
+    directory = core.facts.layout.directory("memory", "/")
+    if core.facts.layout.mode == "v2":
+        return "memory" in core.facts.layout.controllers
+    return directory is not None and os.path.exists(f"{directory}/memory.memsw.limit_in_bytes")
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _operating_system() -> str:
+    return _os_release().get("PRETTY_NAME", "Linux")
+
+
+def _security_options(core: Core) -> list[str]:
+    found = []
+    if core.facts.seccomp:
+        profile = core.config.seccomp_profile
+        found.append(f"name=seccomp,profile={'builtin' if not profile else profile[:32]}")
+    if core.host.cgroup_v2:
+        found.append("name=cgroupns")
+    return found

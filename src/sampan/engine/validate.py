@@ -33,8 +33,11 @@ _IPC_SYSCTLS = frozenset(
     kernel.shmmni kernel.shm_rmid_forced""")
 )
 ULIMITS = frozenset(
-    _split("""core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending
-    stack""")
+    _split(
+        """
+    core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending
+    stack"""
+    )
 )
 
 

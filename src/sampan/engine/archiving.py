@@ -1,0 +1,124 @@
+"""``docker cp``, ``export`` and ``diff``: reading and writing a container's files from outside."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from sampan.engine import clock, imageflows, roots
+from sampan.engine.core import Core
+from sampan.engine.options import PathStat
+from sampan.engine.table import Container
+from sampan.errors import Forbidden, InvalidParameter
+from sampan.layer import archive_get, archive_put, archive_stat
+from sampan.layer.model import PathStat as LayerStat
+from sampan.layer.model import Readable
+from sampan.snapshot import rootfs
+from sampan.wire.container import FilesystemChange
+
+
+def wire_stat(stat: LayerStat) -> PathStat:
+    """A stat as the engine's interface has it."""
+    return PathStat(
+        name=stat.name,
+        size=stat.size,
+        mode=stat.mode,
+        mtime=clock.rfc3339(stat.mtime_ns),
+        link_target=stat.link_target,
+    )
+
+
+async def stat(core: Core, container: Container, path: str) -> PathStat:
+    """See :meth:`sampan.engine.containers.Containers.archive_stat`."""
+    _check(path)
+
+    def work() -> LayerStat:
+        with roots.root(core, container) as root:
+            return archive_stat(root, path)
+
+    return wire_stat(await core.threads.run(work))
+
+
+def _check(path: str) -> None:
+    if not path:
+        raise InvalidParameter("bad parameter: path cannot be empty")
+
+
+async def get(core: Core, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+    """See :meth:`sampan.engine.containers.Containers.archive_get`."""
+    _check(path)
+    source = _reading(core, container, path)
+    first = await core.threads.run(next, source)
+    assert isinstance(first, LayerStat)
+    core.publish(container, "archive-path", path=path)
+    return wire_stat(first), core.threads.iterate(_chunks(source))
+
+
+def _reading(core: Core, container: Container, path: str) -> Iterator[LayerStat | bytes]:
+    """The stat, then the tar; the root stays open meanwhile."""
+    with roots.root(core, container) as root:
+        found, chunks = archive_get(root, path)
+        yield found
+        yield from chunks
+
+
+def _chunks(source: Iterator[LayerStat | bytes]) -> Iterator[bytes]:
+    for item in source:
+        if isinstance(item, bytes | bytearray | memoryview):
+            yield bytes(item)
+
+
+async def put(
+    core: Core,
+    container: Container,
+    path: str,
+    body: AsyncIterator[bytes],
+    *,
+    no_overwrite_dir_non_dir: bool,
+    copy_uid_gid: bool,
+) -> None:
+    """See :meth:`sampan.engine.containers.Containers.archive_put`."""
+    _check(path)
+    if container.record.host_config.readonly_rootfs and not _below_writable(container, path):
+        raise Forbidden("container rootfs is marked read-only")
+
+    def work(stream: Readable) -> None:
+        with roots.root(core, container, writable=True) as root:
+            archive_put(
+                root,
+                path,
+                stream,
+                no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
+                owner=(0, 0) if copy_uid_gid else None,
+            )
+
+    await imageflows.consume(core, body, work)
+    core.publish(container, "extract-to-dir", path=path)
+
+
+def _below_writable(container: Container, path: str) -> bool:
+    """Whether a writable mount holds the path."""
+    clean = path.rstrip("/") + "/"
+    return any(
+        mount.writable and clean.startswith(mount.destination.rstrip("/") + "/")
+        for mount in container.record.mounts
+    )
+
+
+async def changes(core: Core, container: Container) -> list[FilesystemChange]:
+    """See :meth:`sampan.engine.containers.Containers.changes`."""
+    found = await core.threads.run_long(rootfs.changes, core.snapshots, container.id)
+    return [
+        FilesystemChange(path=change.path.decode(errors="replace"), kind=int(change.kind))
+        for change in found
+    ]
+
+
+async def export(core: Core, container: Container) -> AsyncIterator[bytes]:
+    """See :meth:`sampan.engine.containers.Containers.export`."""
+
+    def chunks() -> Iterator[bytes]:
+        with roots.root(core, container) as root:
+            yield from rootfs.export(root)
+
+    core.publish(container, "export")
+    return core.threads.iterate(chunks())

@@ -1,0 +1,143 @@
+"""A create request completed: image defaults, host defaults, everything checked (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from sampan.engine import logconfig, validate
+from sampan.engine.config import EngineConfig
+from sampan.engine.merge import merge_config
+from sampan.engine.security import parse_security_options
+from sampan.engine.spec import MASKED_PATHS, READONLY_PATHS
+from sampan.errors import InvalidParameter, Unsupported
+from sampan.wire.container import (
+    ContainerConfig,
+    ContainerCreateRequest,
+    EndpointSettings,
+    HostConfig,
+    ImageConfig,
+    RestartPolicy,
+)
+
+_CONFIG_FIELDS = ContainerConfig.__struct_fields__
+
+
+def container_config(
+    body: ContainerCreateRequest, image: ImageConfig, container_id: str, host_name: str
+) -> ContainerConfig:
+    """The portable half, merged with the image's; raises InvalidParameter.
+
+    The host name is the short id; on the host's network it is ``host_name``.
+    """
+    own = ContainerConfig(**{name: getattr(body, name) for name in _CONFIG_FIELDS})
+    validate.validate_config(own)
+    merged = merge_config(own, image)
+    host = body.host_config or HostConfig()
+    validate.validate_modes_together(own, host)
+    hostname = merged.hostname
+    if not hostname:
+        hostname = host_name if host.network_mode == "host" else container_id[:12]
+    return msgspec.structs.replace(
+        merged,
+        hostname=hostname,
+        domainname=merged.domainname or "",
+        user=merged.user or "",
+        working_dir=merged.working_dir or "",
+        attach_stdin=bool(merged.attach_stdin),
+        attach_stdout=bool(merged.attach_stdout),
+        attach_stderr=bool(merged.attach_stderr),
+        tty=bool(merged.tty),
+        open_stdin=bool(merged.open_stdin),
+        stdin_once=bool(merged.stdin_once),
+    )
+
+
+def host_config(
+    wanted: HostConfig | None,
+    config: EngineConfig,
+    *,
+    cpus: int,
+    cgroup_v2: bool,
+    lsm: frozenset[str],
+) -> HostConfig:
+    """The host's half with the daemon's defaults; raises InvalidParameter, Unsupported."""
+    host = wanted or HostConfig()
+    validate.validate_host_config(host, cpus)
+    security = parse_security_options(
+        host.security_opt or [], apparmor="apparmor" in lsm, selinux="selinux" in lsm
+    )
+    if host.storage_opt:
+        raise Unsupported(
+            "storage-opt is not supported: the file system of the data root has no project quotas"
+        )
+    if host.runtime and host.runtime != "sampan" and host.runtime not in config.runtimes:
+        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    privileged = bool(host.privileged)
+    confined = not privileged and security.system_paths_confined
+    memory, swap = host.memory or 0, host.memory_swap or 0
+    default_cgroupns = config.default_cgroupns_mode or ("private" if cgroup_v2 else "host")
+    if privileged and not cgroup_v2:
+        default_cgroupns = "host"
+    return msgspec.structs.replace(
+        host,
+        network_mode=_network_mode(host.network_mode, config),
+        ipc_mode=host.ipc_mode or config.default_ipc_mode,
+        cgroupns_mode=host.cgroupns_mode or default_cgroupns,
+        shm_size=host.shm_size or config.default_shm_size,
+        runtime=host.runtime or config.default_runtime,
+        log_config=logconfig.complete(host.log_config, config),
+        restart_policy=_restart_policy(host.restart_policy),
+        memory=memory,
+        memory_swap=memory * 2 if memory > 0 and swap == 0 else swap,
+        masked_paths=host.masked_paths
+        if host.masked_paths is not None
+        else list(MASKED_PATHS if confined else ()),
+        readonly_paths=host.readonly_paths
+        if host.readonly_paths is not None
+        else list(READONLY_PATHS if confined else ()),
+        console_size=host.console_size or [0, 0],
+        isolation="",
+    )
+
+
+def _network_mode(mode: str | None, config: EngineConfig) -> str:
+    if mode in (None, "", "default"):
+        return "bridge" if config.bridge_enabled else "none"
+    return mode
+
+
+def _restart_policy(policy: RestartPolicy | None) -> RestartPolicy:
+    if policy is None or not policy.name:
+        return RestartPolicy(name="no", maximum_retry_count=0)
+    return RestartPolicy(name=policy.name, maximum_retry_count=policy.maximum_retry_count or 0)
+
+
+def networks(body: ContainerCreateRequest, mode: str) -> dict[str, EndpointSettings]:
+    """The networks to connect to at start, by the name or id the user gave, the mode's first.
+
+    Raises InvalidParameter when the mode leaves no room for more.
+    """
+    config = body.networking_config
+    wanted: Mapping[str, EndpointSettings | None] = (
+        config.endpoints_config if config is not None and config.endpoints_config else {}
+    )
+    if mode.startswith("container:"):
+        if wanted:
+            raise InvalidParameter(
+                "conflicting options: cannot attach both user-defined and non-user-defined "
+                "network-modes"
+            )
+        return {}
+    aliases = {"default": "bridge"}
+    found = {
+        aliases.get(name, name): settings or EndpointSettings() for name, settings in wanted.items()
+    }
+    if mode in ("host", "none") and found.keys() - {mode}:
+        raise InvalidParameter(
+            "conflicting options: cannot attach both user-defined and non-user-defined "
+            "network-modes"
+        )
+    first = {mode: found.pop(mode, EndpointSettings())}
+    return first | found

@@ -1,0 +1,209 @@
+"""Creating a container: resolve image -> prepare snapshot -> volumes -> row, undone on failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack
+
+import msgspec
+
+from sampan.engine import clock, completion
+from sampan.engine import mountspec as ms
+from sampan.engine.core import Core, insert_container
+from sampan.engine.imagetable import Entry
+from sampan.engine.merge import command_line
+from sampan.engine.names import check_name, random_name
+from sampan.engine.record import MountRecord, Record
+from sampan.engine.table import Container
+from sampan.errors import InvalidParameter, NotFound, Unsupported
+from sampan.image import Image
+from sampan.image.document import wire_descriptor
+from sampan.model.digest import Digest
+from sampan.model.platform import Platform
+from sampan.wire.container import ContainerCreateRequest, ContainerCreateResponse, HostConfig
+
+
+async def create(
+    core: Core, body: ContainerCreateRequest, name: str | None, platform: str | None
+) -> ContainerCreateResponse:
+    """See :meth:`sampan.engine.containers.Containers.create`."""
+    container_id = core.new_id()
+    chosen = check_name(name) if name else random_name(core.random, core.containers.names)
+    core.containers.reserve(chosen, container_id)
+    try:
+        record, warnings = await _record(core, body, container_id, chosen, platform)
+        container = Container(record=record)
+        with ExitStack() as undo:
+            container.record = await core.threads.run(_prepare, core, record, undo)
+            await core.state.write(insert_container(container))
+            undo.pop_all()
+    except BaseException:
+        core.containers.release(chosen, container_id)
+        raise
+    core.containers.add(container)
+    core.publish(container, "create")
+    return ContainerCreateResponse(id=container_id, warnings=warnings)
+
+
+async def _record(
+    core: Core, body: ContainerCreateRequest, container_id: str, name: str, platform: str | None
+) -> tuple[Record, list[str]]:
+    """Everything decided about the container, and dockerd's warnings."""
+    if not body.image:
+        raise InvalidParameter("no image specified: Config.Image must not be empty")
+    entry, image = await find_image(core, body.image, platform)
+    config = completion.container_config(
+        body, image.config.defaults, container_id, os.uname().nodename
+    )
+    host = completion.host_config(
+        body.host_config,
+        core.config,
+        cpus=core.host.cpus,
+        cgroup_v2=core.host.cgroup_v2,
+        lsm=core.facts.lsm,
+    )
+    _check_references(core, host)
+    path, args = command_line(config)
+    directory = core.directory(container_id)
+    logs = host.log_config
+    record = Record(
+        id=container_id,
+        name=name,
+        created=clock.now(),
+        image=body.image,
+        image_id=str(image.id),
+        image_manifest=msgspec.structs.replace(
+            wire_descriptor(image.manifest.descriptor),
+            platform=None,
+        ),
+        path=path,
+        args=args,
+        config=config,
+        host_config=host,
+        networks=completion.networks(body, host.network_mode or ""),
+        mounts=_mounts(core, host, list(config.volumes or {})),
+        driver=core.snapshots.name,
+        log_path=str(directory / f"{container_id}-json.log")
+        if logs is not None and logs.type == "json-file"
+        else str(directory / "local-logs" / "container.log")
+        if logs is not None and logs.type == "local"
+        else "",
+    )
+    return record, _warnings(entry, image, platform)
+
+
+async def find_image(core: Core, ref: str, platform: str | None) -> tuple[Entry, Image]:
+    """The local image of a reference; NotFound when missing or made for another platform."""
+    entry, _ = core.images.find(ref)
+    wanted = Platform.parse(platform) if platform else None
+    image = core.images.cached(entry) if wanted is None else None
+    if image is None:
+        image = await core.threads.run(core.images.view, entry, wanted)
+    if wanted is not None and not wanted.runs(image.platform):
+        raise NotFound(
+            f"image with reference {ref} was found but its platform ({image.platform}) does not "
+            f"match the specified platform ({wanted})"
+        )
+    return entry, image
+
+
+def _warnings(entry: Entry, image: Image, platform: str | None) -> list[str]:
+    host = Platform.host()
+    if platform is None and not host.runs(image.platform):
+        return [
+            f"The requested image's platform ({image.platform}) does not match the detected host "
+            f"platform ({host}) and no specific platform was requested"
+        ]
+    return []
+
+
+def _check_references(core: Core, host: HostConfig) -> None:
+    """Containers named by modes, links and volumes-from must exist."""
+    for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
+        if mode and mode.startswith("container:"):
+            core.containers.find(mode.partition(":")[2])
+    for link in host.links or []:
+        core.containers.find(link.partition(":")[0])
+    for request in host.device_requests or []:
+        if request.driver != "cdi":
+            capabilities = request.capabilities or []
+            raise InvalidParameter(
+                f'could not select device driver "{request.driver or ""}" with capabilities: '
+                f"[{' '.join('[' + ' '.join(group) + ']' for group in capabilities)}]"
+            )
+
+
+def _mounts(core: Core, host: HostConfig, volumes: list[str]) -> list[MountRecord]:
+    inherited: list[MountRecord] = []
+    for text in host.volumes_from or []:
+        ref, mode = ms.parse_volumes_from(text)
+        inherited.extend(ms.inherit(core.containers.find(ref).record.mounts, mode))
+    driver = host.volume_driver or ""
+    found = ms.combine(
+        inherited,
+        [ms.parse_bind(text, driver) for text in host.binds or []],
+        [ms.parse_mount(mount) for mount in host.mounts or []],
+        host.tmpfs or {},
+        volumes,
+        driver,
+    )
+    for mount in found:
+        if mount.type == "image" and mount.subpath:
+            raise Unsupported("subpath of an image mount is not supported")
+    return [
+        msgspec.structs.replace(mount, name=core.new_id(), anonymous=True)
+        if mount.type == "volume" and not mount.name
+        else mount
+        for mount in found
+    ]
+
+
+def _prepare(core: Core, record: Record, undo: ExitStack) -> Record:
+    """Make what the container needs on disk; returns the record with its mounts' sources known.
+
+    Blocking. Each effect is undone by ``undo`` unless the caller takes it off.
+    """
+    directory = core.directory(record.id)
+    _check_bind_sources(record)
+    image, _ = _image(core, record)
+    parent = str(image.chain_id) if image.chain_id else None
+    core.snapshots.prepare(record.id, parent)
+    undo.callback(core.snapshots.remove, record.id)
+    directory.mkdir(mode=0o710, parents=True)
+    undo.callback(shutil.rmtree, directory, ignore_errors=True)
+    mounts = [_prepare_mount(core, record, mount, undo) for mount in record.mounts]
+    return msgspec.structs.replace(record, mounts=mounts)
+
+
+def _image(core: Core, record: Record) -> tuple[Image, Entry]:
+    entry, _ = core.images.find(record.image_id)
+    manifest = record.image_manifest
+    if manifest is not None and manifest.digest and str(entry.target.digest) != manifest.digest:
+        for other in core.images:
+            if other.target.digest == Digest.parse(manifest.digest):
+                entry = other
+    return core.images.view(entry), entry
+
+
+def _check_bind_sources(record: Record) -> None:
+    for mount in record.mounts:
+        missing = mount.type == "bind" and not mount.create_source
+        if missing and not os.path.lexists(mount.source):
+            raise InvalidParameter(
+                'invalid mount config for type "bind": bind source path does not exist: '
+                f"{mount.source}"
+            )
+
+
+def _prepare_mount(core: Core, record: Record, mount: MountRecord, undo: ExitStack) -> MountRecord:
+    if mount.type != "volume":
+        return mount
+    volume, made = core.volumes.ensure(
+        mount.name, mount.driver, mount.driver_options, mount.labels, anonymous=mount.anonymous
+    )
+    if made:
+        undo.callback(core.volumes.remove, volume.name, force=True)
+    if mount.copy_up and mount.writable:
+        core.volumes.copy_up(volume, core.snapshots.mounts(record.id), mount.destination)
+    return msgspec.structs.replace(mount, source=str(volume.mountpoint), driver=volume.driver)

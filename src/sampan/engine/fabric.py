@@ -1,0 +1,344 @@
+"""The engine's side of networks: their rows, address leases, and who performs what.
+
+Addresses are leased in memory the moment a start is planned and written with the endpoint before
+the program runs; a lease without a row dies with the process that held it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.engine import links, naming
+from sampan.engine.networkrecord import (
+    NetworkRecord,
+    StoredEndpoint,
+    endpoint_sysctls,
+    load_endpoint,
+    store_endpoint,
+)
+from sampan.engine.record import Record
+from sampan.engine.state import Statement
+from sampan.engine.table import Container
+from sampan.errors import InvalidParameter, NotFound
+from sampan.network import files, ipam
+from sampan.network.driver import Driver
+from sampan.network.model import EndpointSpec, IPAddress, IPInterface, NetworkSpec
+from sampan.network.priority import Connection, with_gateways
+from sampan.network.publish import port_bindings
+from sampan.wire.container import EndpointSettings
+
+if TYPE_CHECKING:
+    from sampan.engine.core import Core
+
+#: networks that are there always and cannot be removed
+PREDEFINED = ("bridge", "host", "none")
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Network:
+    """One network: its row and the value its driver gets."""
+
+    record: NetworkRecord
+    spec: NetworkSpec
+
+    @property
+    def id(self) -> str:
+        """The full id."""
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return self.record.name
+
+    @property
+    def plugged(self) -> bool:
+        """Whether endpoints are something a driver makes (host and none have nothing)."""
+        return self.record.driver not in ("host", "null", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plug:
+    """One endpoint of a container with its network and what the user asked for."""
+
+    network: Network
+    endpoint: EndpointSpec
+    settings: EndpointSettings
+
+
+class Fabric:
+    """All networks of one engine; the loop's thread owns the tables."""
+
+    def __init__(self, drivers: Mapping[str, Driver]) -> None:
+        self.drivers = drivers
+        self.networks: dict[str, Network] = {}
+        self._leases: dict[str, dict[IPAddress, str]] = {}
+        #: the host's addresses for ``host-gateway``
+        self.host_gateway: tuple[IPAddress, ...] = ()
+
+    # networks
+
+    def add(self, network: Network) -> None:
+        """Make a network findable."""
+        self.networks[network.id] = network
+        self._leases.setdefault(network.id, {})
+
+    def discard(self, network: Network) -> None:
+        """Forget a network."""
+        self.networks.pop(network.id, None)
+        self._leases.pop(network.id, None)
+
+    def find(self, ref: str) -> Network:
+        """The network ``ref`` names: id, then name, then unique id prefix; NotFound."""
+        if (found := self.networks.get(ref)) is not None:
+            return found
+        for network in self.networks.values():
+            if network.name == ref:
+                return network
+        matches = [n for n in self.networks.values() if ref and n.id.startswith(ref)]
+        if len(matches) > 1:
+            raise InvalidParameter(f"network {ref} is ambiguous ({len(matches)} matches found)")
+        if not matches:
+            raise NotFound(f"network {ref} not found")
+        return matches[0]
+
+    def leases(self, network: Network) -> Mapping[IPAddress, str]:
+        """Addresses in use on a network, by endpoint id."""
+        return self._leases.get(network.id, {})
+
+    # endpoints
+
+    def plan(self, container: Container) -> tuple[Plug, ...]:
+        """Lease what a start needs; raises NotFound, Conflict, NoSpace and keeps nothing then."""
+        host = container.record.host_config
+        if (host.network_mode or "").startswith(
+            "container:"
+        ) or container.record.config.network_disabled:
+            return ()
+        plugs: list[Plug] = []
+        wanted = [
+            (self.find(name), settings) for name, settings in container.record.networks.items()
+        ]
+        try:
+            for number, (network, settings) in enumerate(wanted):
+                if network.plugged:
+                    interface = f"{network.spec.container_interface_prefix}{number}"
+                    plugs.append(self.lease(container, network, settings, interface))
+        except BaseException:
+            self.release(plugs)
+            raise
+        return with_routes(container.record, plugs)
+
+    def lease(
+        self,
+        container: Container,
+        network: Network,
+        settings: EndpointSettings,
+        interface: str,
+    ) -> Plug:
+        """Lease the addresses of one endpoint; :func:`with_routes` decides default routes."""
+        record = container.record
+        endpoint_id = os.urandom(32).hex()
+        leased = self._leases[network.id]
+        addresses: list[IPInterface] = []
+        requested = settings.ipam_config
+        try:
+            for subnet in network.spec.subnets:
+                text = requested and (
+                    requested.ipv4_address if subnet.prefix.version == 4 else requested.ipv6_address
+                )
+                wish = ipam.parse_address(text) if text else None
+                if wish is not None and wish not in subnet.prefix:
+                    continue
+                if any(a.version == subnet.prefix.version for a in addresses):
+                    continue
+                address = ipam.allocate(subnet, leased, wish)
+                leased[address] = endpoint_id
+                addresses.append(ip_interface(f"{address}/{subnet.prefix.prefixlen}"))
+        except BaseException:
+            for held in addresses:
+                leased.pop(held.ip, None)
+            raise
+        options = settings.driver_opts or {}
+        endpoint = EndpointSpec(
+            endpoint_id=endpoint_id,
+            container_id=record.id,
+            network_id=network.id,
+            container_name=record.name,
+            interface=options.get("com.docker.network.endpoint.ifname", interface),
+            mac=settings.mac_address or "",
+            addresses=tuple(addresses),
+            sysctls=endpoint_sysctls(options),
+            priority=settings.gw_priority or 0,
+            options=options,
+        )
+        return Plug(network=network, endpoint=endpoint, settings=settings)
+
+    def hold(self, plug: Plug) -> None:
+        """Take the leases of an endpoint found in its row."""
+        for address in plug.endpoint.addresses:
+            self._leases[plug.network.id][address.ip] = plug.endpoint.endpoint_id
+
+    def release(self, plugs: Iterable[Plug]) -> None:
+        """Give the leases of endpoints back."""
+        for plug in plugs:
+            leased = self._leases.get(plug.network.id, {})
+            for address in plug.endpoint.addresses:
+                if leased.get(address.ip) == plug.endpoint.endpoint_id:
+                    del leased[address.ip]
+
+    # performing; these block
+
+    def attach(self, plugs: Sequence[Plug], pid: int, undo: ExitStack) -> tuple[Plug, ...]:
+        """Plug endpoints into the network namespace of ``pid``; returns them as they became."""
+        if not plugs:
+            return ()
+        done = []
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for plug in plugs:
+                driver = self._driver(plug.network)
+                status = driver.attach(plug.network.spec, plug.endpoint, namespace)
+                endpoint = replace(
+                    plug.endpoint,
+                    interface=status.interface,
+                    mac=status.mac,
+                    ports=status.ports or plug.endpoint.ports,
+                )
+                undo.callback(driver.detach, plug.network.spec, endpoint)
+                done.append(replace(plug, endpoint=endpoint))
+        finally:
+            os.close(namespace)
+        return tuple(done)
+
+    def attach_one(self, plug: Plug, pid: int) -> Plug:
+        """Plug one endpoint into a running container."""
+        with ExitStack() as undo:
+            done = self.attach([plug], pid, undo)
+            undo.pop_all()
+        return done[0]
+
+    def detach(self, plugs: Iterable[Plug], pid: int | None = None) -> None:
+        """Undo :meth:`attach`; ``pid`` None when the namespace is gone."""
+        for plug in plugs:
+            driver = self._driver(plug.network)
+            if pid is None:
+                driver.detach(plug.network.spec, plug.endpoint)
+                continue
+            namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                driver.detach(plug.network.spec, plug.endpoint, namespace)
+            finally:
+                os.close(namespace)
+
+    def _driver(self, network: Network) -> Driver:
+        driver = self.drivers.get(network.record.driver)
+        if driver is None:
+            raise NotFound(f"network driver {network.record.driver} is not available")
+        return driver
+
+    # rows
+
+    def insert_endpoints(self, container_id: str, plugs: Iterable[Plug]) -> list[Statement]:
+        """The rows of endpoints and of their addresses."""
+        statements: list[Statement] = []
+        for plug in plugs:
+            endpoint = plug.endpoint
+            stored = msgspec.json.encode(store_endpoint(endpoint, plug.settings))
+            statements.append(
+                (
+                    "INSERT INTO endpoints (id, container, network, document) VALUES (?, ?, ?, ?)",
+                    (endpoint.endpoint_id, container_id, plug.network.id, stored),
+                )
+            )
+            statements.extend(
+                (
+                    "INSERT INTO addresses (network, address, endpoint) VALUES (?, ?, ?)",
+                    (plug.network.id, str(address.ip), endpoint.endpoint_id),
+                )
+                for address in endpoint.addresses
+            )
+        return statements
+
+    def delete_endpoints(self, plugs: Iterable[Plug]) -> list[Statement]:
+        """Remove endpoint rows; their addresses go with them."""
+        return [
+            ("DELETE FROM endpoints WHERE id = ?", (plug.endpoint.endpoint_id,)) for plug in plugs
+        ]
+
+    def load(self, document: bytes) -> Plug | None:
+        """The endpoint of a row; None when its network is not known."""
+        stored = msgspec.json.decode(document, type=StoredEndpoint)
+        network = self.networks.get(stored.network_id)
+        if network is None:
+            return None
+        return Plug(network=network, endpoint=load_endpoint(stored), settings=stored.settings)
+
+    # names
+
+    def name_files(
+        self, core: Core, container: Container, plugs: Sequence[Plug]
+    ) -> naming.NameFiles:
+        """The files a container gets over its own in /etc."""
+        record, config = container.record, core.config
+        host = record.host_config
+        on_host = host.network_mode == "host"
+        addresses = [a.ip for plug in plugs for a in plug.endpoint.addresses]
+        ipv6 = any(address.version == 6 for address in addresses)
+        dns = files.container_dns(
+            naming.host_resolver(),
+            embedded=False,
+            servers=host.dns or config.dns,
+            search=host.dns_search or config.dns_search,
+            options=host.dns_options or config.dns_options,
+            ipv6=ipv6,
+            host_network=on_host,
+        )
+        extra = [
+            pair
+            for text in host.extra_hosts or []
+            for pair in files.parse_extra_host(text, self._host_gateways(plugs))
+        ]
+        extra += naming.link_entries(links.addresses(core, container))
+        hosts = (
+            naming.host_hosts() + "".join(f"{address}\t{name}\n" for address, name in extra)
+            if on_host
+            else files.hosts(
+                record.hostname,
+                domainname=record.config.domainname or "",
+                addresses=addresses,
+                extra=extra,
+            )
+        )
+        return naming.NameFiles(
+            hosts=hosts,
+            hostname=files.hostname(record.hostname),
+            resolv_conf=dns.file.render(),
+        )
+
+    def _host_gateways(self, plugs: Sequence[Plug]) -> tuple[IPAddress, ...]:
+        return self.host_gateway or tuple(g for plug in plugs for g in plug.endpoint.gateways)
+
+
+def with_routes(record: Record, plugs: Sequence[Plug]) -> tuple[Plug, ...]:
+    """Endpoints with the default routes each provides, ports on the one that provides IPv4's."""
+    connections = [Connection(network=p.network.spec, endpoint=p.endpoint) for p in plugs]
+    host = record.host_config
+    published = port_bindings(
+        host.port_bindings,
+        record.config.exposed_ports or (),
+        publish_all=bool(host.publish_all_ports),
+    )
+    done = []
+    for plug, endpoint in zip(plugs, with_gateways(connections), strict=True):
+        if endpoint.gateways and published:
+            endpoint, published = replace(endpoint, ports=published), ()
+        done.append(replace(plug, endpoint=endpoint))
+    return tuple(done)

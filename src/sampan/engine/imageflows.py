@@ -1,0 +1,136 @@
+"""Images coming in: load and import; progress as dockerd streams it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+from sampan.engine import clock
+from sampan.engine.core import Core
+from sampan.engine.imagetable import Entry, insert_image, insert_name
+from sampan.engine.imageviews import parse_repository
+from sampan.engine.options import ImportOptions
+from sampan.engine.threads import BodyReader
+from sampan.errors import InvalidParameter, SampanError
+from sampan.image import Image, import_, load
+from sampan.image.load import Loaded
+from sampan.layer.model import Readable
+from sampan.model.descriptor import Descriptor
+from sampan.model.digest import Digest
+from sampan.model.platform import Platform
+from sampan.model.reference import Reference
+from sampan.wire.base import Json
+
+Progress = dict[str, Json]
+
+
+def failure(error: SampanError) -> Progress:
+    """The object that ends a progress stream with an error."""
+    return {"errorDetail": {"message": error.message}, "error": error.message}
+
+
+async def record(
+    core: Core, target: Descriptor, image_id: Digest, names: tuple[Reference, ...]
+) -> Entry:
+    """Make an image and its names known: content first, rows now."""
+    now = clock.now()
+    entry = core.images.add(target, image_id, now)
+    full = [str(name if name.digest else name.with_default_tag()) for name in names]
+    await core.state.write(insert_image(entry), *(insert_name(name, entry, now) for name in full))
+    for name in full:
+        core.images.name(name, entry)
+    return entry
+
+
+async def consume(
+    core: Core, body: AsyncIterator[bytes], work: Callable[[Readable], object]
+) -> object:
+    """Run blocking ``work`` over an asynchronous body; whichever fails first decides."""
+    reader = BodyReader()
+
+    def run() -> object:
+        try:
+            return work(reader)
+        finally:
+            reader.close()
+
+    feeding = asyncio.ensure_future(reader.feed(body))
+    try:
+        return await core.threads.run_long(run)
+    finally:
+        feeding.cancel()
+        await asyncio.wait([feeding])
+
+
+async def load_images(
+    core: Core, body: AsyncIterator[bytes], *, platform: str | None
+) -> AsyncIterator[Progress]:
+    """See :meth:`sampan.engine.images.Images.load`."""
+    wanted = Platform.parse(platform) if platform else None
+
+    def work(stream: Readable) -> tuple[Loaded, ...]:
+        loaded = load(stream, core.content, platform=wanted)
+        for item in loaded:
+            if item.image is not None:
+                core.unpacker.unpack(item.image)
+        return loaded
+
+    try:
+        async with core.ingests:
+            loaded = await consume(core, body, work)
+            assert isinstance(loaded, tuple)
+            for item in loaded:
+                image: Image | None = item.image
+                image_id = image.id if image is not None else item.target.digest
+                entry = await record(core, item.target, image_id, item.names)
+                for name in item.names:
+                    shown = name.with_default_tag().familiar
+                    yield {"stream": f"Loaded image: {shown}\n"}
+                    core.events.publish("image", "load", str(entry.id), {"name": shown})
+                if not item.names:
+                    yield {"stream": f"Loaded image ID: {entry.id}\n"}
+                    core.events.publish("image", "load", str(entry.id), {"name": str(entry.id)})
+    except SampanError as error:
+        yield failure(error)
+
+
+async def import_image(
+    core: Core, body: AsyncIterator[bytes], options: ImportOptions
+) -> AsyncIterator[Progress]:
+    """See :meth:`sampan.engine.images.Images.import_`."""
+    names = (parse_repository(options.repo, options.tag),) if options.repo else ()
+    platform = Platform.parse(options.platform) if options.platform else None
+
+    def work(stream: Readable) -> Image:
+        image = import_(
+            stream,
+            core.content,
+            changes=options.changes,
+            message=options.message,
+            platform=platform,
+            now=datetime.now(UTC),
+        )
+        core.unpacker.unpack(image)
+        return image
+
+    try:
+        async with core.ingests:
+            image = await consume(core, body, work)
+            assert isinstance(image, Image)
+            entry = await record(core, image.target, image.id, names)
+    except SampanError as error:
+        yield failure(error)
+        return
+    yield {"status": str(entry.id)}
+    core.events.publish("image", "import", str(entry.id), {"name": str(entry.id)})
+
+
+def check_import(options: ImportOptions) -> None:
+    """Raise InvalidParameter for a bad name or platform, before the stream begins."""
+    if options.repo:
+        if Reference.parse(options.repo).digest is not None:
+            raise InvalidParameter("cannot import digest reference")
+        parse_repository(options.repo, options.tag)
+    if options.platform:
+        Platform.parse(options.platform)

@@ -1,0 +1,161 @@
+"""Untagging and deleting images, and collecting what no image needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sampan.engine import imageviews
+from sampan.engine.core import Core, log
+from sampan.engine.imagetable import Entry, delete_image, delete_name
+from sampan.engine.ingests import Garbage
+from sampan.errors import Conflict, NotFound, SampanError
+from sampan.image import Image, manifests_below
+from sampan.image import manifest as manifests
+from sampan.model.digest import Digest
+from sampan.model.reference import Reference
+from sampan.wire.image import ImageDeleteResponseItem
+
+
+def users(core: Core, entry: Entry, *, running: bool | None = None) -> list[str]:
+    """Ids of the containers made from an image."""
+    return [
+        container.id
+        for container in core.containers
+        if container.record.image_id == str(entry.id)
+        and (running is None or container.state.alive == running)
+    ]
+
+
+async def remove(
+    core: Core, ref: str, *, force: bool, noprune: bool
+) -> list[ImageDeleteResponseItem]:
+    """See :meth:`sampan.engine.images.Images.remove`."""
+    entry, reference = core.images.find(ref)
+    names = imageviews.tags(entry)
+    if reference is not None and (len(names) > 1 or reference.digest is not None):
+        return await _untag(core, entry, [reference])
+    if reference is None and len(names) > 1 and not force:
+        raise Conflict(
+            f"conflict: unable to delete {entry.id.short} (must be forced) - image is referenced "
+            "in multiple repositories"
+        )
+    _check_unused(core, entry, force=force, by_name=reference is not None)
+    removed = await _untag(core, entry, entry.references)
+    if users(core, entry):
+        # Forced while stopped containers still use it: they keep its layers, it loses its names.
+        return removed
+    return removed + await delete(core, entry)
+
+
+def _check_unused(core: Core, entry: Entry, *, force: bool, by_name: bool) -> None:
+    running = users(core, entry, running=True)
+    if running:
+        raise Conflict(
+            f"conflict: unable to delete {entry.id.short} (cannot be forced) - image is being "
+            f"used by running container {running[0][:12]}"
+        )
+    stopped = users(core, entry)
+    if stopped and not force:
+        what = (
+            f"conflict: unable to remove repository reference "
+            f'"{imageviews.tags(entry)[0]}" (must force) - container {stopped[0][:12]} is using '
+            f"its referenced image {entry.id.short}"
+            if by_name and imageviews.tags(entry)
+            else f"conflict: unable to delete {entry.id.short} (must be forced) - image is being "
+            f"used by stopped container {stopped[0][:12]}"
+        )
+        raise Conflict(what)
+
+
+async def _untag(
+    core: Core, entry: Entry, references: Iterable[Reference]
+) -> list[ImageDeleteResponseItem]:
+    found = []
+    for reference in references:
+        name = str(reference if reference.digest else reference.with_default_tag())
+        await core.state.write(delete_name(name))
+        core.images.unname(name)
+        core.events.publish("image", "untag", str(entry.id), {"name": reference.familiar})
+        found.append(ImageDeleteResponseItem(untagged=reference.familiar))
+    return found
+
+
+async def delete(core: Core, entry: Entry) -> list[ImageDeleteResponseItem]:
+    """Delete an image without names or users: its row, then its layers and blobs."""
+    try:
+        image: Image | None = await core.threads.run(core.images.view, entry)
+    except SampanError:
+        image = None  # damaged content must not keep an image from being deleted
+    await core.state.write(delete_image(entry))
+    core.images.forget(entry)
+    deleted = [ImageDeleteResponseItem(deleted=str(entry.id))]
+    chains = image.chain_ids if image is not None else ()
+    await core.ingests.collect(Garbage(entry=entry, image=image))
+    deleted += [ImageDeleteResponseItem(deleted=str(chain)) for chain in reversed(chains)]
+    core.events.publish("image", "delete", str(entry.id), {"name": str(entry.id)})
+    return deleted
+
+
+def erase(core: Core, garbage: Sequence[Garbage]) -> None:
+    """Remove layers and blobs only the deleted images used. Blocks; nothing may be coming in."""
+    for item in garbage:
+        if item.image is not None:
+            _remove_snapshots(core, item.image)
+    collect_content(core, [item.entry for item in garbage])
+
+
+def _remove_snapshots(core: Core, image: Image) -> list[Digest]:
+    """Remove an image's layers from the top down, as far as nobody else stands on them."""
+    kept = {chain for other in core.images for chain in _chains(core, other)}
+    removed = []
+    for chain in reversed(image.chain_ids):
+        if chain in kept:
+            break
+        try:
+            core.snapshots.remove(str(chain))
+        except Conflict:
+            break  # a container (or a build) stands on it
+        except NotFound:
+            continue
+        removed.append(chain)
+    return removed
+
+
+def _chains(core: Core, entry: Entry) -> tuple[Digest, ...]:
+    try:
+        return core.images.view(entry).chain_ids
+    except SampanError:
+        return ()
+
+
+def blobs_of(core: Core, entry: Entry) -> set[Digest]:
+    """Every blob an image's target leads to, as far as it is stored. Blocks."""
+    found: set[Digest] = set()
+    for descriptor in manifests_below(core.content, entry.target):
+        found.add(descriptor.digest)
+        parsed = manifests.parse(core.content.read(descriptor.digest), descriptor.media_type)
+        if isinstance(parsed, manifests.Manifest):
+            found.update(blob.digest for blob in parsed.blobs)
+    return found
+
+
+def collect_content(core: Core, gone: Iterable[Entry]) -> int:
+    """Delete the blobs only the ``gone`` images used; returns the bytes freed. Blocks."""
+    candidates: set[Digest] = set()
+    for entry in gone:
+        try:
+            candidates |= blobs_of(core, entry)
+        except SampanError as error:
+            log.warning("content of image %s cannot be read: %s", entry.id.short, error.message)
+            candidates.add(entry.target.digest)
+    for entry in core.images:
+        candidates -= blobs_of(core, entry)
+    freed = 0
+    for digest in candidates - core.pinned():
+        try:
+            size = core.content.size(digest)
+        except NotFound:
+            continue
+        if core.content.delete(digest):
+            freed += size
+    return freed

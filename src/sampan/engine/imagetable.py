@@ -1,0 +1,177 @@
+"""The images an engine knows: names -> targets, targets -> views, and how a reference finds one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sampan.content import ContentStore
+from sampan.engine.state import Statement
+from sampan.errors import InvalidParameter, NotFound
+from sampan.image import Image, open_image
+from sampan.model.descriptor import Descriptor
+from sampan.model.digest import Digest
+from sampan.model.platform import Platform
+from sampan.model.reference import Reference
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Entry:
+    """One image: its target (manifest or index), its id for this host, when it came (Unix ns)."""
+
+    target: Descriptor
+    id: Digest
+    created: int
+    names: set[str]
+
+    @property
+    def references(self) -> list[Reference]:
+        """Its names, sorted, parsed."""
+        return [Reference.parse(name) for name in sorted(self.names)]
+
+
+class ImageTable:
+    """All images; methods that read content say so and block (call them from threads)."""
+
+    def __init__(self, content: ContentStore) -> None:
+        self.content = content
+        self._entries: dict[str, Entry] = {}
+        self._names: dict[str, Entry] = {}
+        self._views: dict[str, Image] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, target: Descriptor, image_id: Digest, created: int) -> Entry:
+        """The entry of a target, made if need be."""
+        key = str(target.digest)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = Entry(target=target, id=image_id, created=created, names=set())
+            self._entries[key] = entry
+        return entry
+
+    def name(self, name: str, entry: Entry) -> Entry | None:
+        """Point ``name`` at ``entry``; returns the entry that had it before."""
+        before = self._names.get(name)
+        if before is not None:
+            before.names.discard(name)
+        self._names[name] = entry
+        entry.names.add(name)
+        return before if before is not entry else None
+
+    def unname(self, name: str) -> Entry | None:
+        """Take a name away; returns what it named."""
+        entry = self._names.pop(name, None)
+        if entry is not None:
+            entry.names.discard(name)
+        return entry
+
+    def forget(self, entry: Entry) -> None:
+        """Drop an entry and whatever names it has."""
+        for name in list(entry.names):
+            self.unname(name)
+        self._entries.pop(str(entry.target.digest), None)
+        self._views.pop(str(entry.target.digest), None)
+
+    def find(self, text: str) -> tuple[Entry, Reference | None]:
+        """The image ``text`` means, and the reference if it was found by name.
+
+        Raises NotFound in dockerd's words, InvalidParameter for a malformed or ambiguous one.
+        """
+        bare = text.removeprefix("sha256:")
+        exact = self._by_id(bare, whole=True)
+        if exact is not None:
+            return exact, None
+        reference = self._parse(text)
+        if reference is not None and (named := self._by_reference(reference)) is not None:
+            return named, reference
+        found = self._by_id(bare, whole=False)
+        if found is not None:
+            return found, None
+        shown = reference.with_default_tag().familiar if reference is not None else text
+        raise NotFound(f"No such image: {shown}")
+
+    def lookup(self, reference: Reference) -> Entry | None:
+        """The image of exactly this name, if there is one."""
+        return self._by_reference(reference)
+
+    def _parse(self, text: str) -> Reference | None:
+        if text.startswith("sha256:") or (len(text) == 64 and _is_hex(text)):
+            return None
+        return Reference.parse(text)
+
+    def _by_reference(self, reference: Reference) -> Entry | None:
+        if reference.digest is not None:
+            for name in (str(reference), f"{reference.name}@{reference.digest}"):
+                if (entry := self._names.get(name)) is not None:
+                    return entry
+            return None
+        return self._names.get(str(reference.with_default_tag()))
+
+    def _by_id(self, prefix: str, *, whole: bool) -> Entry | None:
+        if not _is_hex(prefix) or (whole and len(prefix) != 64):
+            return None
+        found = {
+            entry.id: entry
+            for entry in self._entries.values()
+            if entry.id.hex.startswith(prefix) or entry.target.digest.hex.startswith(prefix)
+        }
+        if len(found) > 1:
+            raise InvalidParameter(f"multiple images found with provided prefix: {prefix}")
+        return next(iter(found.values()), None)
+
+    def cached(self, entry: Entry) -> Image | None:
+        """The view of an entry if it was read before; never blocks."""
+        return self._views.get(str(entry.target.digest))
+
+    def view(self, entry: Entry, platform: Platform | None = None) -> Image:
+        """The image under an entry, for the host's or another platform; reads content, blocks."""
+        if platform is not None:
+            return open_image(self.content, entry.target, platform)
+        key = str(entry.target.digest)
+        found = self._views.get(key)
+        if found is None:
+            found = self._views[key] = open_image(self.content, entry.target)
+        return found
+
+
+def _is_hex(text: str) -> bool:
+    return bool(text) and all(character in "0123456789abcdef" for character in text)
+
+
+def insert_image(entry: Entry) -> Statement:
+    """The row of an entry."""
+    return (
+        "INSERT OR IGNORE INTO images (digest, media_type, size, config, created) "
+        "VALUES (?, ?, ?, ?, ?)",
+        (
+            str(entry.target.digest),
+            entry.target.media_type,
+            entry.target.size,
+            str(entry.id),
+            entry.created,
+        ),
+    )
+
+
+def insert_name(name: str, entry: Entry, now: int) -> Statement:
+    """The row of a name."""
+    return (
+        "INSERT INTO image_names (name, digest, updated) VALUES (?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, updated = excluded.updated",
+        (name, str(entry.target.digest), now),
+    )
+
+
+def delete_name(name: str) -> Statement:
+    """Remove the row of a name."""
+    return "DELETE FROM image_names WHERE name = ?", (name,)
+
+
+def delete_image(entry: Entry) -> Statement:
+    """Remove the row of an entry; its names must be gone."""
+    return "DELETE FROM images WHERE digest = ?", (str(entry.target.digest),)

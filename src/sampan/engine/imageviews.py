@@ -1,0 +1,165 @@
+"""Images as the API shows them (pure: views in, wire objects out)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+from sampan.engine import clock
+from sampan.engine.imagetable import Entry
+from sampan.image import Image, steps
+from sampan.image.document import wire_descriptor
+from sampan.model.digest import Digest
+from sampan.model.reference import Reference
+from sampan.wire.container import DriverData
+from sampan.wire.image import (
+    ImageHistoryResponseItem,
+    ImageInspect,
+    ImageInspectMetadata,
+    ImageInspectRootFS,
+    ImageSummary,
+)
+
+SizeOf = Callable[[Digest], int]
+
+
+def tags(entry: Entry) -> list[str]:
+    """``repo:tag`` of an image's names, as people write them."""
+    return [ref.familiar for ref in entry.references if ref.tag and ref.digest is None]
+
+
+def digests(entry: Entry) -> list[str]:
+    """``repo@digest`` for every repository the image is known in."""
+    names = {ref.familiar_name for ref in entry.references if ref.digest is not None}
+    return sorted(f"{name}@{entry.target.digest}" for name in names)
+
+
+def created_seconds(image: Image) -> int:
+    """Unix seconds of the image's creation, 0 when it does not say."""
+    try:
+        moment = datetime.fromisoformat(_six_digits(image.config.created))
+    except ValueError:
+        return 0
+    return int(moment.timestamp())
+
+
+def _six_digits(stamp: str) -> str:
+    """RFC 3339 with at most six fractional digits, which is what Python before 3.11 reads."""
+    head, dot, tail = stamp.partition(".")
+    digits = tail.rstrip("Z").split("+")[0].split("-")[0]
+    return f"{head}.{digits[:6]}{tail[len(digits) :]}" if dot else stamp
+
+
+def inspect(entry: Entry, image: Image, size: int, driver: str) -> ImageInspect:
+    """``GET /images/{name}/json``; ``size`` is of the unpacked layers, in bytes."""
+    document = image.config.document
+    return ImageInspect(
+        id=str(image.id),
+        descriptor=wire_descriptor(entry.target),
+        repo_tags=tags(entry),
+        repo_digests=digests(entry),
+        comment=document.comment or "",
+        created=image.config.created or clock.ZERO,
+        author=document.author or "",
+        config=image.config.defaults,
+        architecture=document.architecture,
+        variant=document.variant,
+        os=document.os or "linux",
+        os_version=document.os_version,
+        size=size,
+        graph_driver=DriverData(name=driver, data={}),
+        root_fs=ImageInspectRootFS(
+            type="layers", layers=[str(diff_id) for diff_id in image.config.diff_ids]
+        ),
+        metadata=ImageInspectMetadata(last_tag_time=clock.rfc3339(entry.created)),
+    )
+
+
+def summary(
+    entry: Entry, image: Image, size: int, *, containers: int = -1, shared: int = -1
+) -> ImageSummary:
+    """One entry of ``GET /images/json``."""
+    return ImageSummary(
+        id=str(image.id),
+        parent_id="",
+        repo_tags=tags(entry),
+        repo_digests=digests(entry),
+        created=created_seconds(image),
+        size=size,
+        shared_size=shared,
+        labels=image.config.defaults.labels or {},
+        containers=containers,
+        descriptor=wire_descriptor(entry.target),
+    )
+
+
+def history(entry: Entry, image: Image, size_of: SizeOf) -> list[ImageHistoryResponseItem]:
+    """The steps of an image's making, newest first; ``size_of`` gives a layer's unpacked size."""
+    found = []
+    for step in steps(image):
+        stamp = 0
+        try:
+            stamp = int(datetime.fromisoformat(_six_digits(step.created)).timestamp())
+        except ValueError:
+            stamp = 0
+        found.append(
+            ImageHistoryResponseItem(
+                id="<missing>",
+                created=stamp,
+                created_by=step.created_by,
+                tags=None,
+                size=size_of(step.chain_id) if step.chain_id is not None else 0,
+                comment=step.comment,
+            )
+        )
+    found.reverse()
+    if found:
+        first = found[0]
+        found[0] = ImageHistoryResponseItem(
+            id=str(image.id),
+            created=first.created,
+            created_by=first.created_by,
+            tags=tags(entry) or None,
+            size=first.size,
+            comment=first.comment,
+        )
+    return found
+
+
+def match_reference(entry: Entry, patterns: Sequence[str]) -> bool:
+    """Whether a name of the image matches a pattern (``reference=debian:*``)."""
+    for reference in entry.references:
+        names = (
+            reference.familiar,
+            str(reference),
+            reference.familiar_name,
+            reference.name,
+        )
+        for pattern in patterns:
+            if any(_glob(name, pattern) for name in names):
+                return True
+    return False
+
+
+def _glob(name: str, pattern: str) -> bool:
+    """path.Match: ``*`` does not cross a slash."""
+    parts, wanted = name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(
+        fnmatchcase(part, want) for part, want in zip(parts, wanted, strict=True)
+    )
+
+
+def parse_repository(repo: str, tag: str) -> Reference:
+    """The name ``repo:tag`` to give an image; raises InvalidParameter."""
+    reference = Reference.parse(f"{repo}:{tag}" if tag else repo)
+    return reference.with_default_tag()
+
+
+def chain_users(images: Iterable[Image]) -> dict[Digest, int]:
+    """How many of ``images`` have each chain id."""
+    users: dict[Digest, int] = {}
+    for image in images:
+        for chain_id in image.chain_ids:
+            users[chain_id] = users.get(chain_id, 0) + 1
+    return users

@@ -1,0 +1,55 @@
+"""Content coming in and content being collected never meet.
+
+Ingests (pull, load, import, commit, build) run side by side; while any runs, what a deleted image
+leaves is only noted. It is erased by the last one that ends, before another may begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from sampan.engine.imagetable import Entry
+from sampan.image import Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Garbage:
+    """A deleted image whose layers and blobs may not be needed any more."""
+
+    entry: Entry
+    image: Image | None
+
+
+class Ingests:
+    """The gate; an asynchronous context manager around whatever brings content in."""
+
+    def __init__(self, erase: Callable[[Sequence[Garbage]], Awaitable[None]]) -> None:
+        self._erase = erase
+        self._active = 0
+        self._garbage: list[Garbage] = []
+        self._gate = asyncio.Lock()
+
+    async def __aenter__(self) -> None:
+        async with self._gate:
+            self._active += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._active -= 1
+        if not self._active and self._garbage:
+            await self._collect()
+
+    async def collect(self, garbage: Garbage) -> None:
+        """Erase what an image leaves: now, or when nothing comes in any more."""
+        self._garbage.append(garbage)
+        if not self._active:
+            await self._collect()
+
+    async def _collect(self) -> None:
+        async with self._gate:
+            if self._active:
+                return
+            garbage, self._garbage = self._garbage, []
+            if garbage:
+                await self._erase(garbage)

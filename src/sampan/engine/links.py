@@ -1,0 +1,70 @@
+"""Legacy links (``--link container:alias``): names in /etc/hosts and variables (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sampan.engine.table import Container
+from sampan.engine.validate import parse_port
+from sampan.errors import Conflict
+from sampan.wire.container import HostConfig
+
+if TYPE_CHECKING:
+    from sampan.engine.core import Core
+
+
+def addresses(core: Core, container: Container) -> dict[str, tuple[str, Sequence[str]]]:
+    """Legacy links: alias -> (address on a shared network, host name and name)."""
+    found: dict[str, tuple[str, Sequence[str]]] = {}
+    for target, alias in pairs(container.record.host_config):
+        other = core.containers.find(target)
+        if other.run is None:
+            raise Conflict(
+                f"Cannot link to a non running container: /{other.name} AS "
+                f"/{container.name}/{alias}"
+            )
+        address = first_address(other)
+        found[alias] = (address, (other.record.hostname, other.name))
+    return found
+
+
+def environment(core: Core, container: Container) -> list[str]:
+    """The variables of legacy links (docker run --link)."""
+    found: list[str] = []
+    for target, alias in pairs(container.record.host_config):
+        other = core.containers.find(target)
+        prefix = alias.upper().replace("-", "_").replace(".", "_")
+        address = first_address(other)
+        exposed = [parse_port(port) for port in other.record.config.exposed_ports or {}]
+        for index, (port, _, protocol) in enumerate(sorted(exposed)):
+            url = f"{protocol}://{address}:{port}"
+            name = f"{prefix}_PORT_{port}_{protocol.upper()}"
+            if index == 0:
+                found.append(f"{prefix}_PORT={url}")
+            found += [
+                f"{name}={url}",
+                f"{name}_ADDR={address}",
+                f"{name}_PORT={port}",
+                f"{name}_PROTO={protocol}",
+            ]
+        found.append(f"{prefix}_NAME=/{container.name}/{alias}")
+        found += [f"{prefix}_ENV_{entry}" for entry in other.record.config.env or []]
+    return found
+
+
+def pairs(host: HostConfig) -> list[tuple[str, str]]:
+    """(target, alias) of each legacy link."""
+    found = []
+    for link in host.links or []:
+        target, colon, alias = link.partition(":")
+        found.append((target, alias.rpartition("/")[2] if colon else target))
+    return found
+
+
+def first_address(container: Container) -> str:
+    """A running container's first IPv4 address, "" when it has none."""
+    for plug in container.endpoints.values():
+        if plug.endpoint.ipv4 is not None:
+            return str(plug.endpoint.ipv4.ip)
+    return ""

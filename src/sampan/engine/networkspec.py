@@ -1,0 +1,225 @@
+"""Create requests of networks -> records with subnets chosen -> drivers' values (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_interface
+
+from sampan.engine import clock
+from sampan.engine.config import EngineConfig
+from sampan.engine.networkrecord import NetworkRecord
+from sampan.errors import Forbidden, InvalidParameter, Unsupported
+from sampan.network import ipam
+from sampan.network.model import IPNetwork, NetworkSpec, Subnet
+from sampan.network.options import network_spec
+from sampan.wire.network import IPAM, IPAMConfig, NetworkCreateRequest, NetworkSummary
+
+
+def complete(
+    body: NetworkCreateRequest,
+    network_id: str,
+    now: int,
+    config: EngineConfig,
+    taken: Sequence[IPNetwork],
+    own: Sequence[IPNetwork],
+) -> NetworkRecord:
+    """The record of a new network.
+
+    Automatically chosen subnets avoid ``taken`` (the host's networks and ours); asked-for ones
+    may not overlap ``own``. Raises InvalidParameter, Forbidden (overlap), NoSpace.
+    """
+    if body.scope and body.scope != "local":
+        raise Unsupported(f"networks of scope {body.scope} need swarm mode")
+    if body.ingress:
+        raise Unsupported("ingress networks need swarm mode")
+    driver = body.driver or "bridge"
+    ipv4 = body.enable_ipv4 is not False
+    ipv6 = bool(body.enable_ipv6)
+    return NetworkRecord(
+        id=network_id,
+        name=body.name or "",
+        created=now,
+        driver=driver,
+        enable_ipv4=ipv4,
+        enable_ipv6=ipv6,
+        internal=bool(body.internal),
+        attachable=bool(body.attachable),
+        config_only=bool(body.config_only),
+        config_from=body.config_from,
+        ipam=_ipam(body, driver, config, taken, own, ipv4=ipv4, ipv6=ipv6),
+        options=body.options or {},
+        labels=body.labels or {},
+    )
+
+
+def _ipam(
+    body: NetworkCreateRequest,
+    driver: str,
+    config: EngineConfig,
+    taken: Sequence[IPNetwork],
+    own: Sequence[IPNetwork],
+    *,
+    ipv4: bool,
+    ipv6: bool,
+) -> IPAM:
+    wanted = body.ipam or IPAM()
+    if (wanted.driver or "default") not in ("default", "null"):
+        raise Unsupported(f"IPAM driver {wanted.driver} is not available")
+    if wanted.driver == "null" or driver in ("host", "null"):
+        return IPAM(driver=wanted.driver or "null", config=[], options=wanted.options)
+    pools = [ipam.Pool(ipam.parse_network(p.base), p.size) for p in config.address_pools]
+    pools = pools or list(ipam.DEFAULT_POOLS)
+    if not any(pool.base.version == 6 for pool in pools):
+        pools.append(ipam.ula_pool(network_seed(config)))
+    found: list[IPAMConfig] = []
+    versions = set()
+    for entry in wanted.config or []:
+        if not entry.subnet:
+            if entry.gateway or entry.ip_range or entry.auxiliary_addresses:
+                raise InvalidParameter(
+                    "invalid network config: a gateway or range needs a subnet of its own"
+                )
+            continue
+        prefix = ipam.parse_network(entry.subnet)
+        _check_overlap(prefix, own)
+        versions.add(prefix.version)
+        found.append(wire_subnet(_subnet(entry, prefix, internal=bool(body.internal))))
+    for version, enabled in ((4, ipv4), (6, ipv6)):
+        if version in versions and not enabled:
+            raise InvalidParameter(
+                f"invalid network config: IPv{version} is not enabled but a subnet is given"
+            )
+        if enabled and version not in versions:
+            prefix = ipam.choose_subnet(pools, taken, version)
+            found.append(wire_subnet(ipam.make_subnet(prefix, with_gateway=True)))
+    return IPAM(driver="default", config=found, options=wanted.options or {})
+
+
+def network_seed(config: EngineConfig) -> bytes:
+    """What this engine's unique local IPv6 prefix is derived from."""
+    return str(config.data_root).encode()
+
+
+def _check_overlap(prefix: IPNetwork, own: Sequence[IPNetwork]) -> None:
+    for other in own:
+        if prefix.version == other.version and prefix.overlaps(other):
+            raise Forbidden(
+                "invalid pool request: Pool overlaps with other one on this address space"
+            )
+
+
+def _subnet(entry: IPAMConfig, prefix: IPNetwork, *, internal: bool) -> Subnet:
+    return ipam.make_subnet(
+        prefix,
+        gateway=ipam.parse_address(entry.gateway.partition("/")[0]) if entry.gateway else None,
+        ip_range=ipam.parse_network(entry.ip_range) if entry.ip_range else None,
+        auxiliary={
+            name: ipam.parse_address(text)
+            for name, text in (entry.auxiliary_addresses or {}).items()
+        },
+    )
+
+
+def wire_subnet(subnet: Subnet) -> IPAMConfig:
+    """A subnet as the API shows it."""
+    return IPAMConfig(
+        subnet=str(subnet.prefix),
+        gateway=str(subnet.gateway) if subnet.gateway is not None else None,
+        ip_range=str(subnet.ip_range) if subnet.ip_range is not None else None,
+        auxiliary_addresses={name: str(a) for name, a in subnet.auxiliary.items()} or None,
+    )
+
+
+def subnets(record: NetworkRecord) -> tuple[Subnet, ...]:
+    """The subnets of a record."""
+    found = []
+    for entry in (record.ipam.config if record.ipam else None) or []:
+        found.append(
+            Subnet(
+                prefix=ipam.parse_network(entry.subnet or ""),
+                gateway=ipam.parse_address(entry.gateway) if entry.gateway else None,
+                ip_range=ipam.parse_network(entry.ip_range) if entry.ip_range else None,
+                auxiliary={
+                    name: ipam.parse_address(text)
+                    for name, text in (entry.auxiliary_addresses or {}).items()
+                },
+            )
+        )
+    return tuple(found)
+
+
+def spec(record: NetworkRecord, config: EngineConfig) -> NetworkSpec:
+    """The driver's value of a record."""
+    publish = config.publish_address
+    return network_spec(
+        id=record.id,
+        name=record.name,
+        driver=record.driver,
+        subnets=subnets(record),
+        internal=record.internal,
+        options=record.options,
+        labels=record.labels,
+        default_host_address=ipam.parse_address(publish)
+        if publish not in ("", "0.0.0.0", "::")
+        else None,
+    )
+
+
+def default_bridge(
+    config: EngineConfig, network_id: str, now: int, taken: Sequence[IPNetwork]
+) -> NetworkRecord:
+    """The record of the network ``bridge``, from the daemon's options (``--bip`` and so on)."""
+    if config.bridge_address:
+        interface = ip_interface(config.bridge_address)
+        prefix: IPNetwork = interface.network
+        gateway = interface.ip
+        ip_range = ipam.parse_network(config.fixed_cidr) if config.fixed_cidr else None
+        subnet = Subnet(prefix=prefix, gateway=gateway, ip_range=ip_range)
+    else:
+        pools = [ipam.Pool(ipam.parse_network(p.base), p.size) for p in config.address_pools]
+        chosen = ipam.choose_subnet(pools or ipam.DEFAULT_POOLS, taken, 4)
+        subnet = ipam.make_subnet(chosen)
+    options = {
+        "com.docker.network.bridge.default_bridge": "true",
+        "com.docker.network.bridge.enable_icc": str(config.icc).lower(),
+        "com.docker.network.bridge.enable_ip_masquerade": str(config.ip_masquerade).lower(),
+        "com.docker.network.bridge.host_binding_ipv4": config.publish_address,
+        "com.docker.network.bridge.name": config.bridge,
+        "com.docker.network.driver.mtu": str(config.bridge_mtu),
+    }
+    return NetworkRecord(
+        id=network_id,
+        name="bridge",
+        created=now,
+        driver="bridge",
+        ipam=IPAM(driver="default", config=[wire_subnet(subnet)]),
+        options=options,
+    )
+
+
+def plain(name: str, driver: str, network_id: str, now: int) -> NetworkRecord:
+    """The record of ``host`` or ``none``."""
+    return NetworkRecord(
+        id=network_id, name=name, created=now, driver=driver, ipam=IPAM(driver="default", config=[])
+    )
+
+
+def summary(record: NetworkRecord) -> NetworkSummary:
+    """A network as the API shows it."""
+    return NetworkSummary(
+        name=record.name,
+        id=record.id,
+        created=clock.rfc3339(record.created),
+        scope="local",
+        driver=record.driver,
+        enable_ipv4=record.enable_ipv4,
+        enable_ipv6=record.enable_ipv6,
+        ipam=record.ipam,
+        internal=record.internal,
+        attachable=record.attachable,
+        ingress=record.ingress,
+        config_from=record.config_from,
+        config_only=record.config_only,
+        options=record.options,
+        labels=record.labels,
+    )

@@ -1,0 +1,52 @@
+"""A container's root as a directory descriptor: running or stopped, never a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sampan.engine.core import Core
+from sampan.engine.table import Container
+from sampan.errors import SampanError
+from sampan.model.mount import Mount
+from sampan.snapshot.rootfs import detached_mount
+
+
+@contextmanager
+def root(core: Core, container: Container, *, writable: bool = False) -> Iterator[int]:
+    """The root directory with the container's volumes and binds in it. Blocks.
+
+    A running container's is reached through its first process, so what is mounted inside is seen
+    as the program sees it; a stopped one's is mounted detached, on no mount point.
+    """
+    descriptor = _open(core, container, writable=writable)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open(core: Core, container: Container, *, writable: bool) -> int:
+    try:
+        if container.run is not None:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            try:
+                return os.open(f"/proc/{container.state.pid}/root", flags)
+            except FileNotFoundError:
+                pass  # it has just ended: fall back to what it left
+        own = [
+            Mount(
+                type="bind",
+                source=mount.source,
+                destination=mount.destination.lstrip("/"),
+                options=("rbind", "rw" if mount.writable else "ro"),
+            )
+            for mount in container.record.mounts
+            if mount.type in ("bind", "volume") and mount.source
+        ]
+        return detached_mount([*core.snapshots.mounts(container.id), *own], writable=writable)
+    except OSError as error:
+        raise SampanError(
+            f"cannot open the root of container {container.id}: {error.strerror}"
+        ) from error

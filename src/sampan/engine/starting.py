@@ -1,0 +1,373 @@
+"""Starting a container, one straight line; whatever was done is undone when a step fails.
+
+    plan network -> write name files -> launcher.create -> plug waiting clients
+    -> network attach (while init mounts) -> endpoint rows -> start -> running
+
+All blocking steps share one thread, so the loop is left and entered once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sampan.engine import capabilities as caps
+from sampan.engine import clock, links, logconfig, naming
+from sampan.engine.attaching import PendingAttachment, discard
+from sampan.engine.core import Core, seccomp_filter
+from sampan.engine.fabric import Plug
+from sampan.engine.lifecycle import Event, Status, after
+from sampan.engine.naming import NameFiles
+from sampan.engine.record import MountRecord
+from sampan.engine.security import SecurityOptions, parse_security_options
+from sampan.engine.spec import Resolved, runtime_spec
+from sampan.engine.table import Container, Run
+from sampan.engine.volumestore import with_sources
+from sampan.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    Conflict,
+    InvalidParameter,
+    NotModified,
+    SampanError,
+)
+from sampan.kernel import mount as kernel_mount
+from sampan.model import oci
+from sampan.model.mount import Mount
+from sampan.runtime.client import CreateRequest, Monitor
+from sampan.wire.container import ResourcesUlimit
+
+
+@dataclass(slots=True, kw_only=True)
+class _Launch:
+    """What the loop's thread decided, for the thread that acts."""
+
+    request: CreateRequest
+    plugs: Sequence[Plug]
+    files: NameFiles | None
+    directory: Path
+    mounts: Sequence[MountRecord]
+    shared_memory: str
+    shared_memory_size: int
+    clients: Sequence[PendingAttachment]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Launched:
+    monitor: Monitor
+    events: socket.socket
+    pidfd: int
+    plugs: Sequence[Plug]
+    streams: Sequence[socket.socket]
+
+
+def check_startable(container: Container) -> None:
+    """Raise what dockerd answers to a start that does not fit the container's status."""
+    status = container.state.status
+    if status == Status.RUNNING or container.run is not None:
+        if status == Status.PAUSED:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        raise NotModified("container already started")
+    if status in (Status.REMOVING, Status.DEAD) or container.removed:
+        raise Conflict("container is marked for removal and cannot be started")
+
+
+async def start(core: Core, container: Container, *, automatic: bool = False) -> Run:
+    """Start a container whose lock the caller holds; returns its run.
+
+    ``automatic`` starts (restart policy) keep the restart count. Raises as
+    :meth:`sampan.engine.containers.Containers.start`.
+    """
+    check_startable(container)
+    try:
+        plugs = core.fabric.plan(container)
+    except SampanError as error:
+        record_failure(core, container, error)
+        raise
+    try:
+        launch = _plan(core, container, plugs)
+        launched = await core.threads.run(_perform, core, container, launch)
+    except SampanError as error:
+        core.fabric.release(plugs)
+        record_failure(core, container, error)
+        raise
+    run = _started(core, container, launch, launched, automatic=automatic)
+    if container.pending:
+        await plug_pending(core, container)
+    return run
+
+
+def record_failure(core: Core, container: Container, error: SampanError) -> None:
+    """A start failed: remember it as dockerd does (exit codes 127, 126, 128)."""
+    code = error.exit_code if isinstance(error, CommandNotFound | CommandNotExecutable) else 128
+    core.state.submit(
+        core.change(
+            container,
+            status=after(container.state.status, Event.START_FAILED),
+            exit_code=code,
+            error=error.message,
+            pid=0,
+        )
+    )
+    discard(container.pending)
+    container.pending.clear()
+
+
+def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
+    """Decide everything about this start; no effects."""
+    record = container.record
+    host = record.host_config
+    security = parse_security_options(
+        host.security_opt or [],
+        apparmor="apparmor" in core.facts.lsm,
+        selinux="selinux" in core.facts.lsm,
+    )
+    owner = shared_network(core, container)
+    hostname = owner.record.hostname if owner is not None else record.hostname
+    files = None if owner is not None else core.fabric.name_files(core, container, plugs)
+    name_directory = core.directory((owner or container).id)
+    shared_memory = _shared_memory(core, container)
+    resolved = Resolved(
+        namespaces=namespaces(core, container),
+        cgroup=core.cgroup(record),
+        hostname=hostname,
+        mounts=[
+            mount
+            for mount in with_sources(record.mounts, core.exec_directory(record.id))
+            if mount.type != "image"
+        ],
+        files=naming.bindings(name_directory),
+        shared_memory=shared_memory,
+        ulimits=[
+            ResourcesUlimit(name=limit.name, soft=limit.soft, hard=limit.hard)
+            for limit in core.config.default_ulimits
+        ],
+        environment=links.environment(core, container),
+        no_new_privileges=core.config.no_new_privileges,
+        security=security,
+        seccomp=_seccomp(core, container, security),
+    )
+    return _Launch(
+        request=_request(core, container, runtime_spec(record, core.host, resolved)),
+        plugs=plugs,
+        files=files,
+        directory=core.directory(record.id),
+        mounts=record.mounts,
+        shared_memory=shared_memory if host.ipc_mode == "shareable" else "",
+        shared_memory_size=host.shm_size or core.config.default_shm_size,
+        clients=tuple(container.pending),
+    )
+
+
+def _request(core: Core, container: Container, spec: oci.Spec) -> CreateRequest:
+    record = container.record
+    config, host = record.config, record.host_config
+    size = host.console_size or [0, 0]
+    return CreateRequest(
+        container_id=record.id,
+        spec=spec,
+        rootfs=core.snapshots.mounts(record.id) + _image_mounts(core, container),
+        directory=core.exec_directory(record.id),
+        terminal=bool(config.tty),
+        console_size=(size[0], size[1]) if any(size) else None,
+        open_stdin=bool(config.open_stdin),
+        stdin_once=bool(config.stdin_once),
+        log=logconfig.settings(record),
+        init=core.config.default_init if host.init is None else host.init,
+        user=config.user or "0",
+        groups=tuple(host.group_add or ()),
+    )
+
+
+def _image_mounts(core: Core, container: Container) -> tuple[Mount, ...]:
+    """Mounts of images' roots: further overlays, performed beside the container's root."""
+    found: list[Mount] = []
+    for number, mount in enumerate(container.record.mounts):
+        if mount.type == "image":
+            for layer in core.snapshots.mounts(f"{container.id}-image-{number}"):
+                found.append(
+                    Mount(
+                        type=layer.type,
+                        source=layer.source,
+                        destination=mount.destination.lstrip("/"),
+                        options=layer.options,
+                    )
+                )
+    return tuple(found)
+
+
+def _seccomp(core: Core, container: Container, security: SecurityOptions) -> oci.Seccomp | None:
+    host = container.record.host_config
+    profile = security.seccomp or core.config.seccomp_profile
+    if not core.facts.seccomp or profile == "unconfined":
+        return None
+    if host.privileged and not security.seccomp:
+        return None
+    granted = caps.effective(
+        host.cap_add or [],
+        host.cap_drop or [],
+        privileged=bool(host.privileged),
+        available=core.host.capabilities,
+    )
+    return seccomp_filter(profile, granted, core.facts.kernel, core.facts.machine)
+
+
+def shared_network(core: Core, container: Container) -> Container | None:
+    """The running container whose network this one shares, if its mode says so."""
+    mode = container.record.host_config.network_mode or ""
+    return _donor(core, mode, "network") if mode.startswith("container:") else None
+
+
+def _donor(core: Core, mode: str, namespace: str) -> Container:
+    donor = core.containers.find(mode.partition(":")[2])
+    if donor.run is None:
+        raise Conflict(
+            f"cannot join {namespace} namespace of a non running container: {donor.name}"
+        )
+    return donor
+
+
+def namespaces(core: Core, container: Container) -> dict[str, str]:
+    """OCI namespace type -> path to join ("" new); types of the host's are left out."""
+    host = container.record.host_config
+    found = {"mount": ""}
+    for kind, mode in (
+        ("network", host.network_mode),
+        ("uts", host.uts_mode),
+        ("pid", host.pid_mode),
+        ("ipc", host.ipc_mode),
+        ("cgroup", host.cgroupns_mode),
+    ):
+        if mode == "host":
+            continue
+        path = ""
+        if mode and mode.startswith("container:"):
+            donor = _donor(core, mode, kind)
+            if kind == "ipc" and donor.record.host_config.ipc_mode != "shareable":
+                raise InvalidParameter(
+                    f"can't join IPC of container {donor.name}: non-shareable IPC "
+                    "(hint: use IpcMode:shareable for the donor container)"
+                )
+            name = {"network": "net"}.get(kind, kind)
+            path = f"/proc/{donor.state.pid}/ns/{name}"
+        found[kind] = path
+    return found
+
+
+def _shared_memory(core: Core, container: Container) -> str:
+    """The host path bound over /dev/shm, "" for a tmpfs of the container's own."""
+    mode = container.record.host_config.ipc_mode or ""
+    if mode == "host":
+        return "/dev/shm"
+    if mode == "shareable":
+        return str(core.exec_directory(container.id) / "shm")
+    if mode.startswith("container:"):
+        return str(core.exec_directory(_donor(core, mode, "ipc").id) / "shm")
+    return ""
+
+
+def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
+    """Act, in a thread. Raises after having undone everything."""
+    with ExitStack() as undo:
+        if launch.files is not None:
+            launch.files.write(launch.directory)
+        core.volumes.prepare(launch.mounts, launch.request.directory, undo)
+        if launch.shared_memory:
+            _mount_shared_memory(launch.shared_memory, launch.shared_memory_size)
+            undo.callback(unmount_shared_memory, launch.shared_memory)
+        monitor = core.launcher.create(launch.request)
+        undo.callback(monitor.close)
+        undo.callback(monitor.abort)
+        pidfd = os.pidfd_open(monitor.pid)
+        undo.callback(os.close, pidfd)
+        streams = []
+        for client in launch.clients:
+            options = client.options
+            stream = monitor.attach(
+                stdin=options.stdin, stdout=options.stdout, stderr=options.stderr
+            )
+            undo.callback(stream.close)
+            streams.append(stream)
+        plugs = core.fabric.attach(launch.plugs, monitor.pid, undo)
+        if plugs:
+            core.state.submit(*core.fabric.insert_endpoints(container.id, plugs)).result()
+            undo.callback(core.state.submit, *core.fabric.delete_endpoints(plugs))
+        events = monitor.watch()
+        undo.callback(events.close)
+        monitor.start()
+        undo.pop_all()
+    return _Launched(monitor=monitor, events=events, pidfd=pidfd, plugs=plugs, streams=streams)
+
+
+def _mount_shared_memory(path: str, size: int) -> None:
+    """A tmpfs several containers can bind over their /dev/shm."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    flags = kernel_mount.MS_NOSUID | kernel_mount.MS_NOEXEC | kernel_mount.MS_NODEV
+    kernel_mount.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}")
+
+
+def unmount_shared_memory(path: str) -> None:
+    """Undo the mount, if it is there; lazily, since a joined container may still hold it."""
+    with suppress(OSError):
+        kernel_mount.umount2(path, kernel_mount.MNT_DETACH)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _started(
+    core: Core, container: Container, launch: _Launch, launched: _Launched, *, automatic: bool
+) -> Run:
+    """The program runs: make it known, and watch over it."""
+    container.endpoints = {plug.network.id: plug for plug in launched.plugs}
+    run = Run(
+        monitor=launched.monitor,
+        events=launched.events,
+        pidfd=launched.pidfd,
+        cgroup=core.cgroup(container.record),
+        shared_memory=launch.shared_memory,
+        ended=asyncio.get_running_loop().create_future(),
+    )
+    container.run = run
+    state = container.state
+    core.state.submit(
+        core.change(
+            container,
+            status=after(state.status, Event.START),
+            pid=launched.monitor.pid,
+            started_at=clock.now(),
+            exit_code=0,
+            error="",
+            oom_killed=False,
+            stopped_by_user=False,
+            restart_count=state.restart_count if automatic else 0,
+        )
+    )
+    for client, stream in zip(launch.clients, launched.streams, strict=True):
+        client.resolve(stream)
+    container.pending = [c for c in container.pending if not c.socket.done()]
+    core.publish(container, "start")
+    return run
+
+
+async def plug_pending(core: Core, container: Container) -> None:
+    """Plug clients that came while the container was being started."""
+    clients, container.pending = container.pending, []
+    for client in clients:
+        options = client.options
+        try:
+            stream = await core.threads.run(
+                container.monitor.attach,
+                stdin=options.stdin,
+                stdout=options.stdout,
+                stderr=options.stderr,
+            )
+        except SampanError:
+            # The program has ended already; this client came too late to see anything.
+            client.resolve(None)
+        else:
+            client.resolve(stream)
