@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -28,6 +29,9 @@ _faccessat2 = typed("syscall", _long, _int, _pointer, _int, _int)
 _personality = typed("personality", _ulong, restype=_int)
 _malloc_trim = typed("malloc_trim", ctypes.c_size_t, restype=_int)
 _setdomainname = typed("setdomainname", _pointer, ctypes.c_size_t, restype=_int)
+
+_setfsuid = typed("setfsuid", _uint, restype=_int)
+_setfsgid = typed("setfsgid", _uint, restype=_int)
 
 _CLONE3, _CLOSE_RANGE = number("clone3"), number("close_range")
 _IOPRIO_SET, _SCHED_SETATTR = number("ioprio_set"), number("sched_setattr")
@@ -111,6 +115,20 @@ def personality(persona: int) -> None:
     check(_personality(persona), "personality")
 
 
+def setfsuid(uid: int) -> None:
+    """setfsuid(2): the user id that counts for files. Raises :class:`OSError` when refused."""
+    _setfsuid(uid)
+    if _setfsuid(0xFFFFFFFF) != uid:  # the only way to learn the present one; changes nothing
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), f"setfsuid({uid})")
+
+
+def setfsgid(gid: int) -> None:
+    """setfsgid(2), as :func:`setfsuid`."""
+    _setfsgid(gid)
+    if _setfsgid(0xFFFFFFFF) != gid:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), f"setfsgid({gid})")
+
+
 def setdomainname(name: str) -> None:
     """setdomainname(2): the NIS domain name of the UTS namespace."""
     encoded = name.encode()
@@ -120,10 +138,23 @@ def setdomainname(name: str) -> None:
 def accessible(path: str, mode: int) -> bool:
     """faccessat2(2) with AT_EACCESS: whether our effective ids may; OSError for other reasons."""
     result = _faccessat2(_FACCESSAT2, -100, os.fsencode(path), mode, _AT_EACCESS)
-    if result < 0 and ctypes.get_errno() in (13, 1, 30):  # EACCES, EPERM, EROFS
+    if result < 0 and ctypes.get_errno() in (errno.EACCES, errno.EPERM, errno.EROFS):
         return False
     check(result, path)
     return True
+
+
+def set_title(title: str) -> None:
+    """What /proc/<pid>/cmdline (and so ``ps``) shows, instead of the arguments we got.
+
+    Overwrites them in place (proc_pid_stat(5): arg_start, arg_end); children inherit it.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    if 0 < start < end:
+        text = title.encode()[: end - start - 1]
+        ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
 
 
 def trim_heap() -> None:

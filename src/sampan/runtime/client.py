@@ -496,7 +496,8 @@ def recover(directory: Path) -> ExitRecord | None:
             error="the monitor of the container was killed",
         )
         records.write(directory, records.EXIT, asdict(record))
-    records.remove(directory, records.SOCKET, records.INIT)
+    leftovers = (records.SOCKET, f"{records.INIT}.new", f"{records.EXIT}.new", records.INIT)
+    records.remove(directory, *leftovers)
     return record
 
 

@@ -29,6 +29,7 @@ def main() -> NoReturn:
     os.set_inheritable(listener_fd, False)
     process.close_all_but({listener_fd, ready})
     prctl.set_name("sampan-launcher")
+    process.set_title("sampan-launcher")
     # Children are reaped by the kernel; they take SIGCHLD back for themselves.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

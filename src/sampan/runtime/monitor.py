@@ -54,6 +54,7 @@ def serve(sock: socket.socket, layout: cgroup.Layout, fingerprint: str) -> None:
         channel.send_frame(sock, {"ok": True, "version": fingerprint, "pid": os.getppid()})
         return
     prctl.set_name("sampan-monitor")
+    process.set_title(f"sampan-monitor {os.path.basename(message['directory'])}")
     monitor = Monitor(sock, message, layout)
     try:
         monitor.create(message, blob)
@@ -308,7 +309,8 @@ class Monitor:
                 self._tell({"event": "oom"})
 
     def _answer_waiting(self) -> None:
-        if self._error is not None and self._starter is None and self._aborter is None:
+        unheard = self._starter is None and self._aborter is None
+        if self._error is not None and unheard and self._creator is not None:
             # Nobody has heard why yet: whoever asks to start it will.
             self._loop.deadline("linger", _LINGER_SECONDS, self._leave)
             return

@@ -12,10 +12,11 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from sampan.kernel import capabilities as caps
 from sampan.kernel import mount as m
-from sampan.kernel import openat, tty
+from sampan.kernel import openat, process, tty
 from sampan.runtime import channel
 from sampan.runtime.context import Context
 from sampan.runtime.copy_up import copy_tree
@@ -54,8 +55,13 @@ def overlay(
     layers: bool,
     layer_fds: bool,
     idmapped: bool,
+    owner: tuple[int, int] | None = None,
 ) -> None:
-    """A detached overlay. ``layers``: as ``lowerdir+``, one each (Linux 6.5)."""
+    """A detached overlay. ``layers``: as ``lowerdir+``, one each (Linux 6.5).
+
+    ``idmapped``: all layers, the upper one too, are seen through the container's id map, so files
+    on disk have the ids of an unmapped container. ``owner``: the host's ids of its root.
+    """
     if not layers:
         context.store(slot, _overlay_by_string(source, lower, upper, work, options, attributes))
         return
@@ -85,7 +91,28 @@ def overlay(
                 name = posixpath.relpath(path, common) if idmapped else path
                 data.append((key, layer(directory, name)))
         data += [(key, value) for key, value in options]
+        if owner is not None:
+            opened.enter_context(_file_system_ids(*owner))
         context.store(slot, m.new_filesystem("overlay", source or "overlay", data, attributes))
+
+
+@contextlib.contextmanager
+def _file_system_ids(uid: int, gid: int) -> Iterator[None]:
+    """Act on files as ``uid`` and ``gid``, with all capabilities.
+
+    An overlay works on its layers with the credentials of whoever mounted it. Through an id map the
+    host's root has no ids there and could create nothing; the container's root has.
+    """
+    effective, permitted, inheritable = caps.capget()
+    process.setfsgid(gid)
+    process.setfsuid(uid)
+    try:
+        # capabilities(7): leaving uid 0 dropped those about files from the effective set.
+        caps.capset(effective, permitted, inheritable)
+        yield
+    finally:
+        process.setfsuid(os.geteuid())
+        process.setfsgid(os.getegid())
 
 
 def _open_directory(directory: int, path: str) -> int:

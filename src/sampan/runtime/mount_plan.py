@@ -47,7 +47,8 @@ _ORDINARY_ONLY = frozenset({"proc", "sysfs"})
 class MountPlanner:
     """Collects operations: ``host`` for the runtime's side, ``inside`` for init.
 
-    ``remapped``: the container has a user namespace of its own. ``own_cgroups``: a new or joined
+    ``remapped``: the container has a user namespace of its own; ``owner``: the host's ids of its
+    root, if the plan makes it. ``own_cgroups``: a new or joined
     cgroup namespace. ``cgroup``: path of the container's cgroup.
     """
 
@@ -56,6 +57,7 @@ class MountPlanner:
     remapped: bool
     own_cgroups: bool
     cgroup: str
+    owner: tuple[int, int] | None = None
     host: list[Operation] = field(default_factory=list)
     inside: list[Operation] = field(default_factory=list)
     transferred: list[str] = field(default_factory=list)
@@ -209,6 +211,8 @@ class MountPlanner:
         upper, work = data.pop("upperdir", None), data.pop("workdir", None)
         if not lower or (upper is None) != (work is None):
             raise InvalidParameter("overlay: needs lowerdir, and upperdir and workdir together")
+        shifted = self.remapped if idmapped is None else idmapped
+        owner: Value = list[Value](self.owner) if shifted and self.owner else None
         step = operation(
             "overlay",
             slot=slot,
@@ -220,7 +224,8 @@ class MountPlanner:
             attributes=options.set_,
             layers=self.facts.overlay_layers,
             layer_fds=self.facts.overlay_layer_fds,
-            idmapped=self.remapped if idmapped is None else idmapped,
+            idmapped=shifted,
+            owner=owner,
         )
         if self.remapped and not self.facts.overlay_layers:
             raise Unsupported("overlay with a user namespace: needs Linux 6.5 or later")

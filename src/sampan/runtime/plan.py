@@ -127,6 +127,7 @@ def plan(
         remapped=bool((new | sum(joined)) & namespaces.CLONE_NEWUSER),
         own_cgroups=bool((new | sum(joined)) & namespaces.CLONE_NEWCGROUP),
         cgroup=path,
+        owner=_outside(uid_map, gid_map),
     )
     process = spec.get("process")
     if process is None:
@@ -270,6 +271,15 @@ def _maps(
 def _rows(mappings: Sequence[oci.IDMapping]) -> tuple[tuple[int, int, int], ...]:
     id_map(mappings)
     return tuple((m.get("containerID", 0), m.get("hostID", 0), m.get("size", 0)) for m in mappings)
+
+
+def _outside(
+    uid_map: Sequence[tuple[int, int, int]], gid_map: Sequence[tuple[int, int, int]]
+) -> tuple[int, int] | None:
+    """The host's ids of a container's root; None when it has none there."""
+    uid = next((outside for inside, outside, _ in uid_map if inside == 0), None)
+    gid = next((outside for inside, outside, _ in gid_map if inside == 0), None)
+    return None if uid is None or gid is None else (uid, gid)
 
 
 def _time_offsets(linux: oci.Linux, new: int) -> tuple[str, ...]:

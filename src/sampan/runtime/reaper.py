@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterable
 from typing import NoReturn
 
-from sampan.kernel import prctl
+from sampan.kernel import prctl, process
 
 #: Signals of our own doing, which belong to us and not to the child.
 _OWN = frozenset(
@@ -70,6 +70,7 @@ def take_foreground() -> None:
 def supervise(child: int) -> NoReturn:
     """Wait for signals until ``child`` has ended, then end as it did."""
     prctl.set_name("sampan-init")
+    process.set_title("sampan-init")
     for number in (signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     waited = signal.valid_signals() - _OWN - {signal.SIGKILL, signal.SIGSTOP}
