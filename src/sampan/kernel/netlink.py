@@ -171,24 +171,25 @@ class NetlinkSocket:
     ) -> None:
         self.close()
 
-    def request(self, batch: Sequence[Message]) -> None:
+    def request(self, batch: Sequence[Message], *, acknowledge: int = -1) -> None:
         """Send all messages at once and wait until the kernel handled them.
 
-        Later messages are carried out even when an earlier one fails. Raises :class:`OSError`
-        of the first failure not ignored, naming its object.
+        Later messages are carried out even when an earlier one fails. The kernel acknowledges
+        the message at index ``acknowledge``. Raises :class:`OSError` of the first failure not
+        ignored, naming its object.
         """
         if not batch:
             return
-        errors = self.attempt(batch)
+        errors = self.attempt(batch, acknowledge=acknowledge)
         for message, error in zip(batch, errors, strict=True):
             if error is not None and error.errno not in message.ignore:
                 raise error
 
-    def attempt(self, batch: Sequence[Message]) -> list[OSError | None]:
+    def attempt(self, batch: Sequence[Message], *, acknowledge: int = -1) -> list[OSError | None]:
         """As :meth:`request`, but return each message's failure (or None) instead."""
         first = self._sequence + 1
         self._sequence += len(batch)
-        last = self._sequence
+        last = first + acknowledge % len(batch)
         data = b"".join(
             self._pack(message, first + index, NLM_F_ACK if first + index == last else 0)
             for index, message in enumerate(batch)
@@ -197,7 +198,7 @@ class NetlinkSocket:
         errors: list[OSError | None] = [None] * len(batch)
         while True:
             for kind, flags, sequence, body in messages(self._socket.recv(_RECEIVE)):
-                if kind != NLMSG_ERROR or not first <= sequence <= last:
+                if kind != NLMSG_ERROR or not first <= sequence <= self._sequence:
                     continue
                 index = sequence - first
                 errors[index] = failure(flags, body, batch[index].what)

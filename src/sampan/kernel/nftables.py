@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import threading
 
+from sampan.kernel.descriptors import LOW
+
 _SONAME = "libnftables.so.1"
+#: Room for what other threads open between the check and the library's own socket.
+_MARGIN = 64
 _OUTPUT_JSON = 1 << 4
 _OUTPUT_NUMERIC = (1 << 6) | (1 << 7) | (1 << 8) | (1 << 9)
 
@@ -20,7 +25,8 @@ class NftError(OSError):
 
 
 class Nftables:
-    """One libnftables context, bound to the network namespace it was opened in.
+    """One libnftables context, bound to the network namespace it was opened in. Open it early,
+    while descriptor numbers are low (see :mod:`sampan.kernel.descriptors`), and keep it.
 
     May be used from several threads; scripts run one after the other.
     """
@@ -28,6 +34,7 @@ class Nftables:
     def __init__(self) -> None:
         """Raises :class:`OSError` when the library is not installed or the kernel refuses."""
         self._lib = _load()
+        _check_descriptors()
         self._lock = threading.Lock()
         self._context = self._lib.nft_ctx_new(0)
         if not self._context:
@@ -69,6 +76,14 @@ class Nftables:
             with self._lock:
                 if self._context:
                     self._lib.nft_ctx_output_set_flags(self._context, previous)
+
+
+def _check_descriptors() -> None:
+    """Refuse where the library would end the process: it select(2)s on its socket."""
+    number = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(number)
+    if number >= LOW - _MARGIN:
+        raise OSError(errno.EMFILE, f"libnftables needs a descriptor below {LOW}")
 
 
 def _load() -> ctypes.CDLL:

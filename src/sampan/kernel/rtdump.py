@@ -19,7 +19,7 @@ from ipaddress import (
 from sampan.kernel import netlink
 from sampan.kernel.netlink import Message, NetlinkSocket
 
-RTM_NEWLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 16, 18, 22, 26
+RTM_NEWLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETNEIGH = 16, 18, 22, 26, 30
 
 _IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
@@ -30,10 +30,12 @@ _INFO_KIND = 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _RT_TABLE_MAIN, _RTN_UNICAST = 254, 1
+_NDA_DST, _NDA_LLADDR = 1, 2
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
+_NDMSG = struct.Struct("=BxxxiHBB")
 
 _GONE = frozenset({errno.ENODEV, errno.ENOENT})
 
@@ -169,4 +171,20 @@ def routes(sock: NetlinkSocket) -> list[Route]:
                 _number(values.get(_RTA_PRIORITY)),
             )
         )
+    return found
+
+
+def flood_peers(sock: NetlinkSocket, index: int) -> list[IPv4Address | IPv6Address]:
+    """Where the VXLAN link ``index`` sends frames it knows no better place for."""
+    request = Message(
+        type=RTM_GETNEIGH,
+        body=_NDMSG.pack(socket.AF_BRIDGE, index, 0, 0, 0),
+        what="forwarding entries",
+    )
+    found = []
+    for _, body in sock.dump(request):
+        _, link_index, _, _, _ = _NDMSG.unpack_from(body)
+        values = netlink.attributes(body, _NDMSG.size)
+        if link_index == index and values.get(_NDA_LLADDR) == bytes(6) and _NDA_DST in values:
+            found.append(ip_address(values[_NDA_DST]))
     return found

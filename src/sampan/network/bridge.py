@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
+from typing import TypeAlias
 
 from sampan.errors import Conflict, SampanError, StartFailed, Unsupported
 from sampan.kernel import rtdump, rtnetlink
@@ -35,6 +36,12 @@ from sampan.network.nft import Published
 from sampan.network.ports import PortReservations
 from sampan.network.traffic import limit_message
 
+_HOST_PREFIX = "veth"
+
+#: For the reaper: a link's index to delete, UDP ports whose flows to forget, or whom to tell
+#: that all before is done.
+_Chore: TypeAlias = int | frozenset[int] | threading.Event
+
 
 def link_group(instance: str) -> int:
     """The link group (ip-link(8)) that marks what the engine ``instance`` made."""
@@ -43,7 +50,7 @@ def link_group(instance: str) -> int:
 
 def host_interface(endpoint_id: str) -> str:
     """The name of an endpoint's interface on the host's side: 15 bytes at most."""
-    return f"veth{endpoint_id[:11]}"
+    return f"{_HOST_PREFIX}{endpoint_id[:11]}"
 
 
 class BridgeDriver:
@@ -67,8 +74,9 @@ class BridgeDriver:
         self._ports = reservations or PortReservations()
         self._lock = threading.Lock()
         self._socket = NetlinkSocket()
-        self._doomed: queue.SimpleQueue[int | threading.Event | None] = queue.SimpleQueue()
-        # Deleting a link waits for RCU, 15 ms; nobody who stops a container should.
+        self._doomed: queue.SimpleQueue[_Chore | None] = queue.SimpleQueue()
+        # Deleting a link waits for RCU, 15 ms, and a dump of the connection table takes as
+        # long; nobody who starts or stops a container should wait for either.
         self._reaper = threading.Thread(target=self._reap, name="sampan-links", daemon=True)
         self._reaper.start()
 
@@ -221,9 +229,7 @@ class BridgeDriver:
         if ports:
             rows = nft.published(spec, endpoint, ports)
             self._firewall.publish(endpoint.endpoint_id, rows)
-            conntrack.forget_udp_ports(
-                [row.host_port for row in rows if row.protocol == "udp" and row.host_port]
-            )
+            self._forget_flows(rows)
 
     def detach(
         self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int | None = None
@@ -232,12 +238,15 @@ class BridgeDriver:
         namespace is gone anyway, and at once when ``netns_fd`` is given."""
         rows = self._firewall.unpublish(endpoint.endpoint_id)
         self._ports.release(endpoint.endpoint_id)
-        conntrack.forget_udp_ports(
-            [row.host_port for row in rows if row.protocol == "udp" and row.host_port]
-        )
+        self._forget_flows(rows)
         self._doom(host_interface(endpoint.endpoint_id))
         if netns_fd is not None:
             self.flush()
+
+    def _forget_flows(self, rows: Iterable[Published]) -> None:
+        ports = frozenset(r.host_port for r in rows if r.protocol == "udp" and r.host_port)
+        if ports:
+            self._doomed.put(ports)
 
     def _doom(self, name: str) -> None:
         """Have the reaper delete this very link: by index, for its name may come again."""
@@ -252,12 +261,16 @@ class BridgeDriver:
 
     def _reap(self) -> None:
         with NetlinkSocket() as sock:
-            while (item := self._doomed.get()) is not None:
-                if isinstance(item, threading.Event):
-                    item.set()
-                    continue
-                # A failure leaves a link that the next converge() finds by its group.
-                sock.attempt([rtnetlink.link_delete(index=item)])
+            while (chore := self._doomed.get()) is not None:
+                if isinstance(chore, threading.Event):
+                    chore.set()
+                elif isinstance(chore, int):
+                    # A failure leaves a link that the next converge() finds by its group.
+                    sock.attempt([rtnetlink.link_delete(index=chore)])
+                else:
+                    # A failure leaves entries that time out by themselves.
+                    with contextlib.suppress(OSError):
+                        conntrack.forget_udp_ports(chore)
 
     # reconciliation
 
@@ -267,7 +280,11 @@ class BridgeDriver:
             links = [li for li in rtdump.links(self._socket) if li.group == self._group]
         return Observation(
             networks=frozenset(link.name for link in links if link.kind == "bridge"),
-            endpoints=frozenset(link.name for link in links if link.kind == "veth"),
+            endpoints=frozenset(
+                link.name
+                for link in links
+                if link.kind == "veth" and link.name.startswith(_HOST_PREFIX)
+            ),
             ports=frozenset(
                 (row.protocol, str(row.host_address or ""), row.host_port)
                 for row in self._firewall.rows()

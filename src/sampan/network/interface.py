@@ -123,6 +123,17 @@ def loopback_up(netns_fd: int) -> None:
         raise StartFailed(f"cannot bring lo up: {error.strerror}") from error
 
 
+def delete(netns_fd: int, name: str) -> None:
+    """Delete an interface inside ``netns_fd``; idempotent."""
+    try:
+        with netns.entered(netns_fd):
+            sock = NetlinkSocket()
+        with sock:
+            sock.request([rtnetlink.link_delete(name)])
+    except OSError as error:
+        raise StartFailed(f"cannot remove {name}: {error.strerror}") from error
+
+
 def set_gateways(netns_fd: int, endpoint: EndpointSpec) -> None:
     """Give a running container its default routes anew: those of ``endpoint`` (the one that
     :func:`sampan.network.priority.gateway_endpoint` chose), in place of any others.

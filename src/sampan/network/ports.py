@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 from sampan.errors import Conflict, InvalidParameter, NoSpace, Unavailable, Unsupported
+from sampan.kernel import descriptors
 from sampan.network.model import IPAddress, PortBinding
 from sampan.network.portholder import describe_holder
 
@@ -217,7 +218,7 @@ def _bound(binding: PortBinding, family: int, *, listen: bool) -> socket.socket:
     except BaseException:
         sock.close()
         raise
-    return sock
+    return descriptors.raised(sock)
 
 
 def _mute(sock: socket.socket) -> None:

@@ -15,10 +15,10 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 
 from sampan.errors import StartFailed
-from sampan.kernel import netns
-from sampan.kernel.nftables import Nftables
+from sampan.kernel import descriptors, netns, nfnetlink
 from sampan.network.dns import View, Zone
 from sampan.network.dnsupstream import Upstream
 from sampan.network.files import EMBEDDED_RESOLVER
@@ -29,17 +29,8 @@ _MAX_MESSAGE = 65535
 _STREAMS = 64
 _IDLE = 10.0
 
-_REDIRECT = """\
-add table ip {table}
-delete table ip {table}
-table ip {table} {{
-  chain output {{
-    type nat hook output priority -100; policy accept;
-    ip daddr {address} udp dport 53 dnat to {address}:{udp}
-    ip daddr {address} tcp dport 53 dnat to {address}:{tcp}
-  }}
-}}
-"""
+_TABLE = "sampan-dns"
+_PORT = 53
 
 
 @dataclass(eq=False, slots=True)
@@ -272,15 +263,16 @@ def _listen(kind: int) -> socket.socket:
     except BaseException:
         sock.close()
         raise
-    return sock
+    return descriptors.raised(sock)
 
 
 def _redirect(udp: int, tcp: int) -> None:
     """Send port 53 of 127.0.0.11 to these ports in the calling thread's namespace."""
-    nftables = Nftables()
-    try:
-        nftables.run(
-            _REDIRECT.format(table="sampan-dns", address=EMBEDDED_RESOLVER, udp=udp, tcp=tcp)
+    with nfnetlink.open_socket() as sock:
+        nfnetlink.redirect(
+            sock,
+            _TABLE,
+            IPv4Address(EMBEDDED_RESOLVER),
+            _PORT,
+            [(socket.IPPROTO_UDP, udp), (socket.IPPROTO_TCP, tcp)],
         )
-    finally:
-        nftables.close()

@@ -1,0 +1,141 @@
+"""macvlan, ipvlan, VXLAN between hosts, and the drivers that make nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from ipaddress import ip_address, ip_interface
+
+import pytest
+
+from sampan.errors import InvalidParameter, NotFound, Unsupported
+from sampan.kernel import netns, rtdump
+from sampan.kernel.netlink import NetlinkSocket
+from sampan.network import ipam
+from sampan.network.drivers import Drivers
+from sampan.network.model import NetworkSpec
+from sampan.network.options import network_spec
+
+from .conftest import HOST4, OUTSIDE4, World, make_endpoint
+
+
+def spec_of(driver: str, subnet: str, **options: str) -> NetworkSpec:
+    return network_spec(
+        id=f"{len(options):02x}" + driver.encode().hex().ljust(62, "0"),
+        name=f"test-{driver}",
+        driver=driver,
+        subnets=[ipam.make_subnet(ipam.parse_network(subnet))],
+        options=options,
+    )
+
+
+def test_macvlan_is_on_the_parents_network_and_not_on_the_hosts(world: World) -> None:
+    with contextlib.closing(Drivers("other")) as drivers:
+        net = spec_of("macvlan", "203.0.113.0/24", parent="uplink")
+        drivers["macvlan"].ensure(net)
+        one, two = world.namespace(), world.namespace()
+        first, second = make_endpoint(net, 10), make_endpoint(net, 11)
+        assert drivers["macvlan"].attach(net, first, one).mac == "02:42:cb:00:71:0a"
+        drivers["macvlan"].attach(net, second, two)
+        world.serve(world.outside, 80, "outside")
+        world.serve(two, 80, "two")
+        world.serve(world.host, 80, "host")
+        assert world.ask(one, OUTSIDE4, 80) == "outside 203.0.113.10"
+        assert world.ask(one, "203.0.113.11", 80) == "two 203.0.113.10"
+        assert world.ask(one, HOST4, 80) == ""
+        for _ in range(2):
+            drivers["macvlan"].detach(net, first, one)
+        drivers["macvlan"].remove(net)  # leaves the host's interface alone
+        with NetlinkSocket() as sock:
+            assert rtdump.link(sock, "uplink") is not None
+        with pytest.raises(InvalidParameter, match="parent interface eth77 was not found"):
+            drivers["macvlan"].ensure(spec_of("macvlan", "10.0.0.0/24", parent="eth77"))
+
+
+def test_macvlan_without_parent_connects_containers_only(world: World) -> None:
+    with contextlib.closing(Drivers("other")) as drivers:
+        net = spec_of("macvlan", "10.9.0.0/24")
+        drivers["macvlan"].ensure(net)
+        one, two = world.namespace(), world.namespace()
+        for number, fd in ((2, one), (3, two)):
+            drivers["macvlan"].attach(net, make_endpoint(net, number, gateways=()), fd)
+        world.serve(two, 80, "two")
+        assert world.ask(one, "10.9.0.3", 80) == "two 10.9.0.2"
+        assert drivers["macvlan"].observe().networks
+        drivers.converge([])
+        assert not drivers["macvlan"].observe().networks
+
+
+def test_ipvlan_works_or_says_what_the_kernel_lacks(world: World) -> None:
+    with contextlib.closing(Drivers("other")) as drivers:
+        net = spec_of("ipvlan", "203.0.113.0/24", parent="uplink")
+        drivers["ipvlan"].ensure(net)
+        fd = world.namespace()
+        world.serve(world.outside, 80, "outside")
+        endpoint = make_endpoint(net, 10)
+        if has_ipvlan():
+            drivers["ipvlan"].attach(net, endpoint, fd)
+            assert world.ask(fd, OUTSIDE4, 80) == "outside 203.0.113.10"
+        else:
+            with pytest.raises(Unsupported, match="Unknown device type"):
+                drivers["ipvlan"].attach(net, endpoint, fd)
+
+
+def has_ipvlan() -> bool:
+    refusal = subprocess.run(["ip", "link", "add", "type", "ipvlan"], capture_output=True)
+    return b"Unknown device type" not in refusal.stderr
+
+
+def test_overlay_connects_containers_of_two_hosts(world: World) -> None:
+    """The neighbour plays the second host, with an engine of its own."""
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(contextlib.closing(Drivers("other")))
+        with netns.entered(world.outside):
+            there = stack.enter_context(contextlib.closing(Drivers("other")))
+        options = {"vxlan_id": "4097", "peers": OUTSIDE4}
+        net = spec_of("overlay", "10.8.0.0/16", **options)
+        net_there = spec_of("overlay", "10.8.0.0/16", **(options | {"peers": HOST4}))
+        one, two = world.namespace(), world.namespace()
+        for _ in range(2):
+            here["overlay"].ensure(net)
+        here["overlay"].attach(net, make_endpoint(net, 2), one)
+        with netns.entered(world.outside):
+            there["overlay"].ensure(net_there)
+            there["overlay"].attach(net_there, make_endpoint(net_there, 1002), two)
+        world.serve(two, 80, "two")
+        assert world.ask(one, "10.8.3.234", 80) == "two 10.8.0.2"
+        with netns.entered(one), NetlinkSocket() as sock:
+            link = rtdump.link(sock, "eth0")
+            assert link is not None
+            assert link.mtu == 1450
+        # a peer that is gone gets nothing any more
+        moved = spec_of("overlay", "10.8.0.0/16", **(options | {"peers": "203.0.113.77"}))
+        here["overlay"].ensure(moved)
+        with NetlinkSocket() as sock:
+            tunnel = rtdump.link(sock, "vx-" + net.id[:12])
+            assert tunnel is not None
+            assert rtdump.flood_peers(sock, tunnel.index) == [ip_address("203.0.113.77")]
+        here["overlay"].remove(net)
+        assert not here["overlay"].observe().networks
+        assert not here.bridge.observe().networks
+
+
+def test_drivers_that_make_nothing(world: World) -> None:
+    with contextlib.closing(Drivers("other")) as drivers:
+        fd = world.namespace()
+        none = NetworkSpec(id="a1", name="none", driver="none")
+        drivers["none"].attach(none, make_endpoint(none, 1), fd)
+        with netns.entered(fd), NetlinkSocket() as sock:
+            assert [a.interface for a in rtdump.addresses(sock)] == [
+                ip_interface("127.0.0.1/8"),
+                ip_interface("::1/128"),
+            ]
+        missing = NetworkSpec(id="a2", name="x", driver="ns", path="/run/netns/none-such")
+        with pytest.raises(InvalidParameter, match="No such file"):
+            drivers["ns"].ensure(missing)
+        drivers["ns"].ensure(NetworkSpec(id="a3", name="x", driver="ns", path="/proc/self/ns/net"))
+        with pytest.raises(NotFound, match='plugin "weave" not found'):
+            drivers["weave"]
+        before = len(os.listdir("/proc/self/fd"))
+    assert len(os.listdir("/proc/self/fd")) < before
