@@ -77,9 +77,9 @@ async def stream(
             async for chunk in source:
                 if chunk:
                     await response.write(chunk)
-        except ConnectionError:
-            raise
         except Exception as problem:
+            if gone(request):
+                raise
             log.warning("a stream was cut short: %s", problem)
             abort(request)
             return response
@@ -104,10 +104,8 @@ async def progress(
                     await response.prepare(request)
                     started = True
                 await response.write(msgspec.json.encode(message) + b"\r\n")
-        except ConnectionError:
-            raise
         except Exception as problem:
-            if not started:
+            if not started or gone(request):
                 raise
             await response.write(msgspec.json.encode(error_message(problem)) + b"\r\n")
     if not started:
@@ -123,6 +121,11 @@ def error_message(problem: Exception) -> dict[str, Any]:
         text_ = f"internal error: {type(problem).__name__}; the daemon's log says more"
         return {"errorDetail": {"message": text_}, "error": text_}
     return {"errorDetail": {"message": problem.message}, "error": problem.message}
+
+
+def gone(request: web.BaseRequest) -> bool:
+    """Whether the client is not there any more."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def abort(request: web.BaseRequest) -> None:

@@ -16,6 +16,7 @@ from aiohttp import web
 from sampan.api import reply
 from sampan.api.access import FULL, Access
 from sampan.api.call import Call
+from sampan.api.hijack import Taken
 from sampan.api.metrics import RequestMetrics
 from sampan.api.protocol import Protocol, Server
 from sampan.api.router import Effect, Match, Router, split_version
@@ -95,9 +96,9 @@ class Daemon:
             if match.route.effect is Effect.WRITE:
                 return await self._to_the_end(match.route.handler(call))
             return await match.route.handler(call)
-        except (asyncio.CancelledError, ConnectionError):
-            raise
         except Exception as problem:
+            if reply.gone(request):
+                return Taken()
             return reply.failure(problem)
         finally:
             if isinstance(request.protocol, Protocol):

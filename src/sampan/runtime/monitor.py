@@ -26,15 +26,15 @@ from sampan.kernel import cgroup, namespaces, prctl, process
 from sampan.runtime import channel, plan_codec, records, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import Connection
+from sampan.runtime.exec_tasks import DRAIN_SECONDS, ExecTasks, hand_over
 from sampan.runtime.log_file import Log
 from sampan.runtime.loop import READ, Loop
 from sampan.runtime.operations import Failure, sentence
 from sampan.runtime.streams import Streams
 from sampan.runtime.task import Task
 
-_DRAIN_SECONDS = 2.0  # as dockerd waits for output after the end
 _LINGER_SECONDS = 60.0  # a failed container waits this long for somebody to ask why
-_REMEMBERED = 256
+_SETTLE_SECONDS = 1.0
 _BACKLOG = 64
 _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 
@@ -89,10 +89,13 @@ class Monitor:
         self._log: Log | None = None
         self._streams: Streams | None = None
         self._main: Task | None = None
-        self._execs: dict[str, Task] = {}
-        self._exec_codes: dict[str, int] = {}
-        self._requests: dict[str, Connection] = {}
-        self._waiting_attach: dict[str, tuple[bool, bool, bool]] = {}
+        self._execs = ExecTasks(
+            self._loop,
+            layout,
+            patience=self._patience,
+            tell=self._tell,
+            settle=lambda: self._loop.deadline("settle", _SETTLE_SECONDS, self._settle),
+        )
         self._starter: Connection | None = None
         self._aborter: Connection | None = None
         self._watchers: list[Connection] = []
@@ -103,8 +106,6 @@ class Monitor:
         self._error: StartFailed | None = None
         self._finished = False
         self._made_directory = False
-
-    # -- making the container
 
     def create(self, message: Message, blob: bytes) -> None:
         """Make namespaces, answer with the pid, provide what init needs."""
@@ -210,19 +211,13 @@ class Monitor:
         gc.collect()
         process.trim_heap()
 
-    # -- what becomes of tasks
-
     def task_ready(self, task: Task) -> None:
-        """Init waits. An exec goes on at once, the container when somebody asked."""
-        if task is not self._main or self._starter is not None:
+        """Init waits; it goes on when somebody asked."""
+        if self._starter is not None:
             task.start()
 
     def task_started(self, task: Task) -> None:
         """The program runs."""
-        if task is not self._main:
-            self._exec_started(task)
-            return
-        self._filter = self._filter if self._filter is not None else None
         if self._starter is not None:
             self._starter.reply({"ok": True, "warnings": task.child.warnings})
             self._starter = None
@@ -233,21 +228,11 @@ class Monitor:
 
     def task_failed(self, task: Task, error: StartFailed) -> None:
         """Set-up failed. The process ends by itself or was killed; its end comes next."""
-        if task is not self._main:
-            request = self._requests.pop(task.name, None)
-            self._waiting_attach.pop(task.name, None)
-            if request is not None:
-                request.fail(error)
-            task.streams.close()
-            return
         if self._error is None:
             self._error = error
 
     def task_exited(self, task: Task) -> None:
         """Reaped."""
-        if task is not self._main:
-            self._exec_exited(task)
-            return
         if self._unified_pids and self._cgroup:
             # Without a pid namespace of its own, what it started survives it.
             with contextlib.suppress(OSError):
@@ -255,7 +240,7 @@ class Monitor:
         if self._streams is None or self._streams.ended or self._error is not None:
             self._finish()
         else:
-            self._loop.deadline("drain", _DRAIN_SECONDS, self._streams.end_output)
+            self._loop.deadline("drain", DRAIN_SECONDS, self._streams.end_output)
 
     def _output_ended(self) -> None:
         self._loop.cancel("drain")
@@ -344,8 +329,6 @@ class Monitor:
             # Processes that do not die (uninterruptible): recover() or the engine's sweep retries.
             self._tell({"event": "warning", "message": f"cgroup is left: {error}"})
 
-    # -- connections
-
     def _accept(self, events: int) -> None:
         assert self._listener is not None
         try:
@@ -388,10 +371,11 @@ class Monitor:
             watcher.line(event)
 
     def _task(self, exec_id: str | None) -> Task:
-        task = self._execs.get(exec_id) if exec_id else self._main
-        if task is None:
-            raise NotFound(f"no such exec instance: {exec_id}")
-        return task
+        if exec_id:
+            return self._execs.find(exec_id)
+        if self._main is None:
+            raise NotFound("there is no process yet")
+        return self._main
 
     def _start(self, connection: Connection, message: Message, blob: bytes) -> None:
         if self._error is not None and self._finished:
@@ -425,29 +409,22 @@ class Monitor:
         assert self._streams is not None
         if self._finished:
             raise Conflict("the container has ended")
-        if not connection.reply({"ok": True}):
-            return
-        self._hand_over(connection, self._streams, message)
-
-    def _hand_over(self, connection: Connection, streams: Streams, message: Message) -> None:
-        self._connections.discard(connection)
-        sock, early = connection.take()
-        streams.attach(
-            sock,
-            stdin=message["stdin"],
-            stdout=message["stdout"],
-            stderr=message["stderr"],
-            early=early,
-        )
+        if connection.reply({"ok": True}):
+            self._connections.discard(connection)
+            hand_over(connection, self._streams, message)
 
     def _watch(self, connection: Connection, message: Message, blob: bytes) -> None:
         task = self._main
         assert task is not None
-        execs = [{"exec_id": name, "pid": e.child.pid} for name, e in self._execs.items()]
         status = "running" if task.state == "running" else "created"
         connection.reply({"ok": True})
         connection.watch_end()
-        state = {"event": "state", "status": status, "pid": task.child.pid, "execs": execs}
+        state = {
+            "event": "state",
+            "status": status,
+            "pid": task.child.pid,
+            "execs": self._execs.running(),
+        }
         if connection.line(state):
             self._watchers.append(connection)
 
@@ -474,87 +451,19 @@ class Monitor:
         start_time = process.start_time(child.pid) if self._main.state != "ended" else 0
         connection.reply({"ok": True, "pid": child.pid, "start_time": start_time})
 
-    # -- exec
-
     def _exec(self, connection: Connection, message: Message, blob: bytes) -> None:
-        exec_id: str = message["exec_id"]
         if self._main is None or self._main.state != "running":
             raise Conflict("the container is not running")
-        if exec_id in self._execs or exec_id in self._exec_codes:
-            raise Conflict(f"exec id {exec_id} is taken")
-        plan = plan_codec.decode(message["plan"], b"")
-        if message["seccomp"]:
-            plan = plan_codec.with_filter(plan, self._filter)
-        plan = plan_codec.with_cgroup(plan, self._cgroup)
-        attached = message["stdin"] or message["stdout"] or message["stderr"] or plan.terminal
-        streams = Streams(
-            self._loop,
-            terminal=plan.terminal,
-            stdin=message["stdin"],
-            output=bool(attached),
-            stdin_once=True,
-            log=None,
-            patience=self._patience,
-            on_end=lambda: self._exec_output_ended(exec_id),
+        self._execs.start(
+            connection,
+            message,
+            into=(self._main.child.pidfd, self._joinable),
+            path=self._cgroup,
+            seccomp=self._filter,
         )
-        try:
-            into = (self._main.child.pidfd, self._joinable)
-            child = spawn.spawn(plan, self._layout, streams=streams.child_ends, into=into)
-        except BaseException:
-            streams.close()
-            raise
-        task = Task(self._loop, self, plan, child, streams, exec_id)
-        streams.child_started()
-        self._execs[exec_id] = task
-        self._requests[exec_id] = connection
-        if attached:
-            self._waiting_attach[exec_id] = (
-                message["stdin"],
-                message["stdout"],
-                message["stderr"],
-            )
-        try:
-            spawn.provision(child, plan, self._layout)
-        except BaseException:
-            task.kill()
-            raise
-
-    def _exec_started(self, task: Task) -> None:
-        connection = self._requests.pop(task.name)
-        flags = self._waiting_attach.pop(task.name, None)
-        answer = {"ok": True, "pid": task.child.pid, "warnings": task.child.warnings}
-        if not connection.reply(answer) or flags is None:
-            return
-        names = ("stdin", "stdout", "stderr")
-        self._hand_over(connection, task.streams, dict(zip(names, flags, strict=True)))
-
-    def _exec_exited(self, task: Task) -> None:
-        if task.streams.ended or task.name not in self._execs:
-            self._exec_finished(task.name)
-        else:
-            self._loop.deadline(task, _DRAIN_SECONDS, task.streams.end_output)
-
-    def _exec_output_ended(self, exec_id: str) -> None:
-        task = self._execs.get(exec_id)
-        if task is not None and task.state == "ended":
-            self._loop.cancel(task)
-            self._exec_finished(exec_id)
-
-    def _exec_finished(self, exec_id: str) -> None:
-        task = self._execs.pop(exec_id, None)
-        if task is None:
-            return
-        self._exec_codes[exec_id] = task.code
-        while len(self._exec_codes) > _REMEMBERED:
-            del self._exec_codes[next(iter(self._exec_codes))]
-        self._tell({"event": "exec-exit", "exec_id": exec_id, "code": task.code})
-        self._loop.deadline("settle", 1.0, self._settle)
 
     def _exec_exit(self, connection: Connection, message: Message, blob: bytes) -> None:
-        exec_id = message["exec_id"]
-        if exec_id not in self._execs and exec_id not in self._exec_codes:
-            raise NotFound(f"no such exec instance: {exec_id}")
-        connection.reply({"ok": True, "code": self._exec_codes.get(exec_id)})
+        connection.reply({"ok": True, "code": self._execs.code(message["exec_id"])})
 
 
 _HANDLERS = {

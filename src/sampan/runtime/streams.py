@@ -20,7 +20,7 @@ from functools import partial
 from typing import Protocol
 
 from sampan.kernel import tty
-from sampan.runtime.loop import HANGUP, READ, WRITE, Loop
+from sampan.runtime.loop import HANGUP, READ, WRITE, Callback, Loop
 
 BUFFER_LIMIT = 1 << 20
 READ_SIZE = 128 * 1024
@@ -108,11 +108,13 @@ class Streams:
         log: Sink | None,
         patience: float,
         on_end: Callable[[], None],
+        held: bool = False,
     ) -> None:
         """``stdin``: a pipe instead of /dev/null; ``output``: pipes for stdout and stderr.
 
         ``stdin_once``: the first client's end of input is the process's. ``on_end`` is called once
         when all output has ended. With a ``terminal`` there are no pipes: see :meth:`use_terminal`.
+        ``held`` output is not read before :meth:`release`: who attaches until then gets it all.
         """
         self._loop = loop
         self._log = log
@@ -129,6 +131,7 @@ class Streams:
         self._input_ends = False
         self._stdin_watched = False
         self._paused = False
+        self._held: list[tuple[int, Callback]] | None = [] if held else None
         self._ended = False
         self.child_ends = self._open(stdin, output)
 
@@ -147,7 +150,7 @@ class Streams:
                 with contextlib.suppress(OSError):  # the user's pipe quota: the default will do
                     fcntl.fcntl(ours, _F_SETPIPE_SZ, PIPE_SIZE)
                 self._outputs[ours] = stream
-                self._loop.add(ours, READ, partial(self._pipe_ready, ours))
+                self._read_from(ours, partial(self._pipe_ready, ours))
             if stdin:
                 os.close(null)
         return ends[0], ends[1], ends[2]
@@ -165,8 +168,21 @@ class Streams:
         self._outputs[manager] = STDOUT
         if self._wants_input:
             self._stdin = manager
-        self._loop.add(manager, READ, self._terminal_ready)
+        self._read_from(manager, self._terminal_ready)
         self._pump_input()
+
+    def release(self) -> None:
+        """Read output from now on."""
+        held, self._held = self._held or [], None
+        for fd, ready in held:
+            if fd in self._outputs:
+                self._loop.add(fd, READ, ready)
+
+    def _read_from(self, fd: int, ready: Callback) -> None:
+        if self._held is None:
+            self._loop.add(fd, READ, ready)
+        else:
+            self._held.append((fd, ready))
 
     def resize(self, height: int, width: int) -> bool:
         """Set the terminal's size; False when there is none."""
@@ -180,6 +196,11 @@ class Streams:
         """Whether more input may be read from clients."""
         waiting = sum(map(len, self._input))
         return waiting < _INPUT_SIZE and not self._input_ends
+
+    @property
+    def waits_for_input(self) -> bool:
+        """Whether input is open and nobody is there to end it."""
+        return self._wants_input and not self._input_ends
 
     @property
     def ended(self) -> bool:
