@@ -63,7 +63,7 @@ def parse(raw: bytes) -> Config:
     parsed = document.decode(raw, ConfigDocument, "image configuration")
     if parsed.rootfs is None:
         raise InvalidParameter("malformed image configuration: it has no rootfs")
-    if parsed.rootfs.type != "layers":
+    if parsed.rootfs.type not in ("layers", ""):  # some tools leave it out
         raise InvalidParameter(
             f"malformed image configuration: rootfs type {parsed.rootfs.type[:40]!r}"
         )

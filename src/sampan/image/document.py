@@ -37,8 +37,8 @@ class ManifestDocument(Document, kw_only=True, frozen=True, omit_defaults=True):
     annotations: dict[str, str] | None = None
 
 
-class RootFS(Document, kw_only=True, frozen=True):
-    """The layers by the digests of their uncompressed tars, bottom first."""
+class RootFS(Document, kw_only=True, frozen=True, omit_defaults=False):
+    """The layers by the digests of their uncompressed tars, bottom first; always written."""
 
     type: str = "layers"
     diff_ids: list[str] | None = None
