@@ -98,6 +98,12 @@ class Application:
             _log.error("%s %s: %s", request.method, request.path, error)
             status = 507 if isinstance(error, NoSpace) else 503
             response = self._refusal(ProtocolError(Code.UNSUPPORTED, error.message, status=status))
+        except (ConnectionError, web.RequestPayloadError) as error:
+            # The client is gone; what it sent of an upload is kept.
+            _log.info("%s %s: %s", request.method, request.path, type(error).__name__)
+            response = self._refusal(
+                ProtocolError(Code.BLOB_UPLOAD_INVALID, "the connection broke", status=400)
+            )
         except SampanError as error:
             _log.error("%s %s: %s", request.method, request.path, error)
             response = self._refusal(
@@ -115,7 +121,10 @@ class Application:
 
     @staticmethod
     def _refusal(error: ProtocolError) -> web.StreamResponse:
-        headers = error.headers | {"Content-Type": "application/json"}
+        headers = error.headers | {
+            "Content-Type": "application/json",
+            "X-Content-Type-Options": "nosniff",
+        }
         return web.Response(status=error.status, headers=headers, body=error.body())
 
     async def _dispatch(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
