@@ -15,13 +15,7 @@ import socket
 import time
 from typing import Any
 
-from sampan.errors import (
-    Conflict,
-    InvalidParameter,
-    NotFound,
-    SampanError,
-    StartFailed,
-)
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
 from sampan.kernel import cgroup, namespaces, prctl, process
 from sampan.runtime import channel, plan_codec, records, spawn
 from sampan.runtime.channel import Message
@@ -383,9 +377,12 @@ class Monitor:
             self._leave()
             return
         assert self._main is not None
-        if self._starter is not None or self._main.state not in ("setup", "ready"):
+        failing = self._error is not None and self._starter is None
+        if not failing and (
+            self._starter is not None or self._main.state not in ("setup", "ready")
+        ):
             raise Conflict("the container was started already")
-        self._starter = connection
+        self._starter = connection  # of a failing one: answered when its end is recorded
         if self._main.state == "ready":
             self._main.start()
 
