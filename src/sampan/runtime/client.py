@@ -26,146 +26,38 @@ import signal as signals
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 from sampan import errors
 from sampan.errors import Corrupt, NotFound, StartFailed, Unavailable, Unsupported
-from sampan.kernel import cgroup
 from sampan.kernel.facts import Facts, probe
-from sampan.kernel.process import start_time
 from sampan.kernel.seccomp import Compiler
-from sampan.model.mount import Mount
-from sampan.model.oci import Process, Spec
-from sampan.runtime import launch, records
+from sampan.runtime import launch
 from sampan.runtime.channel import Message, receive_frame, send_frame
 from sampan.runtime.operation import Value
 from sampan.runtime.plan import PlanOptions, plan, plan_exec
 from sampan.runtime.plan_codec import encode
 from sampan.runtime.process_plan import ProcessOptions
+from sampan.runtime.recovery import read_exit, read_live, recover
+from sampan.runtime.requests import CreateRequest, ExecRequest, ExitRecord, Live, LogSettings
 from sampan.runtime.version import fingerprint
 
-MEBIBYTE = 1 << 20
+__all__ = [
+    "CreateRequest",
+    "ExecRequest",
+    "ExitRecord",
+    "Launcher",
+    "Live",
+    "LogSettings",
+    "Monitor",
+    "events",
+    "read_exit",
+    "read_live",
+    "recover",
+]
+
 _ANSWER_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
-    """Where and how a container's output is logged.
-
-    ``driver`` is ``json-file`` (Docker's format, byte for byte), ``local`` (Docker's binary
-    format) or ``none``. ``path`` is the current file; rotated ones get ``.1``, ``.2``, ...
-    (with ``.gz`` when ``compress``). ``max_size`` in bytes, 0 for no bound; ``max_file`` counts
-    the current one too. ``attrs`` is written with every json-file line when not empty. ``mode``
-    (``blocking``, ``non-blocking``) changes nothing: writing a file blocks on nobody.
-    """
-
-    driver: str = "json-file"
-    path: str = ""
-    max_size: int = 10 * MEBIBYTE
-    max_file: int = 3
-    compress: bool = False
-    attrs: Mapping[str, str] = field(default_factory=dict)
-    mode: str = "blocking"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateRequest:
-    """A container to be made.
-
-    ``spec``: what ``config.json`` would hold. ``root.path`` is not read (``root.readonly`` is);
-    ``process.terminal`` and ``consoleSize`` are not read: the fields here count.
-    ``linux.cgroupsPath`` absent means ``/sampan/<container_id>``.
-
-    ``rootfs``: performed in order inside the container's own mount namespace; the first has
-    destination "" and is the root. With a new user namespace in ``spec``, layers and the upper
-    directory are idmapped with its mappings: their files are owned by unshifted ids on disk.
-
-    ``directory``: exec_root/containers/<id>; made (0700) if missing.
-
-    ``user``: Docker's ``USER`` syntax (``name|uid[:group|gid]``), resolved in the container's own
-    /etc/passwd and /etc/group; overrides ``process.user`` but for ``umask``. None: the spec's
-    numbers count. ``groups``: more groups, by name or number (``--group-add``).
-
-    ``console_size``: (height, width) in characters. ``open_stdin`` keeps stdin open for attach
-    clients; without it stdin is /dev/null. ``stdin_once``: stdin ends when the first client that
-    attached to it ends its side.
-
-    ``init``: run the program below our own reaper as PID 1 (``docker run --init``).
-
-    ``stall_timeout``: seconds an attach client may take no byte at all, while its buffer is full,
-    before it is dropped; until then the container's output waits for it.
-    """
-
-    container_id: str
-    spec: Spec
-    rootfs: tuple[Mount, ...]
-    directory: Path
-    log: LogSettings = LogSettings(driver="none")
-    terminal: bool = False
-    console_size: tuple[int, int] | None = None
-    open_stdin: bool = False
-    stdin_once: bool = False
-    user: str | None = None
-    groups: tuple[str, ...] = ()
-    init: bool = False
-    stall_timeout: float = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecRequest:
-    """One more process in a running container.
-
-    ``process`` is an OCI process; its ``terminal`` and ``consoleSize`` are not read. ``user`` and
-    ``groups`` as in :class:`CreateRequest`. With none of ``stdin``, ``stdout``, ``stderr`` and no
-    ``terminal`` the process is detached: its streams are /dev/null and no socket is returned.
-    Capabilities (also ``--privileged``) are those of ``process.capabilities``; ``seccomp`` says
-    whether the container's filter applies (Docker: not for a privileged exec).
-    """
-
-    exec_id: str
-    process: Process
-    terminal: bool = False
-    console_size: tuple[int, int] | None = None
-    stdin: bool = False
-    stdout: bool = True
-    stderr: bool = True
-    user: str | None = None
-    groups: tuple[str, ...] = ()
-    seccomp: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExitRecord:
-    """How a container ended.
-
-    ``code`` as Docker shows it: the exit status, or 128 + ``signal``. ``at``: nanoseconds since the
-    epoch. ``error``: one sentence when it did not end by itself (set-up failed, monitor killed).
-    """
-
-    code: int
-    signal: int = 0
-    oom: bool = False
-    at: int = 0
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
-    """What a monitor published about its container (init.json).
-
-    ``start_time``: field 22 of /proc/<pid>/stat, in clock ticks. ``cgroup``: its path in every
-    hierarchy. ``status``: ``created`` or ``running``.
-    """
-
-    container_id: str
-    pid: int
-    start_time: int
-    monitor_pid: int
-    cgroup: str
-    status: str
 
 
 class Monitor:
@@ -193,7 +85,7 @@ class Monitor:
 
         ``facts``: of this host, if they were probed already.
         """
-        connection = _open(directory)
+        connection = launch.connect_monitor(directory)
         try:
             answer = _ask(connection, {"op": "status"})
         except BaseException:
@@ -222,7 +114,7 @@ class Monitor:
         big-endian u32); with one it is raw. What is sent is stdin; ``shutdown(SHUT_WR)`` ends it.
         The peer closes when the output has ended.
         """
-        connection = _open(self.directory)
+        connection = launch.connect_monitor(self.directory)
         return _stream(
             connection, {"op": "attach", "stdin": stdin, "stdout": stdout, "stderr": stderr}
         )
@@ -259,7 +151,7 @@ class Monitor:
             "stdout": request.stdout,
             "stderr": request.stderr,
         }
-        connection = _open(self.directory)
+        connection = launch.connect_monitor(self.directory)
         try:
             answer = _ask(connection, message)
         except BaseException:
@@ -300,7 +192,7 @@ class Monitor:
         "signal":N,"oom":bool,"at":nanoseconds,"error":".."}``, sent when the record is durable and
         cgroups are removed.
         """
-        return _stream(_open(self.directory), {"op": "watch"})
+        return _stream(launch.connect_monitor(self.directory), {"op": "watch"})
 
     def close(self) -> None:
         """Close this connection; the container goes on. Idempotent."""
@@ -460,69 +352,11 @@ class Launcher:
             os.close(pidfd)
 
 
-def read_exit(directory: Path) -> ExitRecord | None:
-    """The exit record of a container, None while there is none."""
-    values = records.read(directory, records.EXIT)
-    return None if values is None else ExitRecord(**values)
-
-
-def read_live(directory: Path) -> Live | None:
-    """What the monitor published, None when the container never came to be."""
-    values = records.read(directory, records.INIT)
-    return None if values is None else Live(**values)
-
-
-def recover(directory: Path) -> ExitRecord | None:
-    """End what a killed monitor left and record it; None when the monitor is alive.
-
-    Kills the container's processes (by pidfd and cgroup), removes its cgroups and sockets, writes
-    ``exit.json`` with code 137 unless there is one. Idempotent.
-    """
-    try:
-        _open(directory).close()
-    except NotFound:
-        pass
-    else:
-        return None
-    live = read_live(directory)
-    if live is not None:
-        _end(live)
-    record = read_exit(directory)
-    if record is None:
-        record = ExitRecord(
-            code=137,
-            signal=9,
-            at=time.time_ns(),
-            error="the monitor of the container was killed",
-        )
-        records.write(directory, records.EXIT, asdict(record))
-    leftovers = (records.SOCKET, f"{records.INIT}.new", f"{records.EXIT}.new", records.INIT)
-    records.remove(directory, *leftovers)
-    return record
-
-
 def events(stream: socket.socket) -> Iterator[dict[str, object]]:
     """The events of :meth:`Monitor.watch`, decoded, for blocking callers."""
     with stream.makefile("rb") as lines:
         for line in lines:
             yield json.loads(line)
-
-
-def _end(live: Live) -> None:
-    """Kill what runs in a container without a monitor, and remove its cgroups."""
-    with contextlib.suppress(OSError):
-        pidfd = os.pidfd_open(live.pid) if live.pid else -1
-        if pidfd >= 0:
-            try:
-                if start_time(live.pid) == live.start_time:
-                    signals.pidfd_send_signal(pidfd, signals.SIGKILL)
-                    select.select([pidfd], [], [], 5)
-            finally:
-                os.close(pidfd)
-    if live.cgroup:
-        layout = cgroup.probe()
-        cgroup.kill(layout, live.cgroup)
-        cgroup.remove(layout, live.cgroup)
 
 
 def _state(request: CreateRequest) -> dict[str, Value]:
@@ -534,13 +368,6 @@ def _state(request: CreateRequest) -> dict[str, Value]:
         "bundle": str(request.directory),
         "annotations": annotations,
     }
-
-
-def _open(directory: Path) -> socket.socket:
-    try:
-        return launch.connect(directory, records.SOCKET)
-    except OSError as error:
-        raise NotFound(f"no monitor serves {directory}: {error.strerror}") from error
 
 
 def _identify(exec_root: Path) -> Message:

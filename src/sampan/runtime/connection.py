@@ -6,16 +6,18 @@ Nothing here waits for a client: an answer it has no room for ends its connectio
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from collections.abc import Callable
 
-from sampan.errors import SampanError
+from sampan.errors import Conflict, SampanError
 from sampan.runtime.channel import FRAME_LIMIT, Message
 from sampan.runtime.loop import READ, Loop
 
 _HEADER = struct.Struct("<II")
 _READ_SIZE = 64 * 1024
+_BACKLOG = 64
 
 
 class Connection:
@@ -112,3 +114,47 @@ class Connection:
             self._loop.remove(self.sock.fileno())
             self.sock.close()
             self._on_end(self)
+
+
+def listen(directory: str, name: str) -> socket.socket:
+    """A listening socket in ``directory``, for its owner alone; a dead one there is replaced.
+
+    It is bound by way of a descriptor: the path may be longer than a socket address can be.
+    Raises :class:`Conflict` when somebody listens there already, :class:`OSError`.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        address = f"/proc/self/fd/{fd}/{name}"
+        try:
+            listener.bind(address)
+        except OSError:
+            if _answers(address):
+                raise Conflict(f"{directory} has a monitor already") from None
+            os.unlink(address)
+            listener.bind(address)
+        os.chmod(address, 0o600)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.close(fd)
+    return listener
+
+
+def trusted(sock: socket.socket) -> bool:
+    """Whether the peer is root or our own user (unix(7) SO_PEERCRED)."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    uid = int.from_bytes(credentials[4:8], "little")
+    return uid in (0, os.geteuid())
+
+
+def _answers(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(address)
+        except OSError:
+            return False
+        return True

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sampan.errors import Unavailable
-from sampan.runtime import version
+from sampan.errors import NotFound, Unavailable
+from sampan.runtime import records, version
 
 SOCKET = "launcher.sock"
 _LOG = "launcher.log"
@@ -118,6 +118,14 @@ def connect(path: Path, name: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def connect_monitor(directory: Path) -> socket.socket:
+    """A connection to the monitor serving ``directory``. Raises :class:`NotFound`."""
+    try:
+        return connect(directory, records.SOCKET)
+    except OSError as error:
+        raise NotFound(f"no monitor serves {directory}: {error.strerror}") from error
 
 
 def _sealed_copy(path: str) -> int:

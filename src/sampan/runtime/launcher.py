@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from sampan.kernel import cgroup, prctl, process
 from sampan.runtime import monitor, version
+from sampan.runtime.connection import trusted
 
 _BACKLOG = 512
 _OOM_SCORE = "-900"
@@ -55,7 +56,7 @@ def _serve(listener: socket.socket, layout: cgroup.Layout, fingerprint: str) -> 
         connection, _ = listener.accept()
     except (InterruptedError, ConnectionAbortedError):
         return
-    if not monitor.trusted(connection):
+    if not trusted(connection):
         connection.close()
         return
     try:

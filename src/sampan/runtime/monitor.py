@@ -19,7 +19,7 @@ from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Sta
 from sampan.kernel import cgroup, namespaces, prctl, process
 from sampan.runtime import channel, plan_codec, records, spawn
 from sampan.runtime.channel import Message
-from sampan.runtime.connection import Connection
+from sampan.runtime.connection import Connection, listen, trusted
 from sampan.runtime.exec_tasks import DRAIN_SECONDS, ExecTasks, hand_over
 from sampan.runtime.log_file import Log
 from sampan.runtime.loop import READ, Loop
@@ -29,7 +29,6 @@ from sampan.runtime.task import Task
 
 _LINGER_SECONDS = 60.0  # a failed container waits this long for somebody to ask why
 _SETTLE_SECONDS = 1.0
-_BACKLOG = 64
 _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 
 
@@ -142,24 +141,7 @@ class Monitor:
             self._made_directory = True
         except FileExistsError:
             pass
-        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # By descriptor: the path may be longer than a socket address can be.
-            address = f"/proc/self/fd/{fd}/{records.SOCKET}"
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                listener.bind(address)
-            except OSError:
-                if _answers(address):
-                    listener.close()
-                    raise Conflict(f"{self._directory} has a monitor already") from None
-                records.remove(self._directory, records.SOCKET)
-                listener.bind(address)
-            os.chmod(address, 0o600)
-            listener.listen(_BACKLOG)
-            listener.setblocking(False)
-        finally:
-            os.close(fd)
+        listener = listen(self._directory, records.SOCKET)
         self._listener = listener
         self._loop.add(listener.fileno(), READ, self._accept)
         records.remove(self._directory, records.EXIT)
@@ -273,8 +255,16 @@ class Monitor:
             "error": "" if self._error is None else self._error.message,
         }
         records.write(self._directory, records.EXIT, record)
+        unheard = self._starter is None and self._aborter is None
+        lingers = self._error is not None and unheard and self._creator is not None
+        if not lingers:
+            self._stop_listening()
         self._tell({"event": "exit", **record})
-        self._answer_waiting()
+        if lingers:
+            # Nobody has heard why yet: whoever asks to start it will.
+            self._loop.deadline("linger", _LINGER_SECONDS, self._leave)
+        else:
+            self._answer_waiting()
 
     def _note_memory(self) -> None:
         if self._oom is not None:
@@ -288,11 +278,6 @@ class Monitor:
                 self._tell({"event": "oom"})
 
     def _answer_waiting(self) -> None:
-        unheard = self._starter is None and self._aborter is None
-        if self._error is not None and unheard and self._creator is not None:
-            # Nobody has heard why yet: whoever asks to start it will.
-            self._loop.deadline("linger", _LINGER_SECONDS, self._leave)
-            return
         if self._starter is not None:
             error = self._error or StartFailed(spawn.DIED)
             starter, self._starter = self._starter, None
@@ -301,13 +286,16 @@ class Monitor:
             self._aborter.reply({"ok": True})
         self._leave()
 
-    def _leave(self) -> None:
-        """Be gone, once attached clients have got all output."""
+    def _stop_listening(self) -> None:
         if self._listener is not None:
             self._loop.remove(self._listener.fileno())
             self._listener.close()
             self._listener = None
             records.remove(self._directory, records.SOCKET, records.INIT)
+
+    def _leave(self) -> None:
+        """Be gone, once attached clients have got all output."""
+        self._stop_listening()
         if self._streams is None or self._streams.idle:
             self._loop.stop()
         else:
@@ -475,22 +463,6 @@ _HANDLERS = {
     "exec": Monitor._exec,
     "exec-exit": Monitor._exec_exit,
 }
-
-
-def trusted(sock: socket.socket) -> bool:
-    """Whether the peer is root or our own user (unix(7) SO_PEERCRED)."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    uid = int.from_bytes(credentials[4:8], "little")
-    return uid in (0, os.geteuid())
-
-
-def _answers(address: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(address)
-        except OSError:
-            return False
-        return True
 
 
 def _as_error(error: OSError) -> StartFailed:

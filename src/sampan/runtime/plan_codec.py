@@ -52,11 +52,6 @@ def _frozen(row: Any) -> Any:
     return tuple(row) if isinstance(row, list) else row
 
 
-def with_filter(plan: Plan, seccomp: Filter | None) -> Plan:
-    """``plan`` under a filter that is already there."""
-    return replace(plan, seccomp=seccomp)
-
-
-def with_cgroup(plan: Plan, path: str) -> Plan:
-    """``plan`` joining an existing cgroup."""
-    return replace(plan, cgroup=path)
+def joining(plan: Plan, path: str, seccomp: Filter | None) -> Plan:
+    """An exec's plan, in a container with this cgroup and filter."""
+    return replace(plan, cgroup=path, seccomp=seccomp)

@@ -1,0 +1,172 @@
+"""More processes in a running container (``exec``), as its monitor keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sampan.errors import Conflict, NotFound, StartFailed
+from sampan.kernel import cgroup
+from sampan.runtime import plan_codec, spawn
+from sampan.runtime.channel import Message
+from sampan.runtime.connection import Connection
+from sampan.runtime.loop import Loop
+from sampan.runtime.streams import Streams
+from sampan.runtime.task import Task
+
+DRAIN_SECONDS = 2.0  # as dockerd waits for output after the end
+_REMEMBERED = 256
+
+
+@dataclass(slots=True)
+class _Request:
+    """Who asked for an exec, and what of its streams it gets (None: detached)."""
+
+    connection: Connection
+    attach: Message | None
+
+
+class ExecTasks:
+    """All execs of one container: owner of their tasks."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        layout: cgroup.Layout,
+        *,
+        patience: float,
+        tell: Callable[[Message], None],
+        settle: Callable[[], None],
+    ) -> None:
+        """``tell`` sends an event to whoever watches; ``settle`` is called when one has ended."""
+        self._loop = loop
+        self._layout = layout
+        self._patience = patience
+        self._tell = tell
+        self._settle = settle
+        self._tasks: dict[str, Task] = {}
+        self._codes: dict[str, int] = {}
+        self._requests: dict[str, _Request] = {}
+
+    def start(
+        self,
+        connection: Connection,
+        message: Message,
+        *,
+        into: tuple[int, int],
+        path: str,
+        seccomp: Any,
+    ) -> None:
+        """Begin one; it is answered when it runs or has failed.
+
+        ``into``: pidfd of the container and the namespaces to join; ``path``: its cgroup;
+        ``seccomp``: its filter. Raises :class:`Conflict`, :class:`OSError`.
+        """
+        name: str = message["exec_id"]
+        if name in self._tasks or name in self._codes:
+            raise Conflict(f"exec id {name} is taken")
+        plan = plan_codec.decode(message["plan"], b"")
+        plan = plan_codec.joining(plan, path, seccomp if message["seccomp"] else None)
+        attach = {key: message[key] for key in ("stdin", "stdout", "stderr")}
+        attached = any(attach.values()) or plan.terminal
+        streams = Streams(
+            self._loop,
+            terminal=plan.terminal,
+            stdin=message["stdin"],
+            output=attached,
+            stdin_once=True,
+            log=None,
+            patience=self._patience,
+            on_end=partial(self._output_ended, name),
+            held=True,
+        )
+        try:
+            child = spawn.spawn(plan, self._layout, streams=streams.child_ends, into=into)
+        except BaseException:
+            streams.close()
+            raise
+        streams.child_started()
+        task = Task(self._loop, self, plan, child, streams, name)
+        self._tasks[name] = task
+        self._requests[name] = _Request(connection, attach if attached else None)
+        try:
+            spawn.provision(child, plan, self._layout)
+        except (StartFailed, OSError) as error:
+            task.kill()
+            self.task_failed(task, StartFailed(str(error)))
+
+    def find(self, name: str) -> Task:
+        """A running one. Raises :class:`NotFound`."""
+        try:
+            return self._tasks[name]
+        except KeyError:
+            raise NotFound(f"no such exec instance: {name}") from None
+
+    def code(self, name: str) -> int | None:
+        """Exit code of an ended one, None while it runs. Raises :class:`NotFound`."""
+        if name in self._codes:
+            return self._codes[name]
+        self.find(name)
+        return None
+
+    def running(self) -> list[Message]:
+        """Those that run, as a watch tells them."""
+        return [{"exec_id": name, "pid": task.child.pid} for name, task in self._tasks.items()]
+
+    def task_ready(self, task: Task) -> None:
+        """Nobody starts an exec in a step of its own: go on."""
+        task.start()
+
+    def task_started(self, task: Task) -> None:
+        """Answer, and make the asking connection its stream."""
+        request = self._requests.pop(task.name)
+        answer = {"ok": True, "pid": task.child.pid, "warnings": task.child.warnings}
+        if request.connection.open and request.connection.reply(answer) and request.attach:
+            hand_over(request.connection, task.streams, request.attach)
+        elif request.attach is not None and task.streams.waits_for_input:
+            task.streams.close_stdin()
+        task.streams.release()
+
+    def task_failed(self, task: Task, error: StartFailed) -> None:
+        """Answer with the reason; its end comes next."""
+        request = self._requests.pop(task.name, None)
+        if request is not None and request.connection.open:
+            request.connection.fail(error)
+        task.streams.close()
+
+    def task_exited(self, task: Task) -> None:
+        """Reaped. What it wrote last may still be on its way."""
+        if task.streams.ended:
+            self._finish(task.name)
+        else:
+            self._loop.deadline(task, DRAIN_SECONDS, task.streams.end_output)
+
+    def _output_ended(self, name: str) -> None:
+        task = self._tasks.get(name)
+        if task is not None and task.state == "ended":
+            self._loop.cancel(task)
+            self._finish(name)
+
+    def _finish(self, name: str) -> None:
+        task = self._tasks.pop(name, None)
+        if task is None:
+            return
+        self._codes[name] = task.code
+        while len(self._codes) > _REMEMBERED:
+            del self._codes[next(iter(self._codes))]
+        self._tell({"event": "exec-exit", "exec_id": name, "code": task.code})
+        self._settle()
+
+
+def hand_over(connection: Connection, streams: Streams, attach: Message) -> None:
+    """From here on ``connection`` is a stream of a process."""
+    sock, early = connection.take()
+    streams.attach(
+        sock,
+        stdin=attach["stdin"],
+        stdout=attach["stdout"],
+        stderr=attach["stderr"],
+        early=early,
+    )
