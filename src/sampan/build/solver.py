@@ -24,7 +24,7 @@ from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
 from sampan.build.steps import Step, evaluate
 from sampan.build.tools import StageResult, Tools
 from sampan.dockerfile.config import Config
-from sampan.errors import SampanError, Unsupported
+from sampan.errors import Unsupported
 from sampan.image import Image
 from sampan.image.document import History
 from sampan.model.platform import Platform
@@ -42,7 +42,7 @@ async def solve(request: BuildRequest, tools: Tools, progress: Progress) -> Buil
         async with asyncio.TaskGroup() as group:
             build.group = group
             result = await build.stage(target)
-    except* SampanError as errors:
+    except BaseExceptionGroup as errors:
         raise _first(errors) from None
     image = await tools.in_thread(
         finish,
@@ -60,9 +60,9 @@ async def solve(request: BuildRequest, tools: Tools, progress: Progress) -> Buil
     return Built(image=image, layers=result.layers, cached=not build.ran)
 
 
-def _first(errors: BaseExceptionGroup[SampanError]) -> SampanError:
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error that made the others: a group's first leaf."""
-    error = errors.exceptions[0]
+    error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
