@@ -76,7 +76,9 @@ class Containers:
 
     async def _whole(self, work: Coroutine[object, object, T]) -> T:
         """Do ``work`` to its end even when the client that asked for it goes away."""
-        return await asyncio.shield(self._core.tasks.spawn(work, "operation", quiet=True))
+        return await asyncio.shield(
+            self._core.tasks.spawn(work, "operation", quiet=True, whole=True)
+        )
 
     def _find(self, ref: str) -> Container:
         return self._core.containers.find(ref)

@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +32,8 @@ from sampan.engine.volumestore import VolumeStore
 from sampan.errors import Conflict, SampanError
 from sampan.image import Unpacker
 from sampan.kernel.facts import Facts, probe
-from sampan.network.bridge import BridgeDriver
-from sampan.network.driver import Driver
+from sampan.network.drivers import Drivers
+from sampan.network.resolver import Resolver
 from sampan.registry.client import Registry, Settings
 from sampan.registry.registries import Registries
 from sampan.runtime.client import Launcher
@@ -129,7 +129,7 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
     facts = await threads.run(probe)
     content = FileStore(config.data_root / "content")
     snapshots = await threads.run(_snapshotter, config, facts)
-    drivers = await threads.run(_drivers, config, undo)
+    fabric = await threads.run(_fabric, config, undo)
     launcher = await threads.run(Launcher.spawn, config.exec_root)
     undo.callback(launcher.close)
     registry = Registry(_registry_settings(config))
@@ -153,7 +153,7 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
         unpacker=Unpacker(content, snapshots),
         images=ImageTable(content),
         volumes=VolumeStore(config.data_root / "volumes"),
-        fabric=Fabric(drivers),
+        fabric=fabric,
         launcher=launcher,
         registry=registry,
         ingests=Ingests(erase),
@@ -199,10 +199,13 @@ def instance(config: EngineConfig) -> str:
     return f"sampan-{zlib.crc32(str(config.data_root).encode()):08x}"
 
 
-def _drivers(config: EngineConfig, undo: AsyncExitStack) -> Mapping[str, Driver]:
-    bridge = BridgeDriver(instance(config))
-    undo.callback(bridge.close)
-    return {"bridge": bridge}
+def _fabric(config: EngineConfig, undo: AsyncExitStack) -> Fabric:
+    """Network drivers and resolver, in this thread's (the host's) network namespace."""
+    drivers = Drivers(instance(config))
+    undo.callback(drivers.close)
+    resolver = Resolver()
+    undo.callback(resolver.close)
+    return Fabric(drivers, resolver)
 
 
 def _registry_settings(config: EngineConfig) -> Settings:

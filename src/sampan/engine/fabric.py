@@ -11,11 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import links, naming
 from sampan.engine.networkrecord import (
     NetworkRecord,
     StoredEndpoint,
@@ -27,15 +25,15 @@ from sampan.engine.record import Record
 from sampan.engine.state import Statement
 from sampan.engine.table import Container
 from sampan.errors import InvalidParameter, NotFound
-from sampan.network import files, ipam
+from sampan.network import ipam
+from sampan.network.dns import Host, Zone, zone
 from sampan.network.driver import Driver
+from sampan.network.drivers import Drivers
 from sampan.network.model import EndpointSpec, IPAddress, IPInterface, NetworkSpec
 from sampan.network.priority import Connection, with_gateways
 from sampan.network.publish import port_bindings
+from sampan.network.resolver import Resolver
 from sampan.wire.container import EndpointSettings
-
-if TYPE_CHECKING:
-    from sampan.engine.core import Core
 
 #: networks that are there always and cannot be removed
 PREDEFINED = ("bridge", "host", "none")
@@ -60,8 +58,13 @@ class Network:
 
     @property
     def plugged(self) -> bool:
-        """Whether endpoints are something a driver makes (host and none have nothing)."""
-        return self.record.driver not in ("host", "null", "none")
+        """Whether endpoints are something a driver makes (host, none and ns have nothing)."""
+        return self.record.driver not in ("host", "null", "none", "ns")
+
+    @property
+    def resolved(self) -> bool:
+        """Whether its containers find each other by name: all but the default bridge's do."""
+        return self.plugged and self.name != "bridge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +76,25 @@ class Plug:
     settings: EndpointSettings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolverPlug:
+    """How the embedded resolver serves one container: where it looks and whom it asks."""
+
+    networks: tuple[str, ...]
+    upstream: tuple[str, ...]
+    from_host: bool
+    own: Zone | None = None
+
+
 class Fabric:
     """All networks of one engine; the loop's thread owns the tables."""
 
-    def __init__(self, drivers: Mapping[str, Driver]) -> None:
+    def __init__(self, drivers: Drivers, resolver: Resolver) -> None:
         self.drivers = drivers
+        self.resolver = resolver
         self.networks: dict[str, Network] = {}
         self._leases: dict[str, dict[IPAddress, str]] = {}
-        #: the host's addresses for ``host-gateway``
-        self.host_gateway: tuple[IPAddress, ...] = ()
+        self._hosts: dict[str, dict[str, Host]] = {}
 
     # networks
 
@@ -93,6 +106,8 @@ class Fabric:
     def discard(self, network: Network) -> None:
         """Forget a network."""
         self.networks.pop(network.id, None)
+        self._hosts.pop(network.id, None)
+        self.resolver.remove_zone(network.id)
         self._leases.pop(network.id, None)
 
     def find(self, ref: str) -> Network:
@@ -190,6 +205,7 @@ class Fabric:
         """Give the leases of endpoints back."""
         for plug in plugs:
             leased = self._leases.get(plug.network.id, {})
+            self.leave(plug.endpoint.container_id, [plug])
             for address in plug.endpoint.addresses:
                 if leased.get(address.ip) == plug.endpoint.endpoint_id:
                     del leased[address.ip]
@@ -239,10 +255,46 @@ class Fabric:
                 os.close(namespace)
 
     def _driver(self, network: Network) -> Driver:
-        driver = self.drivers.get(network.record.driver)
-        if driver is None:
-            raise NotFound(f"network driver {network.record.driver} is not available")
-        return driver
+        return self.drivers.find(network.record.driver)
+
+    def resolve_for(self, container_id: str, pid: int, names: ResolverPlug) -> None:
+        """Serve names to a container in its own network namespace. Blocks."""
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.resolver.plug(
+                container_id,
+                namespace,
+                networks=names.networks,
+                upstream=names.upstream,
+                from_host=names.from_host,
+                own=names.own,
+            )
+        finally:
+            os.close(namespace)
+
+    # names
+
+    def enter(self, container: Container, plugs: Iterable[Plug]) -> None:
+        """Make a container findable by name on its networks."""
+        for plug in plugs:
+            if plug.network.resolved:
+                hosts = self._hosts.setdefault(plug.network.id, {})
+                hosts[container.id] = Host(
+                    names=tuple(dns_names(container.record, plug.settings)),
+                    addresses=tuple(a.ip for a in plug.endpoint.addresses),
+                )
+                self._publish(plug.network)
+
+    def leave(self, container_id: str, plugs: Iterable[Plug]) -> None:
+        """Take a container's names away from its networks."""
+        for plug in plugs:
+            hosts = self._hosts.get(plug.network.id, {})
+            if hosts.pop(container_id, None) is not None:
+                self._publish(plug.network)
+
+    def _publish(self, network: Network) -> None:
+        hosts = self._hosts.get(network.id, {})
+        self.resolver.set_zone(network.id, zone(network.name, hosts.values()))
 
     # rows
 
@@ -281,50 +333,11 @@ class Fabric:
             return None
         return Plug(network=network, endpoint=load_endpoint(stored), settings=stored.settings)
 
-    # names
 
-    def name_files(
-        self, core: Core, container: Container, plugs: Sequence[Plug]
-    ) -> naming.NameFiles:
-        """The files a container gets over its own in /etc."""
-        record, config = container.record, core.config
-        host = record.host_config
-        on_host = host.network_mode == "host"
-        addresses = [a.ip for plug in plugs for a in plug.endpoint.addresses]
-        ipv6 = any(address.version == 6 for address in addresses)
-        dns = files.container_dns(
-            naming.host_resolver(),
-            embedded=False,
-            servers=host.dns or config.dns,
-            search=host.dns_search or config.dns_search,
-            options=host.dns_options or config.dns_options,
-            ipv6=ipv6,
-            host_network=on_host,
-        )
-        extra = [
-            pair
-            for text in host.extra_hosts or []
-            for pair in files.parse_extra_host(text, self._host_gateways(plugs))
-        ]
-        extra += naming.link_entries(links.addresses(core, container))
-        hosts = (
-            naming.host_hosts() + "".join(f"{address}\t{name}\n" for address, name in extra)
-            if on_host
-            else files.hosts(
-                record.hostname,
-                domainname=record.config.domainname or "",
-                addresses=addresses,
-                extra=extra,
-            )
-        )
-        return naming.NameFiles(
-            hosts=hosts,
-            hostname=files.hostname(record.hostname),
-            resolv_conf=dns.file.render(),
-        )
-
-    def _host_gateways(self, plugs: Sequence[Plug]) -> tuple[IPAddress, ...]:
-        return self.host_gateway or tuple(g for plug in plugs for g in plug.endpoint.gateways)
+def dns_names(record: Record, settings: EndpointSettings) -> list[str]:
+    """The names other containers on the network find this one by."""
+    names = [record.name, *(settings.aliases or []), record.id[:12], record.hostname]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def with_routes(record: Record, plugs: Sequence[Plug]) -> tuple[Plug, ...]:

@@ -60,7 +60,7 @@ class HostDevices:
         return [self.node(path)]
 
     def all(self) -> list[DeviceNode]:
-        """See :class:`DeviceTable`; container-local nodes (console, pts, shm) are left out."""
+        """See :class:`DeviceTable`; container-local ones (console, ptmx, ...) are left out."""
         return list(_walk("/dev"))
 
 
@@ -101,7 +101,7 @@ _LOCAL = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"
 def _walk(directory: str) -> Iterator[DeviceNode]:
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_symlink() or entry.name in _LOCAL or entry.name == "console":
+            if entry.is_symlink() or entry.name in _LOCAL or entry.name in ("console", "ptmx"):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(entry.path)

@@ -9,7 +9,7 @@ import msgspec
 
 from sampan.engine import clock
 from sampan.engine.config import EngineConfig
-from sampan.engine.fabric import Fabric, Plug
+from sampan.engine.fabric import Fabric, Plug, dns_names
 from sampan.engine.lifecycle import Status
 from sampan.engine.record import MountRecord
 from sampan.engine.table import Container
@@ -258,15 +258,8 @@ def endpoint_settings(
         ipv6_gateway=gateways.get(6, "") if ipv6 is not None else "",
         global_ipv6_address=str(ipv6.ip) if ipv6 is not None else "",
         global_ipv6_prefix_len=ipv6.network.prefixlen if ipv6 is not None else 0,
-        dns_names=dns_names(container, settings),
+        dns_names=dns_names(container.record, settings),
     )
-
-
-def dns_names(container: Container, settings: EndpointSettings) -> list[str]:
-    """The names other containers on the network find this one by."""
-    record = container.record
-    names = [record.name, *(settings.aliases or []), record.id[:12], record.hostname]
-    return list(dict.fromkeys(name for name in names if name))
 
 
 def summary(

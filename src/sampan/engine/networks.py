@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from sampan.engine import clock, networkspec
+from sampan.engine import clock, naming, networkspec
 from sampan.engine.core import Core, update_record
 from sampan.engine.fabric import PREDEFINED, Network, Plug, with_routes
 from sampan.engine.filters import boolean, check_filters, match_labels, match_pattern, until
@@ -123,8 +123,7 @@ class Networks:
 
     async def _create(self, body: NetworkCreateRequest) -> str:
         core = self._core
-        if (body.driver or "bridge") not in core.fabric.drivers:
-            raise NotFound(f"could not find network driver {body.driver}: plugin not found")
+        driver = core.fabric.drivers.find(body.driver or "bridge")
         taken = await core.threads.run(used_networks)
         own = [s.prefix for n in core.fabric.networks.values() for s in n.spec.subnets]
         record = networkspec.complete(
@@ -132,13 +131,12 @@ class Networks:
         )
         network = Network(record=record, spec=networkspec.spec(record, core.config))
         if network.plugged and not record.config_only:
-            driver = core.fabric.drivers[record.driver]
             await core.threads.run(driver.ensure, network.spec)
         try:
             await core.state.write(insert_network(record))
         except SampanError:
             if network.plugged and not record.config_only:
-                await core.threads.run(core.fabric.drivers[record.driver].remove, network.spec)
+                await core.threads.run(driver.remove, network.spec)
             raise
         core.fabric.add(network)
         self._publish(network, "create")
@@ -236,6 +234,21 @@ class Networks:
             core.fabric.release([plug])
             raise
         container.endpoints[network.id] = done
+        core.fabric.enter(container, [done])
+        await self._serve_names(container)
+
+    async def _serve_names(self, container: Container) -> None:
+        """The container's networks changed while it runs: so does what its resolver knows."""
+        core = self._core
+        plugs = list(container.endpoints.values())
+        names = naming.name_files(core, container, plugs)
+        if names.resolver is not None:
+            await core.threads.run(
+                core.fabric.resolve_for, container.id, container.state.pid, names.resolver
+            )
+        else:
+            core.fabric.resolver.unplug(container.id)
+        await core.threads.run(names.write, core.directory(container.id))
 
     async def disconnect(self, ref: str, body: NetworkDisconnectRequest) -> None:
         """Disconnect a container, live when it runs."""
@@ -260,6 +273,7 @@ class Networks:
             await core.state.write(*statements)
             if plug is not None and container.run is not None:
                 await core.threads.run(core.fabric.detach, [plug], container.state.pid)
+                await self._serve_names(container)
         self._publish(network, "disconnect", container=container.id)
 
     async def prune(self, filters: Filters | None = None) -> NetworksPruneReport:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from sampan.engine import clock, networkspec, removal, supervision
+from sampan.engine import clock, naming, networkspec, removal, supervision
 from sampan.engine import reconcile as rec
 from sampan.engine.core import Core, decode_container, log
 from sampan.engine.fabric import Network, Plug
@@ -242,6 +242,10 @@ async def _adopt(core: Core, name: str, found: _Found, plugs: list[Plug]) -> Non
             started_at=state.started_at if state.status in ALIVE else clock.now(),
         )
     )
+    core.fabric.enter(container, plugs)
+    names = naming.name_files(core, container, plugs)
+    if names.resolver is not None:
+        await core.threads.run(core.fabric.resolve_for, name, live.pid, names.resolver)
     supervision.watch(core, container, run)
 
 
@@ -307,26 +311,23 @@ async def _remove(core: Core, name: str) -> None:
 
 def _converge(core: Core) -> None:
     """Make interfaces, rules and published ports what the adopted containers need. Blocks."""
-    by_driver: dict[str, list[Network]] = {}
-    for network in core.fabric.networks.values():
-        if network.plugged and not network.record.config_only:
-            by_driver.setdefault(network.record.driver, []).append(network)
+    desired = [
+        (
+            network.spec,
+            [
+                plug.endpoint
+                for container in core.containers
+                if (plug := container.endpoints.get(network.id)) is not None
+            ],
+        )
+        for network in core.fabric.networks.values()
+        if network.plugged and not network.record.config_only
+    ]
     for name, driver in core.fabric.drivers.items():
-        desired = [
-            (
-                network.spec,
-                [
-                    plug.endpoint
-                    for container in core.containers
-                    if (plug := container.endpoints.get(network.id)) is not None
-                ],
-            )
-            for network in by_driver.get(name, [])
-        ]
         try:
-            lost = driver.converge(desired)
+            lost = driver.converge([pair for pair in desired if pair[0].driver == name])
         except SampanError as error:
-            log.warning("networks of driver %s cannot be restored: %s", name, error.message)
+            log.warning("%s networks cannot be restored: %s", name, error.message)
             continue
         for endpoint in lost:
             log.warning("endpoint %s could not be restored", endpoint[:12])

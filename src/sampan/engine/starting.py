@@ -92,6 +92,7 @@ async def start(core: Core, container: Container, *, automatic: bool = False) ->
         raise
     try:
         launch = _plan(core, container, plugs)
+        core.fabric.enter(container, plugs)
         launched = await core.threads.run(_perform, core, container, launch)
     except SampanError as error:
         core.fabric.release(plugs)
@@ -130,7 +131,7 @@ def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
     )
     owner = shared_network(core, container)
     hostname = owner.record.hostname if owner is not None else record.hostname
-    files = None if owner is not None else core.fabric.name_files(core, container, plugs)
+    files = None if owner is not None else naming.name_files(core, container, plugs)
     name_directory = core.directory((owner or container).id)
     shared_memory = _shared_memory(core, container)
     resolved = Resolved(
@@ -256,8 +257,19 @@ def namespaces(core: Core, container: Container) -> dict[str, str]:
                 )
             name = {"network": "net"}.get(kind, kind)
             path = f"/proc/{donor.state.pid}/ns/{name}"
+        if kind == "network" and not path:
+            path = _named_namespace(core, container)
         found[kind] = path
     return found
+
+
+def _named_namespace(core: Core, container: Container) -> str:
+    """The namespace a network of driver ``ns`` stands for, "" without one."""
+    for name in container.record.networks:
+        network = core.fabric.find(name)
+        if network.record.driver == "ns":
+            return network.spec.path
+    return ""
 
 
 def _shared_memory(core: Core, container: Container) -> str:
@@ -283,7 +295,9 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
             undo.callback(unmount_shared_memory, launch.shared_memory)
         monitor = core.launcher.create(launch.request)
         undo.callback(monitor.close)
-        undo.callback(monitor.abort)
+        # A start that fails has undone everything by itself; before it, we must.
+        before_start = undo.enter_context(ExitStack())
+        before_start.callback(monitor.abort)
         pidfd = os.pidfd_open(monitor.pid)
         undo.callback(os.close, pidfd)
         streams = []
@@ -295,11 +309,15 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
             undo.callback(stream.close)
             streams.append(stream)
         plugs = core.fabric.attach(launch.plugs, monitor.pid, undo)
+        if launch.files is not None and launch.files.resolver is not None:
+            core.fabric.resolve_for(container.id, monitor.pid, launch.files.resolver)
+            undo.callback(core.fabric.resolver.unplug, container.id)
         if plugs:
             core.state.submit(*core.fabric.insert_endpoints(container.id, plugs)).result()
             undo.callback(core.state.submit, *core.fabric.delete_endpoints(plugs))
         events = monitor.watch()
         undo.callback(events.close)
+        before_start.pop_all()
         monitor.start()
         undo.pop_all()
     return _Launched(monitor=monitor, events=events, pidfd=pidfd, plugs=plugs, streams=streams)

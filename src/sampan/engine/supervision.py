@@ -102,6 +102,12 @@ def _exit_record(directory: Path) -> ExitRecord:
 
 async def _supervise(core: Core, container: Container, run: Run) -> None:
     record = await run.ended
+    await core.tasks.spawn(
+        _end(core, container, run, record), f"end of {container.id[:12]}", quiet=True, whole=True
+    )
+
+
+async def _end(core: Core, container: Container, run: Run, record: ExitRecord) -> None:
     async with container.lock:
         await ended(core, container, run, record)
 
@@ -152,6 +158,7 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
 def _clean(core: Core, container: Container, run: Run, plugs: Sequence[Plug]) -> None:
     """Release what a run held outside its processes; in a thread."""
     run.monitor.close()
+    core.fabric.resolver.unplug(container.id)
     core.fabric.detach(plugs)
     if run.shared_memory:
         unmount_shared_memory(run.shared_memory)

@@ -70,7 +70,7 @@ class System:
             docker_root_dir=str(config.data_root),
             plugins=PluginsInfo(
                 volume=["local"],
-                network=sorted(core.fabric.drivers),
+                network=["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
                 log=sorted(LOG_DRIVERS),
             ),
             memory_limit="memory" in controllers,

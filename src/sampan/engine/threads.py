@@ -152,34 +152,52 @@ class Tasks:
 
     def __init__(self, failed: Callable[[str, BaseException], None]) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
+        self._whole: set[asyncio.Task[object]] = set()
         self._failed = failed
 
     def spawn(
-        self, work: Coroutine[object, object, T], name: str, *, quiet: bool = False
+        self,
+        work: Coroutine[object, object, T],
+        name: str,
+        *,
+        quiet: bool = False,
+        whole: bool = False,
     ) -> asyncio.Task[T]:
         """Run ``work`` concurrently; a failure is reported under ``name``.
 
-        ``quiet``: somebody awaits the task, who gets its failure.
+        ``quiet``: somebody awaits the task, who gets its failure. ``whole``: once begun it is
+        done to its end, the engine's closing waits for it.
         """
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
+        if whole:
+            self._whole.add(task)
         task.add_done_callback(self._quiet if quiet else self._done)
         return task
 
-    def _quiet(self, task: asyncio.Task[object]) -> None:
+    def _forget(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
+        self._whole.discard(task)
+
+    def _quiet(self, task: asyncio.Task[object]) -> None:
+        self._forget(task)
         if not task.cancelled():
             task.exception()  # marked as retrieved also when the caller has gone
 
     def _done(self, task: asyncio.Task[object]) -> None:
-        self._tasks.discard(task)
+        self._forget(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(task.get_name(), error)
 
-    async def cancel(self) -> None:
-        """Cancel all and wait for their end."""
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
+    async def cancel(self, patience: float = 30.0) -> None:
+        """Let whole ones finish for ``patience`` seconds, cancel the others, wait for their end."""
+        mine = asyncio.current_task()
+        for task in self._tasks - self._whole - {mine}:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if whole := self._whole - {mine}:
+            await asyncio.wait(whole, timeout=patience)
+        rest = self._tasks - {mine}
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest)

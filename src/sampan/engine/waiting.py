@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from sampan.engine.lifecycle import Status
 from sampan.engine.table import Container, Waiter
 from sampan.errors import InvalidParameter
-from sampan.wire.container import ContainerWaitExitError, ContainerWaitResponse
+from sampan.wire.container import ContainerWaitResponse
 
 CONDITIONS = ("not-running", "next-exit", "removed")
 
@@ -40,9 +40,7 @@ async def _wait(
 
 
 def _response(container: Container) -> ContainerWaitResponse:
-    state = container.state
-    error = ContainerWaitExitError(message=state.error) if state.error else None
-    return ContainerWaitResponse(status_code=state.exit_code, error=error)
+    return ContainerWaitResponse(status_code=container.state.exit_code)
 
 
 def resolve(container: Container, *conditions: str) -> None:
