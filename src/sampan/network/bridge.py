@@ -71,6 +71,7 @@ class BridgeDriver:
         different ones."""
         self._group = link_group(instance)
         self._firewall = firewall or Firewall(instance)
+        self._firewall.open()
         self._ports = reservations or PortReservations()
         self._lock = threading.Lock()
         self._socket = NetlinkSocket()

@@ -2,57 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 
 from sampan.errors import NotFound
 from sampan.network.bridge import BridgeDriver
 from sampan.network.driver import Driver
-from sampan.network.model import EndpointSpec, NetworkSpec
-from sampan.network.overlay import OverlayDriver, with_room
+from sampan.network.overlay import OverlayDriver
 from sampan.network.parent import ParentDriver
 from sampan.network.simple import PassiveDriver
 
 
-class Drivers:
-    """The drivers of one engine. Opens sockets in the calling thread's namespace (the host's)."""
+class Drivers(Mapping[str, Driver]):
+    """The drivers of one engine; each looks after its own networks alone.
+
+    Open early, while descriptor numbers are low (see :class:`sampan.kernel.nftables.Nftables`),
+    in the network namespace networks are to be made in.
+    """
 
     def __init__(self, instance: str = "sampan") -> None:
-        """``instance`` as for :class:`BridgeDriver`. Open early: see :class:`Nftables`."""
+        """``instance`` names nftables tables and marks links: two engines on one host need
+        different ones."""
         self.bridge = BridgeDriver(instance)
-        self._overlay = OverlayDriver(self.bridge, instance)
-        self._parent = ParentDriver(instance)
+        self._overlay = OverlayDriver(instance)
+        self._macvlan = ParentDriver(instance, "macvlan")
+        self._ipvlan = ParentDriver(instance, "ipvlan")
         self._by_name: dict[str, Driver] = {
             "bridge": self.bridge,
             "overlay": self._overlay,
-            "macvlan": self._parent,
-            "ipvlan": self._parent,
+            "macvlan": self._macvlan,
+            "ipvlan": self._ipvlan,
             **{name: PassiveDriver(name) for name in ("host", "none", "null", "ns")},
         }
 
     def __getitem__(self, name: str) -> Driver:
+        """The driver called ``name``; raises :class:`KeyError`, as mappings do."""
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def find(self, name: str) -> Driver:
         """The driver called ``name``; raises :class:`NotFound` (``plugin "x" not found``)."""
         try:
             return self._by_name[name]
         except KeyError:
             raise NotFound(f'plugin "{name}" not found') from None
 
-    def converge(
-        self, desired: Sequence[tuple[NetworkSpec, Sequence[EndpointSpec]]]
-    ) -> tuple[str, ...]:
-        """Every driver's :meth:`Driver.converge` with its share of ``desired``; endpoint ids
-        that could not be kept."""
-        share: dict[str, list[tuple[NetworkSpec, Sequence[EndpointSpec]]]] = {}
-        for spec, endpoints in desired:
-            share.setdefault(spec.driver, []).append((spec, endpoints))
-        overlay = share.get("overlay", [])
-        bridges = [*share.get("bridge", []), *((with_room(s), e) for s, e in overlay)]
-        lost = self.bridge.converge(bridges)
-        self._overlay.converge(overlay)
-        self._parent.converge([*share.get("macvlan", []), *share.get("ipvlan", [])])
-        return lost
-
     def close(self) -> None:
         """Release sockets and reservations; networks stay for running containers."""
-        self._overlay.close()
-        self._parent.close()
-        self.bridge.close()
+        for driver in (self._overlay, self._macvlan, self._ipvlan, self.bridge):
+            driver.close()

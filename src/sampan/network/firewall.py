@@ -28,7 +28,8 @@ class Firewall:
     """One nftables table and what belongs in it. Safe to use from several threads."""
 
     def __init__(self, table: str = "sampan", open_runner: Callable[[], Runner] = Nftables) -> None:
-        """``open_runner`` is called on first need, in the thread that needs it."""
+        """``open_runner`` is called on first need, in the thread that needs it; call
+        :meth:`open` early where descriptor numbers may grow."""
         self._table = table
         self._open = open_runner
         self._runner: Runner | None = None
@@ -36,6 +37,14 @@ class Firewall:
         self._networks: dict[str, NetworkSpec] = {}
         self._rows: dict[str, tuple[Published, ...]] = {}
         self._built = False
+
+    def open(self) -> None:
+        """Open the library's context now. Raises :class:`Unavailable` when it cannot be."""
+        with self._lock:
+            try:
+                self._runner = self._runner or self._open()
+            except OSError as error:
+                raise Unavailable(f"cannot use nftables: {error.strerror or error}") from error
 
     def add_network(self, spec: NetworkSpec) -> None:
         """Let a network in; replaces what was said of it before. Idempotent."""

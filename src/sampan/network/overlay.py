@@ -42,29 +42,30 @@ def with_room(spec: NetworkSpec) -> NetworkSpec:
 class OverlayDriver:
     """The ``overlay`` driver: a bridge network with a tunnel in it.
 
-    Implements :class:`sampan.network.driver.Driver` with the help of the bridge driver, which
-    knows these bridges as its own.
+    Implements :class:`sampan.network.driver.Driver` with the help of a bridge driver of its own,
+    so that each looks after its bridges and its table alone.
     """
 
-    def __init__(self, bridge: BridgeDriver, instance: str = "sampan") -> None:
-        self._bridge = bridge
+    def __init__(self, instance: str = "sampan") -> None:
+        instance = f"{instance}-overlay"
+        self._bridge = BridgeDriver(instance)
         self._group = link_group(instance)
         self._lock = threading.Lock()
         self._socket = NetlinkSocket()
 
     def close(self) -> None:
-        """Close the driver's socket; the bridge driver is the caller's."""
+        """Release sockets and reservations; networks stay for running containers."""
         self._socket.close()
+        self._bridge.close()
 
     def ensure(self, spec: NetworkSpec) -> None:
         """See :meth:`Driver.ensure`; peers that changed are put right."""
         spec = with_room(spec)
         self._bridge.ensure(spec)
-        self.ensure_tunnel(spec)
+        self._ensure_tunnel(spec)
 
-    def ensure_tunnel(self, spec: NetworkSpec) -> None:
+    def _ensure_tunnel(self, spec: NetworkSpec) -> None:
         """Put the VXLAN port into the network's bridge, sending to ``spec.peers``."""
-        spec = with_room(spec)
         if len({peer.version for peer in spec.peers}) > 1:
             raise InvalidParameter(f"peers of network {spec.name} must be of one IP version")
         name = tunnel_name(spec)
@@ -141,30 +142,32 @@ class OverlayDriver:
         self._bridge.remove(with_room(spec))
 
     def observe(self) -> Observation:
-        """See :meth:`Driver.observe`: the tunnels (the bridges are the bridge driver's)."""
+        """See :meth:`Driver.observe`: bridges and tunnels, endpoints and ports."""
+        seen = self._bridge.observe()
+        return replace(seen, networks=seen.networks | self._tunnels())
+
+    def _tunnels(self) -> frozenset[str]:
         try:
             with self._lock:
                 links = rtdump.links(self._socket)
         except OSError as error:
             raise StartFailed(f"cannot list interfaces: {error.strerror}") from error
-        return Observation(
-            networks=frozenset(
-                link.name for link in links if link.group == self._group and link.kind == "vxlan"
-            )
+        return frozenset(
+            link.name for link in links if link.group == self._group and link.kind == "vxlan"
         )
 
     def converge(
         self, desired: Sequence[tuple[NetworkSpec, Sequence[EndpointSpec]]]
     ) -> tuple[str, ...]:
-        """See :meth:`Driver.converge`. Call the bridge driver's first, with these networks
-        (through :func:`with_room`) among its own: it looks after bridges and endpoints."""
-        for spec, _ in desired:
-            self.ensure_tunnel(spec)
-        wanted = {tunnel_name(spec) for spec, _ in desired}
-        strays = sorted(self.observe().networks - wanted)
+        """See :meth:`Driver.converge`."""
+        roomy = [(with_room(spec), endpoints) for spec, endpoints in desired]
+        lost = self._bridge.converge(roomy)
+        for spec, _ in roomy:
+            self._ensure_tunnel(spec)
+        strays = sorted(self._tunnels() - {tunnel_name(spec) for spec, _ in roomy})
         try:
             with self._lock:
                 self._socket.request([rtnetlink.link_delete(name) for name in strays])
         except OSError as error:
             raise StartFailed(f"cannot remove left-over tunnels: {error.strerror}") from error
-        return ()
+        return lost

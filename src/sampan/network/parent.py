@@ -40,8 +40,9 @@ def vlan_of(parent: str) -> tuple[str, int] | None:
 class ParentDriver:
     """``macvlan`` or ``ipvlan``; implements :class:`sampan.network.driver.Driver`."""
 
-    def __init__(self, instance: str = "sampan") -> None:
-        self._group = link_group(instance)
+    def __init__(self, instance: str = "sampan", name: str = "macvlan") -> None:
+        """``name`` is the driver's; parents it made are told by it and ``instance``."""
+        self._group = link_group(f"{instance}-{name}")
         self._lock = threading.Lock()
         self._socket = NetlinkSocket()
 
