@@ -62,6 +62,11 @@ class Rules:
             for action in rule.actions
         )
 
+    @property
+    def names_anybody(self) -> bool:
+        """Whether some rule lets people in without authentication."""
+        return any(rule.user == "" for rule in self.rules)
+
     def allows(self, identity: Identity, repository: str, action: str) -> bool:
         """Whether ``identity`` may do ``action`` in ``repository``."""
         if identity.grants is None:

@@ -110,10 +110,12 @@ class Gate:
         return ProtocolError(Code.UNAUTHORIZED, message, headers={"WWW-Authenticate": header})
 
     def demands_login(self, identity: Identity) -> bool:
-        """Whether ``GET /v2/`` is answered with a challenge."""
-        if self.open or identity.user or identity.grants is not None:
-            return False
-        return self._verifier is not None or not any(rule.user == "" for rule in self.rules.rules)
+        """Whether ``GET /v2/`` is answered with a challenge.
+
+        Also where rules let anybody in: clients learn here how to authenticate, check credentials
+        by it, and ask without where they have none.
+        """
+        return not (self.open or identity.user or identity.grants is not None)
 
     def close(self) -> None:
         """Let resources go."""

@@ -112,7 +112,7 @@ async def answer(request: web.BaseRequest, services: Services) -> web.StreamResp
     if not services.gate.open:
         identity = await services.gate.identify(request.headers.get("Authorization"), url)
     if request.path == "/":
-        if not identity.user and not services.gate.open and services.gate.demands_login(identity):
+        if services.gate.demands_login(identity) and not services.gate.rules.names_anybody:
             raise _login(services, url)
         return await _repositories(services, identity, request.query.get("last", ""))
     if not request.path.startswith("/r/"):

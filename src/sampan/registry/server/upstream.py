@@ -38,6 +38,7 @@ from sampan.registry.server.config import Upstream as Configured
 from sampan.registry.server.errors import Code, ProtocolError
 from sampan.registry.server.metrics import Metrics
 from sampan.registry.server.store import Store
+from sampan.registry.session import Patience
 from sampan.registry.tls import Certificates
 
 _PIECE = 1 << 20
@@ -101,7 +102,12 @@ class Upstream:
             host=parts.netloc, repository="", scheme=parts.scheme, insecure=parts.scheme == "http"
         )
         certificates = Certificates(authorities=config.ca_file)
-        self._registry = Registry(Settings(certificates=certificates, downloads=8))
+        self._registry = Registry(
+            # A client waits for the answer: do not insist for long.
+            Settings(
+                certificates=certificates, downloads=8, patience=Patience(attempts=2, pause=0.2)
+            )
+        )
         self._threads = ThreadPoolExecutor(_FOLLOWERS, thread_name_prefix="registry-follow")
         self._stack = AsyncExitStack()
         self._origin: Repository | None = None

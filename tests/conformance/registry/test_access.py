@@ -1,0 +1,175 @@
+"""Who may do what: Basic, our own tokens, another issuer's, TLS with client certificates."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import bcrypt
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from sampan.content.store import FileStore
+from sampan.errors import Forbidden, NotFound, SampanError, Unauthorized
+from sampan.model.reference import Reference
+from sampan.registry import Credentials, Event, LayerProgress, Registry, Step
+from sampan.registry.server.config import Access, Auth, TokenIssuer
+from tests.conformance.registry.conftest import Server
+from tests.unit.registry import samples
+
+Start = Callable[..., Awaitable[Server]]
+ALICE = Credentials(username="alice", password="wonder:land")
+BOB = Credentials(username="bob", password="builder")
+RULES = (
+    Access(user="", repository="public/*", actions=("pull",)),
+    Access(user="*", repository="shared/*", actions=("pull",)),
+    Access(user="alice", repository="*", actions=("pull", "push", "delete")),
+    Access(user="bob", repository="bob/*", actions=("pull", "push")),
+)
+
+
+@pytest.fixture
+def htpasswd(tmp_path: Path) -> Path:
+    path = tmp_path / "htpasswd"
+    lines = [
+        f"{item.username}:{bcrypt.hashpw(item.password.encode(), bcrypt.gensalt(4)).decode()}"
+        for item in (ALICE, BOB)
+    ]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def basic(credentials: Credentials) -> dict[str, str]:
+    return {"Authorization": credentials.basic}
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+async def test_rights(start: Start, content: FileStore, htpasswd: Path, tokens: bool) -> None:
+    server = await start(auth=Auth(htpasswd=str(htpasswd), own_tokens=tokens), access=RULES)
+    root = samples.image(1).store(content)
+    name = {
+        key: Reference.parse(f"{server.address}/{key}/x:1") for key in ("public", "shared", "bob")
+    }
+    hidden = Reference.parse(f"{server.address}/hidden:1")
+    wrong = Credentials(username="alice", password="x")
+    async with Registry() as registry:
+        for reference in name.values():
+            await registry.push(reference, root, content=content, credentials=ALICE)
+        await registry.pull(name["shared"], content=content, credentials=BOB)
+        await registry.push(name["bob"], root, content=content, credentials=BOB)
+        await registry.pull(name["public"], content=content)
+        with pytest.raises((Forbidden, Unauthorized)):
+            await registry.push(name["shared"], root, content=content, credentials=BOB)
+        with pytest.raises(NotFound, match="pull access denied"):
+            await registry.pull(name["bob"], content=content)
+        with pytest.raises(SampanError):
+            await registry.pull(name["bob"], content=content, credentials=wrong)
+        # A blob cannot be mounted from where one may not read.
+        secret = samples.image(1)
+        secret.store(content)
+        await registry.push(hidden, secret.digest, content=content, credentials=ALICE)
+        events: list[Event] = []
+        await registry.push(
+            name["bob"],
+            secret.digest,
+            content=content,
+            credentials=BOB,
+            listener=events.append,
+            sources=lambda _: [hidden],
+        )
+        said = [item.step for item in events if isinstance(item, LayerProgress)]
+        assert Step.PUSHED in said
+        assert Step.MOUNTED not in said
+        # Deleting is a right of its own.
+        async with registry.origin(name["bob"], BOB, actions="pull,push,delete") as repository:
+            with pytest.raises(SampanError):
+                await repository.delete_manifest(root)
+        async with registry.origin(name["bob"], ALICE, actions="pull,push,delete") as repository:
+            await repository.delete_manifest(root)
+            assert [item async for item in repository.repositories()]
+        assert await registry.login(server.address, ALICE) == "" or tokens
+        with pytest.raises(Unauthorized):
+            await registry.login(server.address, wrong)
+
+
+async def test_challenges(start: Start, htpasswd: Path) -> None:
+    server = await start(auth=Auth(htpasswd=str(htpasswd), own_tokens=True), access=RULES)
+    status, headers, body = await server.ask("GET", "/v2/bob/x/manifests/1")
+    assert (status, json.loads(body)["errors"][0]["code"]) == (401, "UNAUTHORIZED")
+    assert headers["www-authenticate"] == (
+        f'Bearer realm="http://{server.address}/token",service="sampan-registry",'
+        'scope="repository:bob/x:pull"'
+    )
+    assert (await server.ask("GET", "/v2/"))[0] == 401
+    assert (await server.ask("GET", "/v2/", headers=basic(BOB)))[0] == 200
+    assert (await server.ask("GET", "/v2/_catalog"))[0] == 401
+    status, _, body = await server.ask("GET", "/v2/public/x/manifests/1", headers=basic(BOB))
+    assert status == 404
+    for value in ("Basic !!!", "Basic " + base64.b64encode(b"nocolon").decode(), "Digest x", "x"):
+        status, _, _ = await server.ask("GET", "/v2/", headers={"Authorization": value})
+        assert status == 401
+
+
+async def test_tokens_hold_what_the_rules_allow_and_die_with_the_password(
+    start: Start, htpasswd: Path
+) -> None:
+    server = await start(auth=Auth(htpasswd=str(htpasswd), own_tokens=True), access=RULES)
+    query = (
+        "scope=repository:bob/x:pull,push,delete&scope=repository:secret:pull&offline_token=true"
+    )
+    _, _, body = await server.ask("GET", f"/token?{query}", headers=basic(BOB))
+    answer = json.loads(body)
+    claims = jwt.decode(answer["token"], options={"verify_signature": False})
+    assert claims["access"] == [
+        {"type": "repository", "name": "bob/x", "actions": ["pull", "push"]}
+    ]
+
+    async def refresh() -> int:
+        form = f"grant_type=refresh_token&refresh_token={answer['refresh_token']}&service=s"
+        return (await server.ask("POST", "/token", form.encode()))[0]
+
+    assert await refresh() == 200
+    # A refresh token is no access token.
+    token = {"Authorization": f"Bearer {answer['refresh_token']}"}
+    assert (await server.ask("GET", "/v2/", headers=token))[0] == 401
+    forged = jwt.encode({**claims, "access": []}, ec.generate_private_key(ec.SECP256R1()), "ES256")
+    for text in (forged, jwt.encode(claims, "", "none"), answer["token"][:-4] + "AAAA", "x.y.z"):
+        status, _, _ = await server.ask("GET", "/v2/", headers={"Authorization": f"Bearer {text}"})
+        assert status == 401
+    changed = f"bob:{bcrypt.hashpw(b'new', bcrypt.gensalt(4)).decode()}\n"
+    htpasswd.write_text(changed)  # noqa: ASYNC240
+    assert await refresh() == 401
+
+
+async def test_tokens_of_another_issuer(start: Start, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = tmp_path / "keys.pem"
+    pem.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    issuer = TokenIssuer(realm="https://auth.example/t", service="svc", issuer="iss", keys=str(pem))
+    server = await start(auth=Auth(issuer=issuer))
+    _, headers, _ = await server.ask("GET", "/v2/")
+    assert headers["www-authenticate"] == 'Bearer realm="https://auth.example/t",service="svc"'
+
+    async def status(**changed: object) -> int:
+        access = [{"type": "repository", "name": "a", "actions": ["*"]}]
+        claims = {"iss": "iss", "aud": "svc", "exp": time.time() + 60, "access": access, **changed}
+        token = jwt.encode(claims, key, "ES256")
+        answer = await server.ask(
+            "GET", "/v2/a/tags/list", headers={"Authorization": f"Bearer {token}"}
+        )
+        return answer[0]
+
+    assert await status() == 404  # let in; there is no such repository
+    assert await status(aud="other") == 401
+    assert await status(iss="other") == 401
+    assert await status(exp=time.time() - 60) == 401
+    assert await status(access=[]) == 401
