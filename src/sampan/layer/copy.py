@@ -48,24 +48,24 @@ class _Place(NamedTuple):
     status: os.stat_result
 
 
-def archive_stat(root: int, path: str) -> PathStat:
+def archive_stat(root: int, path: str, *, container: str = "") -> PathStat:
     """What is at ``path``; the last component is followed only with a trailing ``/`` or ``/.``.
 
-    Raises NotFound with docker's sentence.
+    Raises NotFound with docker's sentence, which names ``container``.
     """
-    place = _find(root, path)
+    place = _find(root, path, container)
     try:
         return _describe(root, path, place)
     finally:
         os.close(place.parent)
 
 
-def archive_get(root: int, path: str) -> tuple[PathStat, Iterator[bytes]]:
+def archive_get(root: int, path: str, *, container: str = "") -> tuple[PathStat, Iterator[bytes]]:
     """``path`` as a tar stream whose entries start with its base name, and its stat.
 
-    The iterator is blocking; close it to stop early. Raises NotFound.
+    The iterator is blocking; close it to stop early. Raises as :func:`archive_stat`.
     """
-    place = _find(root, path)
+    place = _find(root, path, container)
     try:
         described = _describe(root, path, place)
     except BaseException:
@@ -103,6 +103,7 @@ def archive_put(
     no_overwrite_dir_non_dir: bool = False,
     owner: tuple[int, int] | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    container: str = "",
 ) -> None:
     """Extract a tar stream (gzip, zstd, bzip2, xz or plain) into directory ``path``.
 
@@ -113,7 +114,7 @@ def archive_put(
     try:
         directory = in_root(root, _absolute(path), os.O_PATH)
     except OSError as error:
-        raise _not_found(error, path) from error
+        raise _not_found(error, path, container) from error
     try:
         if not stat.S_ISDIR(os.fstat(directory).st_mode):
             raise InvalidParameter("extraction point is not a directory")
@@ -144,7 +145,7 @@ def _absolute(path: str) -> str:
     return cleaned
 
 
-def _find(root: int, path: str) -> _Place:
+def _find(root: int, path: str, container: str) -> _Place:
     """Resolve all but the last component, which is looked at without following it."""
     absolute = _absolute(path)
     directory, _, name = absolute.rpartition("/")
@@ -155,13 +156,13 @@ def _find(root: int, path: str) -> _Place:
     try:
         parent = in_root(root, directory or "/", os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        raise _not_found(error, path) from error
+        raise _not_found(error, path, container) from error
     inner = b"." if trailing else os.fsencode(name)
     try:
         return _Place(parent, inner, base, os.lstat(inner, dir_fd=parent))
     except OSError as error:
         os.close(parent)
-        raise _not_found(error, path) from error
+        raise _not_found(error, path, container) from error
 
 
 def _describe(root: int, path: str, place: _Place) -> PathStat:
@@ -226,7 +227,7 @@ def _readlink(root: int, path: bytes) -> bytes | None:
     return None
 
 
-def _not_found(error: OSError, path: str) -> NotFound | InvalidParameter:
+def _not_found(error: OSError, path: str, container: str) -> NotFound | InvalidParameter:
     if error.errno in (errno.ENOENT, errno.ELOOP):
-        return NotFound(f"Could not find the file {path} in container")
+        return NotFound(f"Could not find the file {path} in container {container}".rstrip())
     return InvalidParameter(f"cannot look up {path} in the container: {error.strerror}")
