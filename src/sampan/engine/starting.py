@@ -44,6 +44,10 @@ from sampan.runtime.client import CreateRequest, Monitor
 from sampan.wire.container import ResourcesUlimit
 
 
+#: seconds a monitor may take to end after a failed start
+_GONE_TIMEOUT = 5.0
+
+
 @dataclass(slots=True, kw_only=True)
 class _Launch:
     """What the loop's thread decided, for the thread that acts."""
@@ -287,6 +291,7 @@ def _shared_memory(core: Core, container: Container) -> str:
 def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
     """Act, in a thread. Raises after having undone everything."""
     with ExitStack() as undo:
+        undo.callback(shutil.rmtree, launch.request.directory, ignore_errors=True)
         if launch.files is not None:
             launch.files.write(launch.directory)
         core.volumes.prepare(launch.mounts, launch.request.directory, undo)
@@ -316,11 +321,19 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
             core.state.submit(*core.fabric.insert_endpoints(container.id, plugs)).result()
             undo.callback(core.state.submit, *core.fabric.delete_endpoints(plugs))
         events = monitor.watch()
-        undo.callback(events.close)
+        undo.callback(_until_gone, events)
         before_start.pop_all()
         monitor.start()
         undo.pop_all()
     return _Launched(monitor=monitor, events=events, pidfd=pidfd, plugs=plugs, streams=streams)
+
+
+def _until_gone(events: socket.socket) -> None:
+    """Wait until a monitor whose start failed has ended, so that its directory is ours."""
+    with events, suppress(OSError):
+        events.settimeout(_GONE_TIMEOUT)
+        while events.recv(65536):
+            pass
 
 
 def _mount_shared_memory(path: str, size: int) -> None:

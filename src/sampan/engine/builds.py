@@ -1,0 +1,359 @@
+"""The builds service: Docker's classic ``/build`` on the solver, and the build cache.
+
+The context comes as a tar, lies in a directory of its own for the length of the build, and is
+gone afterwards. Progress objects are those of the classic builder, so every docker client shows
+them: ``Step 1/3 : FROM x``, `` ---> id``, the output, ``Successfully built id``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from sampan.build.cache import BuildCache, Record
+from sampan.build.checks import check
+from sampan.build.copying import ContentHashes
+from sampan.build.executor import Limits, Secrets
+from sampan.build.mounts import CacheDirectories
+from sampan.build.progress import Vertex
+from sampan.build.request import BuildRequest, Built
+from sampan.build.selection import Tree
+from sampan.build.solver import solve
+from sampan.build.tools import StepFailed, Tools
+from sampan.build.workspace import Workspace
+from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
+from sampan.dockerfile.parser import DockerfileError, parse
+from sampan.engine.buildsteps import StepExecutor
+from sampan.engine.core import Core
+from sampan.engine.imageflows import Progress, consume, failure, record
+from sampan.engine.images import Images
+from sampan.engine.options import RegistryAuth
+from sampan.errors import InvalidParameter, NotFound, SampanError
+from sampan.kernel.mount import MNT_DETACH, umount2
+from sampan.kernel.openat import in_root
+from sampan.layer import archive_put
+from sampan.layer.model import Readable
+from sampan.model.digest import Digest
+from sampan.model.platform import Platform
+from sampan.model.reference import Reference
+from sampan.wire.image import BuildCache as CacheItem
+from sampan.wire.image import BuildPruneReport
+
+_FILE_LIMIT = 4 << 20
+_DOCKERFILE = "Dockerfile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """The parameters of ``POST /build``, decoded.
+
+    ``dockerfile`` is a path in the context; ``text`` a Dockerfile that comes without one.
+    """
+
+    dockerfile: str = _DOCKERFILE
+    text: str = ""
+    tags: tuple[str, ...] = ()
+    target: str = ""
+    platform: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    auth: Mapping[str, RegistryAuth] = field(default_factory=dict)
+    quiet: bool = False
+    no_cache: bool = False
+    pull: bool = False
+    network: str = "default"
+    extra_hosts: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    id: str = ""
+
+
+class Builds:
+    """Builds of one engine. The directories live below ``data_root/build``."""
+
+    def __init__(self, core: Core, images: Images) -> None:
+        self._core = core
+        self._images = images
+        root = core.config.data_root / "build"
+        self._contexts = root / "contexts"
+        self._mounts = root / "mounts"
+        self._scratch = core.config.exec_root / "build"
+        self.cache = BuildCache(root / "cache.db")
+        self._hashes = ContentHashes()
+        self._directories = CacheDirectories(root / "caches")
+        self._running: dict[str, asyncio.Task[Built]] = {}
+        core.pins.append(self._pinned)
+        self._sweep()
+
+    def _pinned(self) -> set[Digest]:
+        return {layer.descriptor.digest for layer in self.cache.pinned()}
+
+    def _sweep(self) -> None:
+        """Remove what builds that a crash ended have left."""
+        if self._mounts.is_dir():
+            for path in self._mounts.iterdir():
+                with contextlib.suppress(OSError):
+                    umount2(str(path), MNT_DETACH)
+        for directory in (self._contexts, self._mounts, self._scratch):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True, mode=0o700)
+
+    def close(self) -> None:
+        """Close the cache."""
+        self.cache.close()
+
+    async def build(
+        self, body: AsyncIterator[bytes] | None, options: BuildOptions
+    ) -> AsyncIterator[Progress]:
+        """Build from a context tar (None: no context) and tag the result.
+
+        Yields the classic builder's progress; an error is its last object. Stopping the iteration
+        cancels the build.
+        """
+        try:
+            names = [Reference.parse(tag).with_default_tag() for tag in options.tags]
+            async with AsyncExitStack() as stack:
+                request = await self._request(body, options, stack)
+                for warning in check(
+                    request.file,
+                    given=request.arguments,
+                    ignore=request.context.ignore if request.context else None,
+                    platform=request.platform,
+                ):
+                    line = f"[Warning] {warning.rule}: {warning.message} (line {warning.start})\n"
+                    if not options.quiet:
+                        yield {"stream": line}
+                async for progress in self._solve(request, options, tuple(names)):
+                    yield progress
+        except DockerfileError as error:
+            yield failure(error)
+        except SampanError as error:
+            yield failure(error)
+
+    async def _solve(
+        self, request: BuildRequest, options: BuildOptions, names: tuple[Reference, ...]
+    ) -> AsyncIterator[Progress]:
+        core = self._core
+        news = ClassicProgress(quiet=options.quiet)
+        async with core.ingests:
+            task = core.tasks.spawn(solve(request, self._tools(options), news), "build", quiet=True)
+            identity = options.id or uuid.uuid4().hex
+            self._running[identity] = task
+            task.add_done_callback(lambda _: news.end())
+            try:
+                async for progress in news:
+                    yield progress
+                built = await task
+            except StepFailed as error:
+                yield step_failure(error)
+                return
+            except asyncio.CancelledError:
+                if not task.cancelled():
+                    raise
+                yield failure(SampanError("the build was cancelled"))
+                return
+            finally:
+                self._running.pop(identity, None)
+                task.cancel()
+                await asyncio.wait([task])
+            image = built.image
+            await record(core, image.target, image.id, names)
+        yield {"aux": {"ID": str(image.id)}}
+        if options.quiet:
+            yield {"stream": f"{image.id}\n"}
+            return
+        yield {"stream": f"Successfully built {image.id.short}\n"}
+        for name in names:
+            yield {"stream": f"Successfully tagged {name.familiar}\n"}
+
+    def _tools(self, options: BuildOptions) -> Tools:
+        core = self._core
+        return Tools(
+            workspace=Workspace(content=core.content, snapshotter=core.snapshots),
+            cache=self.cache,
+            executor=StepExecutor(core, self._images, dict(options.auth)),
+            hashes=self._hashes,
+            directories=self._directories,
+            scratch=self._scratch,
+            mount_directory=self._mounts,
+            in_thread=core.threads.run_long,
+        )
+
+    async def _request(
+        self, body: AsyncIterator[bytes] | None, options: BuildOptions, stack: AsyncExitStack
+    ) -> BuildRequest:
+        threads = self._core.threads
+        directory = self._contexts / uuid.uuid4().hex
+        directory.mkdir(mode=0o700)
+        stack.push_async_callback(threads.run_long, shutil.rmtree, directory, True)
+        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, root)
+        if body is not None:
+
+            def unpack(stream: Readable) -> None:
+                archive_put(root, "/", stream, owner=(0, 0))
+
+            await consume(self._core, body, unpack)
+        text = options.text or await threads.run(_dockerfile, root, options.dockerfile)
+        file = parse(text)
+        epoch = options.arguments.get("SOURCE_DATE_EPOCH")
+        return BuildRequest(
+            file=file,
+            context=Tree(root=root, ignore=await threads.run(_ignore, root, options.dockerfile)),
+            context_path=str(directory),
+            target=options.target,
+            platform=Platform.parse(options.platform) if options.platform else Platform.host(),
+            arguments=options.arguments,
+            labels=options.labels,
+            secrets=Secrets(values=options.secrets),
+            no_cache=options.no_cache,
+            pull=options.pull,
+            network=options.network,
+            extra_hosts=options.extra_hosts,
+            limits=options.limits,
+            now=time.time(),
+            epoch=_epoch(epoch) if epoch else None,
+        )
+
+    async def cancel(self, identity: str) -> None:
+        """Cancel a running build by the id its client chose; NotFound."""
+        task = self._running.get(identity)
+        if task is None:
+            raise NotFound(f"no such build: {identity}")
+        task.cancel()
+
+    async def usage(self) -> list[CacheItem]:
+        """The cache's records as ``docker system df`` shows them."""
+        return [_item(one) for one in await self._core.threads.run(self.cache.records)]
+
+    async def prune(
+        self, *, all: bool = False, keep: int = 0, older_than: float = 0.0
+    ) -> BuildPruneReport:
+        """Drop cache records, least recently used first, until at most ``keep`` bytes remain.
+
+        ``older_than`` (seconds) spares what was used since. ``all`` drops the directories of
+        cache mounts as well.
+        """
+        core = self._core
+        records = await core.threads.run(self.cache.records)
+        total = sum(one.size for one in records)
+        latest = time.time() - older_than
+        dropped: list[Record] = []
+        freed = 0
+        for one in records:
+            if keep and total - freed <= keep:
+                break
+            if one.used <= latest:
+                dropped.append(one)
+                freed += one.size
+        await core.threads.run(self.cache.forget, [one.key for one in dropped])
+        if all and not self._running:
+            freed += await core.threads.run_long(self._directories.remove_all)
+        return BuildPruneReport(
+            caches_deleted=[one.key[:25] for one in dropped], space_reclaimed=freed
+        )
+
+
+def step_failure(error: StepFailed) -> Progress:
+    """A failed RUN as the classic builder ends its stream; the CLI exits with its code."""
+    message = f"The command '{error.command}' returned a non-zero code: {error.code}"
+    return {"errorDetail": {"code": error.code, "message": message}, "error": message}
+
+
+def _epoch(text: str) -> int:
+    if not text.isdecimal():
+        raise InvalidParameter(f"invalid SOURCE_DATE_EPOCH: {text!r}")
+    return int(text)
+
+
+def _read(root: int, path: str) -> str:
+    fd = in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(_FILE_LIMIT + 1)
+    if len(data) > _FILE_LIMIT:
+        raise InvalidParameter(f"{path} is larger than {_FILE_LIMIT} bytes")
+    return data.decode(errors="surrogateescape")
+
+
+def _dockerfile(root: int, path: str) -> str:
+    try:
+        return _read(root, path)
+    except FileNotFoundError:
+        if path == _DOCKERFILE:
+            with contextlib.suppress(FileNotFoundError):
+                return _read(root, path.lower())
+        raise NotFound(f"Cannot locate specified Dockerfile: {path}") from None
+    except IsADirectoryError:
+        raise InvalidParameter(f"the Dockerfile {path} is a directory") from None
+
+
+def _ignore(root: int, dockerfile: str) -> IgnoreMatcher | None:
+    for path in (f"{dockerfile}.dockerignore", ".dockerignore"):
+        with contextlib.suppress(FileNotFoundError):
+            return IgnoreMatcher(parse_ignore_file(_read(root, path)))
+    return None
+
+
+def _item(one: Record) -> CacheItem:
+    def moment(seconds: int) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+    return CacheItem(
+        id=one.key[:25],
+        parents=[one.parent[:25]] if one.parent else None,
+        type=one.kind,
+        description=one.description,
+        in_use=False,
+        shared=False,
+        size=one.size,
+        created_at=moment(one.created),
+        last_used_at=moment(one.used),
+        usage_count=one.uses,
+    )
+
+
+class ClassicProgress:
+    """A build's news as the classic builder's objects, in an unbounded-by-clients queue.
+
+    The bound is the build's own output; a client that does not read is dropped by the server.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+        self._quiet = quiet
+
+    def started(self, vertex: Vertex) -> None:
+        """See :class:`sampan.build.progress.Progress`."""
+        self._say(f"Step {vertex.step}/{vertex.steps} : {vertex.instruction}\n")
+
+    def log(self, vertex: Vertex, stream: int, data: bytes) -> None:
+        """See :class:`sampan.build.progress.Progress`."""
+        self._say(data.decode(errors="replace"))
+
+    def completed(self, vertex: Vertex, *, cached: bool = False, error: str = "") -> None:
+        """See :class:`sampan.build.progress.Progress`."""
+        if cached and not vertex.metadata:
+            self._say(" ---> Using cache\n")
+
+    def warning(self, vertex: Vertex | None, message: str) -> None:
+        """See :class:`sampan.build.progress.Progress`."""
+        self._say(f"[Warning] {message}\n")
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._queue.put_nowait({"stream": text})
+
+    def end(self) -> None:
+        """No more news."""
+        self._queue.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[Progress]:
+        while (progress := await self._queue.get()) is not None:
+            yield progress
