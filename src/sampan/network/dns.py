@@ -50,7 +50,7 @@ def zone(network_name: str, hosts: Iterable[Host]) -> Zone:
     names: dict[IPAddress, str] = {}
     suffix = network_name.lower()
     for host in hosts:
-        for name in dict.fromkeys(name.lower().rstrip(".") for name in host.names):
+        for name in dict.fromkeys(n.lower().rstrip(".") for n in host.names if n.rstrip(".")):
             for full in (name, f"{name}.{suffix}"):
                 held = addresses.get(full, ())
                 addresses[full] = held + tuple(a for a in host.addresses if a not in held)
@@ -114,8 +114,13 @@ class View:
         _, flags, questions, _, _, _ = _HEADER.unpack_from(query)
         if (flags >> 11) & 0xF != OPCODE.QUERY:
             return [refusal(query, RCODE.NOTIMP)]
-        if questions != 1:
+        end = question_end(query)
+        if questions != 1 or not end:
             return [refusal(query, RCODE.FORMERR)]
+        kind = int.from_bytes(query[end - 4 : end - 2], "big")
+        records = self._records(_text_name(query[_HEADER.size : end - 4]), kind)
+        if records is None:
+            return []  # upstream may understand what we would not: nothing else is looked at
         try:
             request = DNSRecord.parse(query)
         except (DNSError, ValueError, IndexError, struct.error):
@@ -124,14 +129,14 @@ class View:
         if option is not None and (option.ttl >> 16) & 0xFF:
             # RFC 6891, 6.1.3: a version we do not know; BADVERS has its upper bits in OPT.
             return [_bad_version(request)]
-        records = self._records(str(request.q.qname).rstrip(".").lower(), request.q.qtype)
-        if records is None:
-            return []
-        size = (
-            0xFFFF if tcp else max(_PLAIN_SIZE, min(int(option.rclass), EDNS_SIZE) if option else 0)
-        )
+        size = _PLAIN_SIZE if option is None else max(_PLAIN_SIZE, min(option.rclass, EDNS_SIZE))
         return [
-            _pack(request, records[turn:] + records[:turn], size, with_option=option is not None)
+            _pack(
+                request,
+                records[turn:] + records[:turn],
+                0xFFFF if tcp else size,
+                with_option=option is not None,
+            )
             for turn in range(max(1, len(records)))
         ]
 
@@ -173,6 +178,19 @@ class _Answers:
             return None
         self._turn = (self._turn + 1) % len(responses)
         return responses[self._turn]
+
+
+def _text_name(wire: bytes) -> str:
+    """The name in ``wire`` (labels up to the empty one) as zones write names. A dot inside a
+    label could pose as a border between two: such a name is nobody's."""
+    labels = []
+    offset = 0
+    while length := wire[offset]:
+        labels.append(wire[offset + 1 : offset + 1 + length])
+        offset += 1 + length
+    if any(b"." in label for label in labels):
+        return ""
+    return b".".join(labels).decode("utf-8", "replace").lower()
 
 
 def _pack(request: DNSRecord, records: Sequence[RR], size: int, *, with_option: bool) -> bytes:
