@@ -49,11 +49,11 @@ class Limits:
 class RunRequest:
     """One program to run.
 
-    ``rootfs`` are the mounts of the root, writable; ``user`` is Docker's USER syntax; ``network``
+    ``key`` is the writable snapshot it runs on, ``rootfs`` its mounts; ``user`` is Docker's USER syntax; ``network``
     is ``default``, ``none``, ``host`` or a network's name; ``stdin`` what it reads.
     """
 
-    id: str
+    key: str
     rootfs: tuple[Mount, ...]
     words: tuple[str, ...]
     environment: tuple[str, ...]

@@ -31,9 +31,9 @@ class Outcome:
 
 
 def finish(
-    content: ContentStore, outcome: Outcome, *, labels: Mapping[str, str], time: float
+    content: ContentStore, outcome: Outcome, *, labels: Mapping[str, str], created: str
 ) -> Image:
-    """The image, its documents stored; ``time`` (seconds) is when it was created."""
+    """The image, its documents stored; ``created`` is an RFC 3339 time."""
     config = dict(outcome.config)
     if labels:
         config["Labels"] = {**table(config, "Labels"), **labels}
@@ -43,7 +43,7 @@ def finish(
             architecture=outcome.platform.architecture,
             os=outcome.platform.os,
             variant=outcome.platform.variant or None,
-            created=moment(time),
+            created=created or None,
             author=outcome.author or None,
             config=msgspec.convert(present, ImageConfig),
             history=list(outcome.history),

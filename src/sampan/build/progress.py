@@ -11,7 +11,8 @@ class Vertex:
     """One node of the build as people see it.
 
     ``name`` is like ``[base 2/5] RUN make``; ``step`` counts the instructions of the whole
-    target from one, of ``steps`` in all (0 for what is no instruction).
+    target from one, of ``steps`` in all (0 for what is no instruction); ``metadata`` marks one
+    that changes no files.
     """
 
     id: str
@@ -20,6 +21,7 @@ class Vertex:
     step: int = 0
     steps: int = 0
     instruction: str = ""
+    metadata: bool = False
 
 
 class Progress(Protocol):

@@ -55,7 +55,7 @@ async def solve(request: BuildRequest, tools: Tools, progress: Progress) -> Buil
             author=result.author,
         ),
         labels=request.labels,
-        time=request.time,
+        created=result.created if request.epoch is None else moment(request.epoch),
     )
     return Built(image=image, layers=result.layers, cached=not build.ran)
 
@@ -136,6 +136,7 @@ class Build:
             step=self._numbers[stage.index] + position,
             steps=self._steps,
             instruction=text,
+            metadata=step.action is None,
         )
 
     async def _from(self, stage: Stage, platform: Platform) -> StageResult:
@@ -185,11 +186,11 @@ class Build:
         self, stage: Stage, vertex: Vertex, step: Step, result: StageResult
     ) -> StageResult:
         author = step.author or result.author
-        if step.action is None:
-            return replace(
-                result, config=step.config, history=(*result.history, self._history(step, True))
-            )
         self.progress.started(vertex)
+        if step.action is None:
+            self.progress.completed(vertex, cached=True)
+            entry = self._history(step, result.created, empty=True)
+            return replace(result, config=step.config, history=(*result.history, entry))
         try:
             record, cached = await work.perform(self, stage, vertex, step, result)
         except BaseException as error:
@@ -198,18 +199,24 @@ class Build:
         self.progress.completed(vertex, cached=cached)
         self.ran |= not cached
         layers = (*result.layers, record.layer) if record.layer else result.layers
+        created = moment(record.created)
         return replace(
             result,
             key=record.key,
             layers=layers,
             config=step.config,
             author=author,
-            history=(*result.history, self._history(step, record.layer is None)),
+            created=created,
+            history=(
+                *result.history,
+                self._history(step, created, empty=record.layer is None),
+            ),
         )
 
-    def _history(self, step: Step, empty: bool) -> History:
+    def _history(self, step: Step, created: str, *, empty: bool) -> History:
+        epoch = self.request.epoch
         return History(
-            created=moment(self.request.time),
+            created=created if epoch is None else moment(epoch),
             created_by=step.created_by,
             comment="buildkit.dockerfile.v0",
             author=step.author or None,
@@ -257,4 +264,5 @@ def _of_image(image: Image) -> StageResult:
         history=image.config.history,
         arguments={},
         author=image.config.document.author or "",
+        created=image.config.created,
     )

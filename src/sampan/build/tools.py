@@ -39,9 +39,7 @@ class StepFailed(SampanError):
 class InThread(Protocol):
     """Runs blocking work in the engine's limited worker threads."""
 
-    async def __call__(
-        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +58,11 @@ class Tools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageResult:
-    """A stage so far: its root, its configuration, and how they came about."""
+    """A stage so far: its root, its configuration, and how they came about.
+
+    ``created`` is when its last layer was made (RFC 3339, "" before any), so that an image all of
+    whose steps were cached is the same image.
+    """
 
     key: str
     platform: Platform
@@ -69,7 +71,7 @@ class StageResult:
     history: tuple[History, ...] = ()
     arguments: Mapping[str, str]
     author: str = ""
-    ran: bool = False
+    created: str = ""
 
     @property
     def chain(self) -> Digest | None:

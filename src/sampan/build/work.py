@@ -8,7 +8,6 @@ import os
 import posixpath
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
@@ -202,7 +201,7 @@ async def _run_program(
 
     code = await build.tools.executor.run(
         RunRequest(
-            id=uuid.uuid4().hex + uuid.uuid4().hex,
+            key=change.key,
             rootfs=change.mounts,
             words=words,
             environment=(

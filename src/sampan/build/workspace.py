@@ -61,7 +61,7 @@ class Workspace:
     @contextlib.contextmanager
     def view(self, chain: Digest | None) -> Iterator[tuple[Mount, ...]]:
         """The mounts of ``chain``, read-only, while the block lasts."""
-        key = f"build-look-{uuid.uuid4().hex}"
+        key = uuid.uuid4().hex + uuid.uuid4().hex
         if chain is None:  # an empty root, thrown away unread
             mounts = self.snapshotter.prepare(key)
         else:
@@ -74,7 +74,8 @@ class Workspace:
     @contextlib.contextmanager
     def change(self, chain: Digest | None) -> Iterator[Change]:
         """A writable snapshot on ``chain``; :meth:`keep` makes a layer of it, else it is gone."""
-        key = f"build-{uuid.uuid4().hex}"
+        # shaped like a container's, so that what a crash leaves is swept as theirs is
+        key = uuid.uuid4().hex + uuid.uuid4().hex
         mounts = self.snapshotter.prepare(key, str(chain) if chain else None)
         try:
             yield Change(key=key, mounts=mounts)

@@ -32,10 +32,11 @@ from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
 from sampan.dockerfile.parser import DockerfileError, parse
 from sampan.engine.buildsteps import StepExecutor
 from sampan.engine.core import Core
+from sampan.engine.filters import until
 from sampan.engine.imageflows import Progress, consume, failure, record
 from sampan.engine.images import Images
-from sampan.engine.options import RegistryAuth
-from sampan.errors import InvalidParameter, NotFound, SampanError
+from sampan.engine.options import Filters, RegistryAuth
+from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.kernel.mount import MNT_DETACH, umount2
 from sampan.kernel.openat import in_root
 from sampan.layer import archive_put
@@ -234,23 +235,26 @@ class Builds:
         return [_item(one) for one in await self._core.threads.run(self.cache.records)]
 
     async def prune(
-        self, *, all: bool = False, keep: int = 0, older_than: float = 0.0
+        self, filters: Filters | None = None, *, all: bool = False, keep: int = 0
     ) -> BuildPruneReport:
         """Drop cache records, least recently used first, until at most ``keep`` bytes remain.
 
-        ``older_than`` (seconds) spares what was used since. ``all`` drops the directories of
-        cache mounts as well.
+        Filter ``until`` spares what was used since. ``all`` drops the directories of cache mounts
+        as well. Other filters raise Unsupported.
         """
+        for name in filters or {}:
+            if name != "until":
+                raise Unsupported(f"filter {name!r} of the build cache is not supported")
+        latest = until(filters or {}, time.time())
         core = self._core
         records = await core.threads.run(self.cache.records)
         total = sum(one.size for one in records)
-        latest = time.time() - older_than
         dropped: list[Record] = []
         freed = 0
         for one in records:
             if keep and total - freed <= keep:
                 break
-            if one.used <= latest:
+            if latest is None or one.used <= latest:
                 dropped.append(one)
                 freed += one.size
         await core.threads.run(self.cache.forget, [one.key for one in dropped])

@@ -14,6 +14,7 @@ from types import TracebackType
 from sampan import __version__
 from sampan.content.store import FileStore
 from sampan.engine import imageremoval, recovery
+from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.containers import Containers
 from sampan.engine.core import Core, log, probe_host
@@ -53,6 +54,7 @@ class Engine:
         self.containers = Containers(core)
         self.execs = Execs(core)
         self.images = Images(core)
+        self.builds = Builds(core, self.images)
         self.networks = Networks(core)
         self.volumes = Volumes(core)
         self.system = System(core, self.images, self.volumes)
@@ -92,6 +94,7 @@ class Engine:
                 run.events.close()
                 run.monitor.close()
                 os.close(run.pidfd)
+        self.builds.close()
         await self._resources.aclose()
 
     async def _stop_all(self) -> None:
