@@ -49,8 +49,8 @@ class Limits:
 class RunRequest:
     """One program to run.
 
-    ``key`` is the writable snapshot it runs on, ``rootfs`` its mounts; ``user`` is Docker's USER syntax; ``network``
-    is ``default``, ``none``, ``host`` or a network's name; ``stdin`` what it reads.
+    ``key`` is the writable snapshot it runs on, ``rootfs`` its mounts; ``user`` is Docker's USER
+    syntax; ``network`` is ``default``, ``none``, ``host`` or a network's name.
     """
 
     key: str
@@ -65,7 +65,6 @@ class RunRequest:
     insecure: bool = False
     devices: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    stdin: bytes = b""
 
 
 class Executor(Protocol):
