@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.content import ContentStore
-from sampan.errors import InvalidParameter, NotFound, SampanError, Unauthorized
+from sampan.errors import DigestMismatch, InvalidParameter, NotFound, SampanError, Unauthorized
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
@@ -134,10 +134,15 @@ class Pull:
             return Pulled(reference=self._reference, root=root, manifest=manifest)
 
     async def _root(self, repository: Repository) -> Manifest:
-        """What the reference points to; bytes that are here already are not sent again."""
-        if self._reference.digest:
-            return await self._manifest(repository, self._reference.digest)
-        descriptor = await repository.resolve(self._reference.tag)
+        """What the reference points to; bytes that are here already are not sent again.
+
+        The registry is asked also for a digest that is here: it decides who may have it.
+        """
+        descriptor = await repository.resolve(self._reference.digest or self._reference.tag)
+        if self._reference.digest and descriptor.digest != self._reference.digest:
+            raise DigestMismatch(
+                f"the registry has {descriptor.digest} as {self._reference.digest}"
+            )
         return await self._manifest(repository, descriptor.digest, descriptor.media_type)
 
     async def _manifest(
