@@ -102,6 +102,9 @@ class Recorder:
         self.scripts.append(script)
         return ""
 
+    def query(self, command: str) -> str:
+        raise AssertionError(command)
+
 
 def test_firewall_rebuilds_when_a_change_is_refused_and_forgets_what_failed() -> None:
     runner = Recorder()

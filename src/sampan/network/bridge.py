@@ -23,6 +23,7 @@ from sampan.kernel.netlink import Message, NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
 from sampan.network import conntrack, interface, ipam, nft
 from sampan.network.firewall import Firewall
+from sampan.network.hostforward import HostForwarding
 from sampan.network.hostsysctl import bridge_netfilter, prepare_bridge
 from sampan.network.model import (
     EndpointSpec,
@@ -64,15 +65,15 @@ class BridgeDriver:
         self,
         instance: str = "sampan",
         *,
-        firewall: Firewall | None = None,
-        reservations: PortReservations | None = None,
+        respect_host: bool = False,
     ) -> None:
         """``instance`` names the nftables table and marks links; two engines on one host need
-        different ones."""
+        different ones. ``respect_host`` (``--firewall=respect-host``) lets a host that forwards
+        nothing by default forward nothing of ours either."""
         self._group = link_group(instance)
-        self._firewall = firewall or Firewall(instance)
+        self._firewall = Firewall(instance, host=None if respect_host else HostForwarding(instance))
         self._firewall.open()
-        self._ports = reservations or PortReservations()
+        self._ports = PortReservations()
         self._lock = threading.Lock()
         self._socket = NetlinkSocket()
         self._doomed: queue.SimpleQueue[_Chore | None] = queue.SimpleQueue()

@@ -19,11 +19,10 @@ class Drivers(Mapping[str, Driver]):
     in the network namespace networks are to be made in.
     """
 
-    def __init__(self, instance: str = "sampan") -> None:
-        """``instance`` names nftables tables and marks links: two engines on one host need
-        different ones."""
-        self.bridge = BridgeDriver(instance)
-        self._overlay = OverlayDriver(instance)
+    def __init__(self, instance: str = "sampan", *, respect_host: bool = False) -> None:
+        """As :class:`BridgeDriver`: two engines on one host need different ``instance`` names."""
+        self.bridge = BridgeDriver(instance, respect_host=respect_host)
+        self._overlay = OverlayDriver(instance, respect_host=respect_host)
         self._macvlan = ParentDriver(instance, "macvlan")
         self._ipvlan = ParentDriver(instance, "ipvlan")
         self._by_name: dict[str, Driver] = {

@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 from sampan.errors import SampanError, Unavailable
 from sampan.kernel.nftables import Nftables, NftError
 from sampan.network import nft
+from sampan.network.hostforward import HostForwarding, Runner
 from sampan.network.hostsysctl import bridge_netfilter
 from sampan.network.model import NetworkSpec
 from sampan.network.nft import Published
 
 
-class Runner(Protocol):
-    """What runs nft scripts: :class:`Nftables`, or a recording fake in tests."""
-
-    def run(self, script: str) -> str: ...
-
-
 class Firewall:
     """One nftables table and what belongs in it. Safe to use from several threads."""
 
-    def __init__(self, table: str = "sampan", open_runner: Callable[[], Runner] = Nftables) -> None:
+    def __init__(
+        self,
+        table: str = "sampan",
+        open_runner: Callable[[], Runner] = Nftables,
+        host: HostForwarding | None = None,
+    ) -> None:
         """``open_runner`` is called on first need, in the thread that needs it; call
-        :meth:`open` early where descriptor numbers may grow."""
+        :meth:`open` early where descriptor numbers may grow. ``host`` is told of every network;
+        ``None`` leaves the host's own forwarding rules as they are."""
+        self._host = host
         self._table = table
         self._open = open_runner
         self._runner: Runner | None = None
@@ -50,14 +51,14 @@ class Firewall:
         """Let a network in; replaces what was said of it before. Idempotent."""
         with self._lock:
             before = self._networks.get(spec.id)
-            if before == spec and self._built:
-                return
             self._networks[spec.id] = spec
             try:
-                if before is not None or not self._built:
-                    self._rebuild()
-                else:
-                    self._change(nft.network_up(self._table, spec))
+                if before != spec or not self._built:
+                    if before is not None or not self._built:
+                        self._rebuild()
+                    else:
+                        self._change(nft.network_up(self._table, spec))
+                self._tell_host()
             except SampanError:
                 if before is None:
                     del self._networks[spec.id]
@@ -71,6 +72,7 @@ class Firewall:
             spec = self._networks.pop(network_id, None)
             if spec is not None and self._built:
                 self._change(nft.network_down(self._table, spec))
+                self._tell_host()
 
     def publish(self, endpoint_id: str, rows: tuple[Published, ...]) -> None:
         """Publish an endpoint's ports, in place of what it had published."""
@@ -104,6 +106,7 @@ class Firewall:
             self._networks = {spec.id: spec for spec in networks}
             self._rows = {endpoint: held for endpoint, held in rows.items() if held}
             self._rebuild()
+            self._tell_host()
 
     def rows(self) -> frozenset[Published]:
         """Everything published."""
@@ -141,6 +144,10 @@ class Firewall:
         except OSError as error:
             raise Unavailable(f"cannot set nftables rules: {error.strerror}") from error
         self._built = True
+
+    def _tell_host(self) -> None:
+        if self._host is not None and self._runner is not None:
+            self._host.update(self._runner, [s.bridge for s in self._networks.values()])
 
     def _run(self, script: str) -> None:
         if self._runner is None:

@@ -46,9 +46,10 @@ class OverlayDriver:
     so that each looks after its bridges and its table alone.
     """
 
-    def __init__(self, instance: str = "sampan") -> None:
+    def __init__(self, instance: str = "sampan", *, respect_host: bool = False) -> None:
+        """As :class:`BridgeDriver`."""
         instance = f"{instance}-overlay"
-        self._bridge = BridgeDriver(instance)
+        self._bridge = BridgeDriver(instance, respect_host=respect_host)
         self._group = link_group(instance)
         self._lock = threading.Lock()
         self._socket = NetlinkSocket()

@@ -1,0 +1,115 @@
+"""The host's own default of forwarding nothing, and our containers.
+
+nftables asks every chain at the forward hook; one that ends in ``policy drop`` (what Docker, ufw
+and many hosts set) stops our packets whatever our own table says. So rules that accept what goes
+in and out of our bridges are *appended* to such chains: whatever the host drops or rejects by a
+rule still is, only its last word is no longer "drop". Our own table decides the rest. The rules
+carry a comment, by which they are found again; no other rule is ever touched.
+
+With ``--firewall=respect-host`` none of this is done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sampan.errors import Unavailable
+
+
+class Runner(Protocol):
+    """:class:`sampan.kernel.nftables.Nftables`, or a fake."""
+
+    def run(self, script: str) -> str: ...
+    def query(self, command: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Chain:
+    """A chain of somebody else that drops what no rule of it accepts."""
+
+    family: str
+    table: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class OwnRule:
+    """A rule of ours in such a chain: ``comment`` says what it is for."""
+
+    chain: Chain
+    handle: int
+    comment: str
+
+
+def dropping_chains(listing: str, own_tables: Iterable[str]) -> tuple[Chain, ...]:
+    """Base chains at the forward hook with policy drop in ``nft -j list chains`` (pure)."""
+    own = set(own_tables)
+    found = []
+    for entry in json.loads(listing)["nftables"]:
+        chain = entry.get("chain", {})
+        if (
+            chain.get("hook") == "forward"
+            and chain.get("policy") == "drop"
+            and chain.get("family") in ("ip", "ip6", "inet")
+            and chain.get("table") not in own
+        ):
+            found.append(Chain(chain["family"], chain["table"], chain["name"]))
+    return tuple(sorted(found))
+
+
+def own_rules(listing: str, tag: str) -> tuple[OwnRule, ...]:
+    """Our rules in ``nft -j list chain`` output (pure)."""
+    found = []
+    for entry in json.loads(listing)["nftables"]:
+        rule = entry.get("rule", {})
+        if str(rule.get("comment", "")).startswith(f"{tag} "):
+            chain = Chain(rule["family"], rule["table"], rule["chain"])
+            found.append(OwnRule(chain, int(rule["handle"]), rule["comment"]))
+    return tuple(found)
+
+
+def changes(
+    chains: Sequence[Chain], present: Sequence[OwnRule], bridges: Iterable[str], tag: str
+) -> str:
+    """The script that leaves in each chain one pair of rules for each bridge (pure)."""
+    wanted = {
+        (chain, f"{tag} {way} {bridge}"): f'{way}ifname "{bridge}"'
+        for chain in chains
+        for bridge in sorted(bridges)
+        for way in ("i", "o")
+    }
+    lines = []
+    for rule in present:
+        if wanted.pop((rule.chain, rule.comment), None) is None:
+            place = f"{rule.chain.family} {rule.chain.table} {rule.chain.name}"
+            lines.append(f"delete rule {place} handle {rule.handle}")
+    for (chain, comment), match in wanted.items():
+        place = f"{chain.family} {chain.table} {chain.name}"
+        lines.append(f'add rule {place} {match} counter accept comment "{comment}"')
+    return "".join(f"{line}\n" for line in lines)
+
+
+class HostForwarding:
+    """Keeps the host's dropping chains open for our bridges."""
+
+    def __init__(self, tag: str) -> None:
+        """``tag`` starts our rules' comments: the name of our own table."""
+        self._tag = tag
+
+    def update(self, runner: Runner, bridges: Iterable[str]) -> None:
+        """Make it right for exactly these bridges. Raises :class:`Unavailable`."""
+        try:
+            chains = dropping_chains(runner.query("list chains"), (self._tag,))
+            present: list[OwnRule] = []
+            for chain in chains:
+                listing = runner.query(f"list chain {chain.family} {chain.table} {chain.name}")
+                present.extend(own_rules(listing, self._tag))
+            if script := changes(chains, present, bridges, self._tag):
+                runner.run(script)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot open the host's forwarding for containers: {error.strerror}"
+            ) from error
