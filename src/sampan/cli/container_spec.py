@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from sampan.client.document import Document, Json
 
 #: The label the engine looks at for what to do with an unhealthy container.
-HEALTH_ACTION_LABEL = "io.sampan.health.on-failure"
-#: The label that makes a directory of the host a container's root.
-ROOTFS_LABEL = "io.sampan.rootfs"
+HEALTH_ACTION_LABEL = "sampan.health.on-failure"
 _HEALTH_ACTIONS = ("none", "kill", "restart", "stop")
 
 
@@ -138,8 +136,6 @@ def _labels(arguments: Arguments) -> Document:
         raise CliError(f'--health-on-failure: invalid action "{action}"')
     if "health-on-failure" in arguments.changed:
         labels[HEALTH_ACTION_LABEL] = action
-    if arguments.flag("rootfs"):
-        labels[ROOTFS_LABEL] = arguments.positional[0]
     return dict(labels)
 
 

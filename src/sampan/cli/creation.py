@@ -130,6 +130,9 @@ def create(session: Session, arguments: Arguments, spec: Spec) -> str:
     with IdFile(arguments.text("cidfile")) as file:
         if arguments.flag("replace"):
             _replace(session, name)
+        if arguments.flag("rootfs"):
+            image = _import_root(session, image)
+            spec.config["Image"] = image
         identity = _create_pulling(session, arguments, spec, image, name)
         file.write(identity)
     return identity
@@ -174,6 +177,24 @@ def _create_pulling(
     for warning in texts(answer, "Warnings"):
         session.warn(f"WARNING: {warning}")
     return text(answer, "Id")
+
+
+def _import_root(session: Session, directory: str) -> str:
+    """A directory of this machine as an untagged image; the container works on a copy of it."""
+    from sampan.cli.tarstream import pack, walk
+
+    if not os.path.isdir(directory):
+        raise CliError(f"--rootfs: {directory} is not a directory")
+    query = {"fromSrc": "-", "message": f"rootfs {os.path.abspath(directory)}"}
+    headers = {"Content-Type": "application/x-tar"}
+    body = pack(walk(directory, ""))
+    identity = ""
+    for record in session.client.stream("POST", "/images/create", query, body, headers):
+        message = text(record, "error")
+        if message:
+            raise CliError(message)
+        identity = text(record, "status") or identity
+    return identity
 
 
 def _missing_image(message: str) -> bool:

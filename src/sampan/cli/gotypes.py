@@ -112,6 +112,11 @@ _OTHER = {
         "Status:m UsageData:*volume.UsageData"
     ),
     "volume.UsageData": "RefCount:i Size:i",
+    "events.Message": (
+        "Status=status:s ID=id:s From=from:s Type:s Action:s Actor:events.Actor Scope=scope:s "
+        "Time=time:i TimeNano=timeNano:i"
+    ),
+    "events.Actor": "ID:s Attributes:m",
 }
 _TYPES = {**_CONTAINER, **_NETWORK, **_OTHER}
 _ZERO: dict[str, Value] = {"s": "", "i": 0, "b": False}

@@ -78,7 +78,7 @@ _CONTAINER = (
         "List port mappings or a specific mapping for the container",
         "port",
     ),
-    _sub("container", "prune", "Remove all stopped containers", "prune"),
+    Entry("container prune", "Remove all stopped containers", "prune", "CONTAINER"),
     _top("container", "rename", "Rename a container", "lifecycle"),
     _top("container", "restart", "Restart one or more containers", "lifecycle"),
     _top("container", "rm", "Remove one or more containers", "lifecycle", "container remove"),
@@ -102,7 +102,7 @@ _CONTAINER = (
         "Block until one or more containers stop, then print their exit codes",
         "lifecycle",
     ),
-    _sub("container", "exists", "Check whether a container exists", "exists", beyond=True),
+    Entry("container exists", "Check whether a container exists", "exists", "CONTAINER", (), True),
     _sub(
         "container",
         "clone",
@@ -135,7 +135,7 @@ _IMAGE = (
     ),
     _top("image", "load", "Load an image from a tar archive or STDIN", "archives"),
     Entry("image ls", "List images", "images", "LS", ("image list", "images")),
-    _sub("image", "prune", "Remove unused images", "prune"),
+    Entry("image prune", "Remove unused images", "prune", "IMAGE"),
     _top("image", "pull", "Download an image from a registry", "pull"),
     _top("image", "push", "Upload an image to a registry", "push"),
     Entry("image rm", "Remove one or more images", "images", "RM", ("image remove", "rmi")),
@@ -151,7 +151,7 @@ _IMAGE = (
         "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
         "images",
     ),
-    _sub("image", "exists", "Check whether an image exists", "exists", beyond=True),
+    Entry("image exists", "Check whether an image exists", "exists", "IMAGE", (), True),
     _sub(
         "image",
         "bootstrap",
@@ -172,9 +172,9 @@ _NETWORK = (
         "NETWORK",
     ),
     _sub("network", "ls", "List networks", "networks", "network list"),
-    _sub("network", "prune", "Remove all unused networks", "prune"),
+    Entry("network prune", "Remove all unused networks", "prune", "NETWORK"),
     _sub("network", "rm", "Remove one or more networks", "networks", "network remove"),
-    _sub("network", "exists", "Check whether a network exists", "exists", beyond=True),
+    Entry("network exists", "Check whether a network exists", "exists", "NETWORK", (), True),
 )
 
 _VOLUME = (
@@ -183,9 +183,9 @@ _VOLUME = (
         "volume inspect", "Display detailed information on one or more volumes", "inspect", "VOLUME"
     ),
     _sub("volume", "ls", "List volumes", "volumes", "volume list"),
-    _sub("volume", "prune", "Remove unused local volumes", "prune"),
+    Entry("volume prune", "Remove unused local volumes", "prune", "VOLUME"),
     _sub("volume", "rm", "Remove one or more volumes", "volumes", "volume remove"),
-    _sub("volume", "exists", "Check whether a volume exists", "exists", beyond=True),
+    Entry("volume exists", "Check whether a volume exists", "exists", "VOLUME", (), True),
 )
 
 _CONTEXT = (
@@ -210,7 +210,7 @@ _SYSTEM = (
     _sub("system", "dial-stdio", "Proxy the stdio stream to the daemon connection", "dial_stdio"),
     _top("system", "events", "Get real time events from the server", "events"),
     _top("system", "info", "Display system-wide information", "info"),
-    _sub("system", "prune", "Remove unused data", "prune"),
+    Entry("system prune", "Remove unused data", "prune", "SYSTEM"),
     _sub(
         "system service", "install", "Install and start the systemd units", "service", beyond=True
     ),
@@ -224,7 +224,7 @@ _SYSTEM = (
 )
 
 _OTHER = (
-    _sub("builder", "prune", "Remove build cache", "prune"),
+    Entry("builder prune", "Remove build cache", "prune", "BUILDER"),
     _sub("checkpoint", "create", "Create a checkpoint from a running container", "checkpoints"),
     _sub("checkpoint", "ls", "List checkpoints for a container", "checkpoints", "checkpoint list"),
     _sub("checkpoint", "rm", "Remove a checkpoint", "checkpoints", "checkpoint remove"),
@@ -249,6 +249,7 @@ _OTHER = (
     Entry("why", "Explain why a container ended or is slow", "why", "WHY", (), True),
     Entry("completion", "Generate the completion script of a shell", "documents", "COMPLETION"),
     Entry("man", "Write the manual pages", "documents", "MAN", (), True),
+    Entry("__complete", "", "documents", "COMPLETE", (), True),
 )
 
 ENTRIES = (*_CONTAINER, *_IMAGE, *_NETWORK, *_VOLUME, *_CONTEXT, *_SYSTEM, *_OTHER)

@@ -246,7 +246,7 @@ def _help(session: Session, words: list[str]) -> int:
         ]
         text = pages.group_help(session.program, path, GROUPS[path], inside)
     elif not words:
-        tops = {name: entry.short for name, entry in table.items() if " " not in name}
+        tops = {n: entry.short for n, entry in table.items() if entry.short and " " not in n}
         common = [(name, tops[name]) for name in COMMON]
         groups = [(name, short) for name, short in GROUPS.items() if " " not in name]
         others = sorted((name, short) for name, short in tops.items() if name not in COMMON)

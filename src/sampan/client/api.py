@@ -106,6 +106,19 @@ class ApiClient:
             raise from_status(response.status, _message(response, response.read()))
         return response
 
+    def begin(self, method: str, path: str, query: Query | None = None) -> Pending:
+        """Send a request without waiting for the answer, on a connection of its own or the idle
+        one; nothing else may be asked of this client before :meth:`Pending.finish`.
+        """
+        target = f"/v{self.version}{encode_path(path)}{encode_query(query or {})}"
+        connection = self._reusable()
+        if connection is None:
+            connection = Connection(self._dial().socket, self.endpoint.host_header)
+            self._idle = connection
+        self._busy = None
+        connection.send(method, target, self._headers)
+        return Pending(connection, method)
+
     def call(
         self,
         method: str,
@@ -212,6 +225,22 @@ class ApiClient:
     def dial(self) -> Stream:
         """A raw connection to the daemon (``system dial-stdio``)."""
         return self._dial()
+
+
+class Pending:
+    """A request on its way."""
+
+    def __init__(self, connection: Connection, method: str) -> None:
+        self._connection = connection
+        self._method = method
+
+    def finish(self) -> bytes:
+        """The answer's body. Raises :class:`DaemonError`, :class:`ConnectionFailed`."""
+        response = self._connection.receive(self._method)
+        body = response.read()
+        if response.status >= 400:
+            raise from_status(response.status, _message(response, body))
+        return body
 
 
 def json_objects(response: Response) -> Iterator[Document]:

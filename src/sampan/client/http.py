@@ -184,6 +184,20 @@ class Connection:
         An iterable body is sent chunked; if the peer answers and closes before the end of it, the
         answer is returned. Raises :class:`ConnectionFailed` or :class:`ProtocolError`.
         """
+        early = self.send(method, target, headers, body)
+        return early if early is not None else self.receive(method)
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None = None,
+    ) -> Response | None:
+        """Send a request; the answer if it came before the body was sent, else None.
+
+        Raises :class:`ConnectionFailed` or :class:`ProtocolError`.
+        """
         fields = {"Host": self._host, **headers}
         if isinstance(body, bytes):
             fields["Content-Length"] = str(len(body))
@@ -203,12 +217,12 @@ class Connection:
         except OSError as error:
             self.close()
             raise ConnectionFailed(f"error during connect: {error.strerror}") from error
-        return self._read_head(method)
+        return None
 
     def _early_answer(self, method: str, error: OSError) -> Response:
         """The answer of a peer that stopped reading the request, if it gave one."""
         try:
-            return self._read_head(method)
+            return self.receive(method)
         except (ConnectionFailed, ProtocolError):
             raise ConnectionFailed(f"error during connect: {error.strerror}") from error
 
@@ -218,7 +232,11 @@ class Connection:
                 self._socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
         self._socket.sendall(b"0\r\n\r\n")
 
-    def _read_head(self, method: str) -> Response:
+    def receive(self, method: str) -> Response:
+        """Read the head of the answer to the request sent last.
+
+        Raises :class:`ConnectionFailed` or :class:`ProtocolError`.
+        """
         while True:
             status_line = self.read_line()
             version, _space, rest = status_line.partition(b" ")

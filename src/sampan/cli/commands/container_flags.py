@@ -176,7 +176,7 @@ FLAGS = (
     Flag("kernel-memory", "", BYTES, "", hidden=True, deprecated="and it has no effect"),
     Flag("disable-content-trust", "", BOOL, "", "true", hidden=True),
     Flag("replace", "", BOOL, "Remove a container of the same name first"),
-    Flag("rootfs", "", BOOL, "Use a directory of the host as root: IMAGE is its path"),
+    Flag("rootfs", "", BOOL, "Use a copy of a local directory as root: IMAGE is its path"),
     Flag(
         "health-on-failure",
         "",

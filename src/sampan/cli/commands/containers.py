@@ -161,9 +161,7 @@ def listing(*, truncate: bool, size: bool) -> Listing:
         table=(*_TABLE, "Size") if size else _TABLE,
         raw=(*_RAW, ("size", "Size")) if size else _RAW,
         methods={"Label": _label},
-        typed={
-            "Platform": lambda row: table(table(row, "ImageManifestDescriptor"), "platform") or None
-        },
+        typed={"Platform": _platform},
     )
 
 

@@ -80,7 +80,8 @@ def _any(session: Session, arguments: Arguments) -> int:
     kind = arguments.text("type")
     size: Query = {"size": arguments.flag("size")}
     if "type" in arguments.changed and kind not in _PATHS:
-        raise CliError(f'"{kind}" is not a valid value for --type')
+        kinds = ", ".join(f'"{name}"' for name in sorted(_PATHS))
+        raise CliError(f'unknown type: "{kind}": must be one of {kinds}')
     if arguments.flag("size") and kind and kind != "container":
         session.warn(f"WARNING: --size ignored for {kind}s")
 

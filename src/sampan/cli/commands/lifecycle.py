@@ -73,7 +73,10 @@ def _unpause(session: Session, arguments: Arguments) -> int:
 
 
 def _init(session: Session, arguments: Arguments) -> int:
-    return _simple(session, arguments, "init", {})
+    try:
+        return _simple(session, arguments, "init", {})
+    except DaemonError as error:
+        raise CliError(f"the daemon cannot prepare containers: {error.message}") from error
 
 
 def _rename(session: Session, arguments: Arguments) -> None:

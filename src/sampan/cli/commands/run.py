@@ -30,7 +30,12 @@ _USAGE = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
 
 
 def _create(session: Session, arguments: Arguments) -> None:
-    session.line(create(session, arguments, spec_of(session, arguments)))
+    try:
+        spec = spec_of(session, arguments)
+    except CliError as error:
+        more = f"Run '{session.program} {session.path} --help' for more information"
+        raise CliError(f"{session.program}: {error.message}\n\n{more}", 125) from error
+    session.line(create(session, arguments, spec))
 
 
 def _run(session: Session, arguments: Arguments) -> int:

@@ -1,0 +1,130 @@
+"""``volume create``, ``ls``, ``rm``."""
+
+from __future__ import annotations
+
+from sampan.cli.command import AT_MOST_ONE, NONE, SOME, Command, Flag
+from sampan.cli.commands.lifecycle import for_each
+from sampan.cli.fault import CliError
+from sampan.cli.kinds import BOOL, FILTER, MAP, STRING
+from sampan.cli.listing import FORMAT_HELP, Column, Listing
+from sampan.cli.opts.variables import LABEL, to_map
+from sampan.cli.show import labels_text
+from sampan.cli.units import human_size
+from sampan.client.document import as_table, labels, number, table, tables, text, texts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.arguments import Arguments
+    from sampan.cli.session import Session
+    from sampan.client.document import Document
+
+
+def _links(row: Document) -> str:
+    usage = table(row, "UsageData")
+    return str(number(usage, "RefCount")) if usage else "N/A"
+
+
+def _size(row: Document) -> str:
+    usage = table(row, "UsageData")
+    return human_size(float(number(usage, "Size"))) if usage else "N/A"
+
+
+def _unknown(_row: Document) -> str:
+    return "N/A"
+
+
+LISTING = Listing(
+    type_name="*formatter.volumeContext",
+    columns={
+        "Name": Column("VOLUME NAME", lambda row: text(row, "Name")),
+        "Driver": Column("DRIVER", lambda row: text(row, "Driver")),
+        "Scope": Column("SCOPE", lambda row: text(row, "Scope")),
+        "Mountpoint": Column("MOUNTPOINT", lambda row: text(row, "Mountpoint")),
+        "Labels": Column("LABELS", lambda row: labels_text(labels(row, "Labels"))),
+        "Links": Column("LINKS", _links),
+        "Size": Column("SIZE", _size),
+        "Status": Column("STATUS", _unknown),
+        "Group": Column("GROUP", _unknown),
+        "Availability": Column("AVAILABILITY", _unknown),
+    },
+    table=("Driver", "Name"),
+    raw=(("name", "Name"), ("driver", "Driver")),
+    methods={"Label": lambda row, name: labels(row, "Labels").get(name, "")},
+)
+
+
+def _ls(session: Session, arguments: Arguments) -> None:
+    if arguments.flag("cluster"):
+        raise CliError("cluster volumes need a swarm, which this engine does not have")
+    form = arguments.text("format")
+    quiet = arguments.flag("quiet")
+    if not form and not quiet:
+        form = session.config.text("volumesFormat")
+    answer = as_table(session.client.get("/volumes", {"filters": arguments.filters()}))
+    for warning in texts(answer, "Warnings"):
+        session.warn(f"WARNING: {warning}")
+    rows = sorted(tables(answer, "Volumes"), key=lambda row: text(row, "Name"))
+    session.out(LISTING.quiet(rows, "Name") if quiet and not form else LISTING.render(rows, form))
+
+
+def _create(session: Session, arguments: Arguments) -> None:
+    name = arguments.text("name")
+    if arguments.positional:
+        if name:
+            raise CliError(
+                "conflicting options: cannot specify a volume-name through both --name and as a "
+                "positional arg"
+            )
+        name = arguments.positional[0]
+    body: Document = {
+        "Name": name,
+        "Driver": arguments.text("driver"),
+        "DriverOpts": {**arguments.pairs("opt")},
+        "Labels": {**to_map(arguments.texts("label"))},
+    }
+    session.line(text(as_table(session.client.post("/volumes/create", None, body)), "Name"))
+
+
+def _rm(session: Session, arguments: Arguments) -> int:
+    query = {"force": arguments.flag("force")}
+
+    def act(name: str) -> None:
+        session.client.delete(f"/volumes/{name}", query)
+
+    return for_each(session, arguments.positional, act)
+
+
+LS = Command(
+    "[OPTIONS]",
+    (
+        Flag(
+            "cluster",
+            "",
+            BOOL,
+            "Display only cluster volumes, and use cluster volume list formatting",
+        ),
+        Flag("filter", "f", FILTER, "Provide filter values (e.g. dangling=true)"),
+        Flag("format", "", STRING, FORMAT_HELP),
+        Flag("quiet", "q", BOOL, "Only display volume names"),
+    ),
+    NONE,
+    _ls,
+)
+CREATE = Command(
+    "[OPTIONS] [VOLUME]",
+    (
+        Flag("driver", "d", STRING, "Specify volume driver name", "local"),
+        Flag("label", "", LABEL, "Set metadata for a volume"),
+        Flag("name", "", STRING, "Specify volume name", hidden=True),
+        Flag("opt", "o", MAP, "Set driver specific options"),
+    ),
+    AT_MOST_ONE,
+    _create,
+)
+RM = Command(
+    "[OPTIONS] VOLUME [VOLUME...]",
+    (Flag("force", "f", BOOL, "Force the removal of one or more volumes"),),
+    SOME,
+    _rm,
+    complete="volume",
+)
