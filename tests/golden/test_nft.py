@@ -60,6 +60,7 @@ def test_whole_table() -> None:
         ("no-icc", network(18, icc=False, masquerade=False)),
         ("routed", network(18, gateway_mode_ipv4="routed", gateway_mode_ipv6="routed")),
         ("unprotected", network(18, gateway_mode_ipv4="nat-unprotected")),
+        ("trusted", network(18, trusted_interfaces=("eth0", "wg0"))),
         ("snat", network(18, snat_ipv4=ip_address("192.0.2.9"))),
     ],
 )

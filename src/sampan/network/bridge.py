@@ -339,7 +339,8 @@ def gateway_addresses(spec: NetworkSpec) -> list[IPInterface]:
     found = []
     for subnet in spec.subnets:
         mode = spec.gateway_mode_ipv4 if subnet.prefix.version == 4 else spec.gateway_mode_ipv6
-        if subnet.gateway is not None and mode != "isolated":
+        inhibited = spec.inhibit_ipv4 and subnet.prefix.version == 4
+        if subnet.gateway is not None and mode != "isolated" and not inhibited:
             found.append(ip_interface(f"{subnet.gateway}/{subnet.prefix.prefixlen}"))
     if any(address.version == 6 for address in found):
         # Neighbour discovery for forwarded packets needs a link-local address, and the kernel's

@@ -69,7 +69,9 @@ class NetworkSpec:
     ``bridge`` is the bridge's interface name; ``parent`` the host interface of macvlan, ipvlan
     and overlay networks; ``mtu`` 0 means the kernel's default; ``masquerade`` whether outgoing
     packets take the host's address; ``host_address`` the address published ports bind to when
-    the publication names none (``None``: all); ``snat_*`` the source address outgoing packets
+    the publication names none (``None``: all); ``inhibit_ipv4`` keeps the bridge from having the
+    IPv4 gateway address; ``trusted_interfaces`` are host interfaces whose neighbours may reach
+    ports that are not published; ``snat_*`` the source address outgoing packets
     take instead of the outgoing interface's.
     """
 
@@ -84,6 +86,8 @@ class NetworkSpec:
     masquerade: bool = True
     gateway_mode_ipv4: str = "nat"
     gateway_mode_ipv6: str = "nat"
+    inhibit_ipv4: bool = False
+    trusted_interfaces: tuple[str, ...] = ()
     host_address: IPAddress | None = None
     snat_ipv4: IPv4Address | None = None
     snat_ipv6: IPv6Address | None = None

@@ -200,6 +200,7 @@ def _into(spec: NetworkSpec, bridge: str) -> list[str]:
         return [f"iifname {bridge} {'accept' if spec.icc else 'drop'}", "drop"]
     rules = ["ct state established,related accept", "ct status dnat accept"]
     rules.append(f"iifname {bridge} {'accept' if spec.icc else 'drop'}")
+    rules.extend(f"iifname {_quoted(name)} accept" for name in spec.trusted_interfaces)
     for family, version, icmp, mode in (
         ("ipv4", 4, "icmp", spec.gateway_mode_ipv4),
         ("ipv6", 6, "ipv6-icmp", spec.gateway_mode_ipv6),

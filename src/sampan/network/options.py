@@ -127,6 +127,18 @@ def _set_masquerade(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
     return replace(spec, masquerade=_boolean(key, value))
 
 
+def _set_inhibit(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    return replace(spec, inhibit_ipv4=_boolean(key, value))
+
+
+def _set_trusted(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
+    names = tuple(name.strip() for name in value.split(":") if name.strip())
+    for name in names:
+        if not _INTERFACE.fullmatch(name):
+            raise InvalidParameter(f"invalid value {value!r} of network option {key}")
+    return replace(spec, trusted_interfaces=names)
+
+
 def _set_host_binding(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
     return replace(spec, host_address=ipam.parse_address(value))
 
@@ -227,6 +239,8 @@ _TABLES: Mapping[str, Mapping[str, _Apply]] = {
         BRIDGE_NAME: _set_bridge,
         f"{_BRIDGE}enable_icc": _set_icc,
         f"{_BRIDGE}enable_ip_masquerade": _set_masquerade,
+        f"{_BRIDGE}inhibit_ipv4": _set_inhibit,
+        f"{_BRIDGE}trusted_host_interfaces": _set_trusted,
         f"{_BRIDGE}host_binding_ipv4": _set_host_binding,
         f"{_BRIDGE}gateway_mode_ipv4": _set_mode4,
         f"{_BRIDGE}gateway_mode_ipv6": _set_mode6,

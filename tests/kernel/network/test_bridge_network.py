@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -346,6 +347,10 @@ def test_second_network_live_gateway_change_and_statistics(world: World) -> None
             next(r.index for r in rtdump.routes(sock) if r.destination.prefixlen == 0)
             == (rtdump.link(sock, "eth0") or link).index
         )
+    with netns.entered(fd):
+        limited = subprocess.check_output(["tc", "qdisc", "show", "dev", "eth1"], text=True)
+    assert "tbf" in limited
+    assert "rate 800Mbit" in limited
     interface.set_gateways(fd, replace(eth1, gateways=(ip_address("172.18.0.1"),)))
     assert world.ask(fd, OUTSIDE4, 80) == f"outside {HOST4}"
     world.driver.detach(first, eth0, fd)

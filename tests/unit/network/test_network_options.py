@@ -43,10 +43,13 @@ def test_bridge_options() -> None:
             "com.docker.network.driver.mtu": "9000",
             "com.docker.network.host_ipv4": "192.0.2.1",
             "com.docker.network.container_iface_prefix": "lan",
+            "com.docker.network.bridge.inhibit_ipv4": "true",
+            "com.docker.network.bridge.trusted_host_interfaces": "eth0:wg0",
             "org.example.own": "kept",
         },
     )
     assert (made.bridge, made.icc, made.masquerade, made.mtu) == ("lan0", False, False, 9000)
+    assert (made.inhibit_ipv4, made.trusted_interfaces) == (True, ("eth0", "wg0"))
     assert made.host_address == ip_address("127.0.0.1")
     assert made.snat_ipv4 == ip_address("192.0.2.1")
     assert (made.gateway_mode_ipv4, made.gateway_mode_ipv6) == ("nat", "routed")
@@ -62,7 +65,7 @@ def test_bridge_options() -> None:
         ({"com__docker__network__driver__mtu": "big"}, InvalidParameter, "mtu"),
         ({"com__docker__network__bridge__gateway_mode_ipv4": "x"}, InvalidParameter, "gateway"),
         ({"com__docker__network__bridge__gateway_mode_ipv4": "isolated"}, InvalidParameter, "int"),
-        ({"com__docker__network__bridge__inhibit_ipv4": "1"}, Unsupported, "inhibit_ipv4"),
+        ({"com__docker__network__bridge__new_thing": "1"}, Unsupported, "new_thing"),
     ],
 )
 def test_wrong_options_are_named(
