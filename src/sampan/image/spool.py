@@ -66,7 +66,7 @@ class Spool:
     def fill(self, stream: Readable) -> None:
         """Read a whole archive; raises ArchiveRefused, NoSpace."""
         incoming = Incoming(stream, hashed=False)
-        source = Source(decompress(incoming), self._limits, incoming, hashed=False)
+        source = Source(decompress(incoming), self._limits, incoming)
         reader = TarReader(source, self._limits)
         for entry in reader:
             name = _name(entry)

@@ -6,11 +6,12 @@ import os
 from contextlib import ExitStack
 
 from sampan.errors import DigestMismatch, storage_error
+from sampan.layer.ahead import Ahead
 from sampan.layer.extract import Extractor
 from sampan.layer.lowers import Lowers
 from sampan.layer.model import DEFAULT_LIMITS, Applied, Destination, Limits, Readable
 from sampan.layer.reader import TarReader
-from sampan.layer.source import Incoming, Source, decompress
+from sampan.layer.source import Hashed, Incoming, Source, decompress
 from sampan.layer.tree import DIRECTORY_FLAGS
 from sampan.model.digest import Digest
 
@@ -31,8 +32,7 @@ def apply(
     the destination holds a part of the layer: the caller throws the whole snapshot away.
     """
     incoming = Incoming(stream, hashed=digest is not None)
-    source = Source(decompress(incoming), limits, incoming)
-    reader = TarReader(source, limits)
+    hashed = Hashed(decompress(incoming))
     with ExitStack() as stack:
         try:
             lowers = stack.enter_context(Lowers(destination.lowers))
@@ -43,10 +43,11 @@ def apply(
         extractor = stack.enter_context(
             Extractor(root, whiteouts=destination.whiteouts, lowers=lowers)
         )
+        source = Source(stack.enter_context(Ahead(hashed)), limits, incoming)
+        reader = TarReader(source, limits)
         extractor.extract(reader)
-        implicit = tuple(extractor.implicit)
-    source.drain()
-    actual = source.digest
+        source.drain()
+    actual = hashed.digest
     if digest is not None and incoming.digest != digest:
         raise DigestMismatch(f"the layer has digest {incoming.digest}, not {digest}")
     if diff_id is not None and actual != diff_id:
@@ -57,5 +58,5 @@ def apply(
         diff_id=actual,
         size=source.count,
         entries=reader.entries,
-        implicit=implicit,
+        implicit=tuple(extractor.implicit),
     )

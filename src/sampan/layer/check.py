@@ -9,7 +9,7 @@ from sampan.layer.entry import HARD_LINK
 from sampan.layer.model import DEFAULT_LIMITS, Limits, Readable
 from sampan.layer.names import link_target, split
 from sampan.layer.reader import TarReader
-from sampan.layer.source import Incoming, Source, decompress
+from sampan.layer.source import Hashed, Incoming, Source, decompress
 from sampan.model.digest import Digest
 
 
@@ -52,7 +52,9 @@ def check(stream: Readable, *, limits: Limits = DEFAULT_LIMITS) -> Checked:
     compression = detect(peeked.head)
     plain = compression is Compression.NONE
     incoming = Incoming(peeked, hashed=False)
-    source = Source(decompress(incoming), limits, incoming, hashed=not plain)
+    chunks = decompress(incoming)
+    hashed = None if plain else Hashed(chunks)
+    source = Source(chunks if hashed is None else hashed, limits, incoming)
     reader = TarReader(source, limits)
     for entry in reader:
         split(entry.name)
@@ -61,7 +63,7 @@ def check(stream: Readable, *, limits: Limits = DEFAULT_LIMITS) -> Checked:
     source.drain()
     return Checked(
         compression=compression,
-        diff_id=None if plain else source.digest,
+        diff_id=None if hashed is None else hashed.digest,
         size=source.count,
         entries=reader.entries,
     )

@@ -121,7 +121,7 @@ def archive_put(
     finally:
         os.close(directory)
     incoming = Incoming(stream, hashed=False)
-    source = Source(decompress(incoming), limits, incoming, hashed=False)
+    source = Source(decompress(incoming), limits, incoming)
     # Absolute links below the directory start at the container's root, so that is what confines;
     # the directory is looked up again for every member, inside the root each time.
     with Extractor(

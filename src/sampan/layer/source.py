@@ -1,6 +1,7 @@
 """Bytes of an uncompressed archive: decompressed, hashed and counted on their way.
 
-The chain is: stream → (hash, count) → decompressor → (hash, count, limits) → :class:`Source`.
+The chain is: stream → :class:`Incoming` (count, hash) → :func:`decompress` → :class:`Hashed` →
+:class:`~sampan.layer.ahead.Ahead` (in a thread of its own) → :class:`Source` (limits).
 Every step hands on chunks of bounded size, whatever the input claims to expand to.
 """
 
@@ -173,19 +174,37 @@ def _pieces(parts: list[bytes]) -> Iterator[bytes]:
         yield joined
 
 
+class Hashed:
+    """Chunks whose digest is computed as they pass."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._hash = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk = next(self._chunks)
+        self._hash.update(chunk)
+        return chunk
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of all that passed so far."""
+        return Digest("sha256", self._hash.hexdigest())
+
+
 class Source:
     """A cursor over uncompressed chunks, with exact reads and zero-copy writes.
 
-    ``count`` is the number of bytes that came, ``digest`` their digest once :meth:`drain` ran.
+    ``count`` is the number of bytes that came.
     """
 
-    def __init__(
-        self, chunks: Iterator[bytes], limits: Limits, incoming: Incoming, *, hashed: bool = True
-    ) -> None:
+    def __init__(self, chunks: Iterator[bytes], limits: Limits, incoming: Incoming) -> None:
         self._chunks = chunks
         self._limits = limits
         self._incoming = incoming
-        self._hash = hashlib.sha256() if hashed else None
         self._chunk = memoryview(b"")
         self._position = 0
         self._end = 0
@@ -207,8 +226,6 @@ class Source:
             raise ArchiveRefused(
                 f"the archive expands to more than {limits.ratio} times its compressed size"
             )
-        if self._hash is not None:
-            self._hash.update(chunk)
         self._chunk = memoryview(chunk)
         self._position, self._end = 0, len(chunk)
         return True
@@ -269,13 +286,6 @@ class Source:
         while self._more():
             pass
         self._position = self._end
-
-    @property
-    def digest(self) -> Digest:
-        """The digest of what came, unless ``hashed`` was False: then ValueError."""
-        if self._hash is None:
-            raise ValueError("the source was not to be hashed")
-        return Digest("sha256", self._hash.hexdigest())
 
 
 def _write_all(fd: int, piece: memoryview) -> None:
