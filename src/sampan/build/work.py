@@ -19,7 +19,7 @@ from sampan.build.cache import Layer, Record
 from sampan.build.copying import digest, items
 from sampan.build.executor import ExtraMount, RunRequest
 from sampan.build.keys import copy_key, directory_key, mount_label, run_key
-from sampan.build.mounts import prepare
+from sampan.build.mounts import Prepared, prepare
 from sampan.build.progress import Vertex
 from sampan.build.selection import Tree
 from sampan.build.steps import CopyStep, MakeDirectoryStep, RunStep, Step
@@ -29,7 +29,7 @@ from sampan.build.workspace import Change
 from sampan.dockerfile.run_mount import RunMount
 from sampan.errors import InvalidParameter, NotFound
 from sampan.image import chain_ids
-from sampan.kernel.mount import descriptor, move_mount, umount2
+from sampan.kernel.mount import MNT_DETACH, descriptor, move_mount, umount2
 from sampan.kernel.openat import in_root
 from sampan.model.digest import Digest
 from sampan.snapshot.rootfs import detached_mount
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 #: What the runtime mounts into every container; made as mount points when the root lacks them.
 _RUNTIME_MOUNTS = ("/proc", "/sys", "/dev", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
-_MNT_DETACH = 2
+#: Where a step finds its here-document when that is a program of its own.
+_SCRIPT = "/dev/pipes/EOF"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +169,32 @@ async def _run_program(
     sources: dict[RunMount, StageResult | Tree | None],
     stack: AsyncExitStack,
 ) -> None:
+    tools = work.build.tools
+    prepared = await _prepared(work, action, sources, stack)
+    with tools.workspace.look(work.result.chain) as root:
+        targets = (*_RUNTIME_MOUNTS, *(mount.target for mount in prepared.mounts))
+        stubs = actions.missing(root, targets)
+    tail = Tail()
+
+    def output(stream: int, data: bytes) -> None:
+        tail.add(data)
+        work.build.progress.log(work.vertex, stream, data)
+
+    code = await tools.executor.run(_request(work, action, change, prepared), output)
+    if code != 0:
+        raise StepFailed(" ".join(action.words), code, tail.text(), work.step.node.start)
+    if stubs:
+        with tools.workspace.writable(change) as writable:
+            actions.remove_stubs(writable, stubs)
+
+
+async def _prepared(
+    work: _Work,
+    action: RunStep,
+    sources: dict[RunMount, StageResult | Tree | None],
+    stack: AsyncExitStack,
+) -> Prepared:
+    """The step's mounts made; a here-document with a ``#!`` line is one of them."""
     build = work.build
     scratch = Path(
         stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=build.tools.scratch))
@@ -185,54 +212,35 @@ async def _run_program(
         ssh=build.request.ssh,
         sources=places,
     )
-    words = action.words
-    mounts = prepared.mounts
     if action.stdin_script:
-        words, script = _script(action, scratch)
-        mounts = (*mounts, script)
-    targets = (*_RUNTIME_MOUNTS, *(mount.target for mount in mounts))
-    with build.tools.workspace.look(work.result.chain) as root:
-        stubs = actions.missing(root, targets)
-    tail = Tail()
+        return replace(prepared, mounts=(*prepared.mounts, _script(action, scratch)))
+    return prepared
 
-    def output(stream: int, data: bytes) -> None:
-        tail.add(data)
-        build.progress.log(work.vertex, stream, data)
 
-    code = await build.tools.executor.run(
-        RunRequest(
-            key=change.key,
-            rootfs=change.mounts,
-            words=words,
-            environment=(
-                *action.environment,
-                *action.hidden_environment,
-                *prepared.environment,
-            ),
-            directory=action.directory,
-            user=action.user,
-            network=build.request.network if action.network == "default" else action.network,
-            mounts=mounts,
-            extra_hosts=build.request.extra_hosts,
-            insecure=action.security == "insecure",
-            devices=action.devices,
-            limits=build.request.limits,
-        ),
-        output,
+def _request(work: _Work, action: RunStep, change: Change, prepared: Prepared) -> RunRequest:
+    request = work.build.request
+    return RunRequest(
+        key=change.key,
+        rootfs=change.mounts,
+        words=(_SCRIPT,) if action.stdin_script else action.words,
+        environment=(*action.environment, *action.hidden_environment, *prepared.environment),
+        directory=action.directory,
+        user=action.user,
+        network=request.network if action.network == "default" else action.network,
+        mounts=prepared.mounts,
+        extra_hosts=request.extra_hosts,
+        insecure=action.security == "insecure",
+        devices=action.devices,
+        limits=request.limits,
     )
-    if code != 0:
-        raise StepFailed(" ".join(action.words), code, tail.text(), work.step.node.start)
-    with build.tools.workspace.writable(change) as writable:
-        actions.remove_stubs(writable, stubs)
 
 
-def _script(action: RunStep, scratch: Path) -> tuple[tuple[str, ...], ExtraMount]:
-    """A here-document with a ``#!`` line: a file only this step sees, executed as it is."""
+def _script(action: RunStep, scratch: Path) -> ExtraMount:
+    """A file only this step sees, executed as it is."""
     path = scratch / "script"
     path.write_text(action.stdin_script)
     path.chmod(0o755)
-    target = "/dev/pipes/EOF"
-    return (target,), ExtraMount(target=target, source=str(path), read_only=True)
+    return ExtraMount(target=_SCRIPT, source=str(path), read_only=True)
 
 
 def _run_key(
@@ -302,7 +310,7 @@ def _mounted(work: _Work, chain: Digest | None, *, writable: bool) -> Iterator[s
         with descriptor(detached_mount(mounts, writable=writable)) as tree:
             with descriptor(os.open(path, os.O_PATH | os.O_DIRECTORY)) as place:
                 move_mount(tree, place)
-            stack.callback(umount2, path, _MNT_DETACH)
+            stack.callback(umount2, path, MNT_DETACH)
         yield path
 
 
