@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Unpack
 
 from sampan import __version__
 from sampan.content.store import FileStore
-from sampan.engine import imageremoval, recovery
+from sampan.engine import imageremoval, recovery, running
 from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.containers import Containers
@@ -25,6 +26,7 @@ from sampan.engine.images import Images
 from sampan.engine.imagetable import ImageTable
 from sampan.engine.ingests import Garbage, Ingests
 from sampan.engine.networks import Networks
+from sampan.engine.running import Completed, RunOptions
 from sampan.engine.state import State
 from sampan.engine.system import System
 from sampan.engine.threads import Tasks, Threads
@@ -76,6 +78,19 @@ class Engine:
             undo.push_async_callback(core.tasks.cancel)
             await recovery.restore(core)
             return cls(core, undo.pop_all())
+
+    async def run(
+        self,
+        image: str,
+        command: str | Sequence[str] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Completed:
+        """Run a program to its end in a container of its own, which is then removed.
+
+        A missing image is pulled. Raises NotFound, CommandNotFound, RunFailed (with ``check``),
+        TimeoutError; the container is gone in any case.
+        """
+        return await running.run(self, image, command, options)
 
     async def close(self, *, stop_containers: bool = False) -> None:
         """Let go of everything; containers go on running unless ``stop_containers``."""

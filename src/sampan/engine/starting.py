@@ -43,7 +43,6 @@ from sampan.model.mount import Mount
 from sampan.runtime.client import CreateRequest, Monitor
 from sampan.wire.container import ResourcesUlimit
 
-
 #: seconds a monitor may take to end after a failed start
 _GONE_TIMEOUT = 5.0
 
