@@ -17,7 +17,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from typing import TypeAlias
 
-from sampan.errors import Conflict, SampanError, StartFailed, Unsupported
+from sampan.errors import Conflict, NotFound, SampanError, StartFailed, Unsupported
 from sampan.kernel import rtdump, rtnetlink
 from sampan.kernel.netlink import Message, NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
@@ -96,37 +96,48 @@ class BridgeDriver:
     def ensure(self, spec: NetworkSpec) -> None:
         """See :meth:`Driver.ensure`. An existing bridge of that name is used, and kept on
         :meth:`remove` when it was not made by this driver."""
-        self._ensure_bridge(spec)
-        self._firewall.add_network(spec)
+        with contextlib.ExitStack() as undo:
+            if self._ensure_bridge(spec):
+                undo.callback(self._delete_bridge, spec)
+            self._firewall.add_network(spec)
+            undo.pop_all()
 
-    def _ensure_bridge(self, spec: NetworkSpec) -> None:
-        options = LinkOptions(
-            up=True,
-            mtu=spec.mtu,
-            group=self._group,
-            # Fixed, or the bridge would take its ports' lowest and change under its neighbours.
-            mac=ipam.mac_from_seed(f"bridge {spec.id}"),
-        )
+    def _ensure_bridge(self, spec: NetworkSpec) -> bool:
+        """Make the bridge right; whether it is new. One that cannot be made right is not left."""
         with self._lock, _translated(f"cannot create bridge {spec.bridge}"):
             link = rtdump.link(self._socket, spec.bridge)
             if link is not None and link.kind != "bridge":
                 raise Conflict(f"interface {spec.bridge} exists and is not a bridge")
-            if link is None:
+            new = link is None
+            if new:
+                options = LinkOptions(
+                    mtu=spec.mtu,
+                    group=self._group,
+                    # Fixed, or it would be its ports' lowest and change under its neighbours.
+                    mac=ipam.mac_from_seed(f"bridge {spec.id}"),
+                )
                 self._socket.request([rtnetlink.bridge_add(spec.bridge, options)])
-                link = rtdump.link(self._socket, spec.bridge)
-            if link is None:
-                raise Conflict(f"bridge {spec.bridge} disappeared while being created")
-            self._socket.request(
-                [
-                    *self._address_changes(link, gateway_addresses(spec)),
-                    rtnetlink.link_set(
-                        index=link.index,
-                        options=LinkOptions(up=True, ipv6_link_local=False),
-                    ),
-                    *_loopback_route(link.index, spec),
-                ]
-            )
-        prepare_bridge(spec)
+            try:
+                # Before it is up: a container must not find it listening to its router
+                # advertisements, even for a moment.
+                prepare_bridge(spec)
+                self._socket.request(self._bridge_changes(spec))
+            except BaseException:
+                if new:
+                    self._socket.attempt([rtnetlink.link_delete(spec.bridge)])
+                raise
+        return new
+
+    def _bridge_changes(self, spec: NetworkSpec) -> list[Message]:
+        link = rtdump.link(self._socket, spec.bridge)
+        if link is None:
+            raise Conflict(f"bridge {spec.bridge} disappeared while being created")
+        up = LinkOptions(up=True, ipv6_link_local=False)
+        return [
+            *self._address_changes(link, gateway_addresses(spec)),
+            rtnetlink.link_set(index=link.index, options=up),
+            *_loopback_route(link.index, spec),
+        ]
 
     def _address_changes(
         self, link: rtdump.Link, wanted: Sequence[IPInterface]
@@ -144,6 +155,9 @@ class BridgeDriver:
         """See :meth:`Driver.remove`."""
         self.flush()
         self._firewall.remove_network(spec.id)
+        self._delete_bridge(spec)
+
+    def _delete_bridge(self, spec: NetworkSpec) -> None:
         with self._lock, _translated(f"cannot remove bridge {spec.bridge}"):
             link = rtdump.link(self._socket, spec.bridge)
             if link is not None and link.kind == "bridge" and link.group == self._group:
@@ -160,7 +174,10 @@ class BridgeDriver:
             undo.callback(self._doom, host_interface(endpoint.endpoint_id))
             self._plug(spec, endpoint, mac, netns_fd)
             interface.configure(
-                netns_fd, endpoint, mac_is_derived=interface.is_mac_derived(endpoint, mac)
+                netns_fd,
+                endpoint,
+                mac_is_derived=interface.is_mac_derived(endpoint, mac),
+                advertisements=False,
             )
             self._publish(spec, endpoint, ports)
             undo.pop_all()
@@ -296,29 +313,38 @@ class BridgeDriver:
     def converge(
         self, desired: Sequence[tuple[NetworkSpec, Sequence[EndpointSpec]]]
     ) -> tuple[str, ...]:
-        """See :meth:`Driver.converge`."""
-        for spec, _ in desired:
-            self._ensure_bridge(spec)
+        """See :meth:`Driver.converge`. A network that cannot be made (an interface of its name
+        is there) loses its endpoints; the others are kept."""
+        lost: list[str] = []
+        possible = []
+        for spec, endpoints in desired:
+            try:
+                self._ensure_bridge(spec)
+                possible.append((spec, endpoints))
+            except SampanError:
+                lost.extend(endpoint.endpoint_id for endpoint in endpoints)
         present = self.observe()
         kept: dict[str, tuple[Published, ...]] = {}
-        lost: list[str] = []
-        self._ports.keep_only(e.endpoint_id for _, endpoints in desired for e in endpoints)
-        for spec, endpoints in desired:
+        self._ports.keep_only(e.endpoint_id for _, endpoints in possible for e in endpoints)
+        for spec, endpoints in possible:
             for endpoint in endpoints:
-                name = host_interface(endpoint.endpoint_id)
-                if name not in present.endpoints:
-                    lost.append(endpoint.endpoint_id)
-                    self._ports.release(endpoint.endpoint_id)
-                    continue
                 try:
-                    held = self._ports.held(endpoint.endpoint_id)
-                    ports = held or self._reserve(spec, endpoint, endpoint.ports)
-                    kept[endpoint.endpoint_id] = nft.published(spec, endpoint, ports)
+                    kept[endpoint.endpoint_id] = self._readopt(spec, endpoint, present)
                 except SampanError:
+                    self._ports.release(endpoint.endpoint_id)
                     lost.append(endpoint.endpoint_id)
-        self._firewall.replace([spec for spec, _ in desired], kept)
+        self._firewall.replace([spec for spec, _ in possible], kept)
         self._remove_strays(present, desired)
         return tuple(lost)
+
+    def _readopt(
+        self, spec: NetworkSpec, endpoint: EndpointSpec, present: Observation
+    ) -> tuple[Published, ...]:
+        """What a running endpoint publishes, its ports reserved again."""
+        if host_interface(endpoint.endpoint_id) not in present.endpoints:
+            raise NotFound(f"the host's interface of {endpoint.container_name} is gone")
+        ports = self._ports.held(endpoint.endpoint_id)
+        return nft.published(spec, endpoint, ports or self._reserve(spec, endpoint, endpoint.ports))
 
     def _remove_strays(
         self,

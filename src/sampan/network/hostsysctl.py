@@ -21,10 +21,12 @@ def prepare_bridge(spec: NetworkSpec) -> None:
         # Lets packets from 127.0.0.1 to published ports out; only on our own bridge.
         _set(f"net.ipv4.conf.{bridge}.route_localnet", "1")
         _set("net.ipv4.ip_forward", "1")
-    if spec.ipv6:
+    # A container with CAP_NET_RAW could otherwise announce itself as the host's IPv6 router, on
+    # networks without IPv6 as well (CVE-2020-13401).
+    if spec.ipv6 or os.path.exists("/proc/sys/net/ipv6"):
         _set(f"net.ipv6.conf.{bridge}.accept_ra", "0")
-        if not spec.internal:
-            _forward_ipv6()
+    if spec.ipv6 and not spec.internal:
+        _forward_ipv6()
 
 
 def bridge_netfilter(version: int) -> bool:

@@ -29,20 +29,26 @@ _ANYWHERE: Mapping[int, IPv4Network | IPv6Network] = {
 }
 
 
-def endpoint_sysctls(endpoint: EndpointSpec, mac_is_derived: bool) -> dict[str, str]:
+def endpoint_sysctls(
+    endpoint: EndpointSpec, *, mac_is_derived: bool, advertisements: bool = True
+) -> dict[str, str]:
     """The sysctls of an endpoint's interface, in the order to write them (pure).
 
     An interface without an IPv6 address has IPv6 off. One whose MAC address does not follow
     from its IPv4 address announces itself (arp_notify, ndisc_notify), because neighbours may
-    remember another one. Raises :class:`InvalidParameter` for a name that is not about the
+    remember another one. Without ``advertisements`` it does not take routes from whoever says on
+    the network to be a router. Raises :class:`InvalidParameter` for a name that is not about the
     endpoint's own interface.
     """
     interface = endpoint.interface.replace(".", "/")
     values = {}
     if endpoint.ipv6 is None and not any(a.version == 6 for a in endpoint.link_local):
         values[f"net.ipv6.conf.{interface}.disable_ipv6"] = "1"
-    elif not mac_is_derived:
-        values[f"net.ipv6.conf.{interface}.ndisc_notify"] = "1"
+    else:
+        if not mac_is_derived:
+            values[f"net.ipv6.conf.{interface}.ndisc_notify"] = "1"
+        if not advertisements:
+            values[f"net.ipv6.conf.{interface}.accept_ra"] = "0"
     if endpoint.ipv4 is not None and not mac_is_derived:
         values[f"net.ipv4.conf.{interface}.arp_notify"] = "1"
     for name, value in endpoint.sysctls.items():
@@ -54,12 +60,21 @@ def endpoint_sysctls(endpoint: EndpointSpec, mac_is_derived: bool) -> dict[str, 
     return values
 
 
-def configure(netns_fd: int, endpoint: EndpointSpec, *, mac_is_derived: bool = True) -> None:
+def configure(
+    netns_fd: int,
+    endpoint: EndpointSpec,
+    *,
+    mac_is_derived: bool = True,
+    advertisements: bool = True,
+) -> None:
     """Bring the endpoint's interface, which is in ``netns_fd`` already, into service.
 
-    Raises :class:`StartFailed` naming what could not be done.
+    The flags are those of :func:`endpoint_sysctls`. Raises :class:`StartFailed` naming what could
+    not be done.
     """
-    sysctls = endpoint_sysctls(endpoint, mac_is_derived)
+    sysctls = endpoint_sysctls(
+        endpoint, mac_is_derived=mac_is_derived, advertisements=advertisements
+    )
     try:
         with netns.entered(netns_fd):
             sock = NetlinkSocket()

@@ -177,6 +177,8 @@ class Resolver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(3):  # what they scheduled on their way out
+            await asyncio.sleep(0)
 
     def _open(self, client: _Client) -> None:
         self._loop.add_reader(client.udp.fileno(), self._datagrams, client)
@@ -217,6 +219,8 @@ class Resolver:
         task = self._loop.create_task(self._stream(client, sock))
         client.streams.add(task)  # the loop itself holds tasks only weakly
         task.add_done_callback(client.streams.discard)
+        # Cancelled before its first step, nobody else would; else its transport has.
+        task.add_done_callback(lambda _: self._loop.call_soon(sock.close))
 
     @staticmethod
     async def _stream(client: _Client, sock: socket.socket) -> None:

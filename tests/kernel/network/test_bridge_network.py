@@ -11,7 +11,7 @@ from ipaddress import ip_address
 import pytest
 
 from sampan.errors import Conflict, InvalidParameter
-from sampan.kernel import netns, rtdump
+from sampan.kernel import netns, rtdump, rtnetlink
 from sampan.kernel.netlink import NetlinkSocket
 from sampan.network import interface
 from sampan.network.bridge import host_interface
@@ -359,3 +359,47 @@ def test_second_network_live_gateway_change_and_statistics(world: World) -> None
     assert set(counters) == {"eth1"}
     assert counters["eth1"].tx_packets > 4
     assert counters["eth1"].rx_bytes > 100
+
+
+def test_network_that_cannot_be_made_leaves_nothing_and_costs_no_other(world: World) -> None:
+    taken = make_network(18, bridge="uplink")
+    with pytest.raises(Conflict, match="interface uplink exists and is not a bridge"):
+        world.driver.ensure(taken)
+    net = make_network(17)
+    world.driver.ensure(net)
+    one, endpoint, _ = world.start(net, 2)
+    other = make_endpoint(taken, 2)
+    assert world.driver.converge([(taken, [other]), (net, [endpoint])]) == (other.endpoint_id,)
+    world.serve(world.outside, 80, "outside")
+    assert world.ask(one, OUTSIDE4, 80)
+    # the rules cannot be set: the bridge goes again
+    before = world.driver.observe()
+    third = make_network(19, gateway_mode_ipv4="routed", snat_ipv6=ip_address("::1"))
+    broken = replace(third, trusted_interfaces=('x" ',))
+    with pytest.raises(InvalidParameter):
+        world.driver.ensure(broken)
+    assert world.driver.observe() == before
+    world.driver.ensure(third)
+
+
+def test_bridge_somebody_else_made_is_used_and_kept(world: World) -> None:
+    with NetlinkSocket() as sock:
+        sock.request([rtnetlink.bridge_add("lan0")])
+    net = make_network(17, bridge="lan0")
+    world.driver.ensure(net)
+    one, endpoint, _ = world.start(net, 2)
+    world.serve(world.outside, 80, "outside")
+    assert world.ask(one, OUTSIDE4, 80)
+    world.driver.detach(net, endpoint)
+    world.driver.remove(net)
+    with NetlinkSocket() as sock:
+        assert rtdump.link(sock, "lan0") is not None
+
+
+def test_router_advertisements_of_containers_are_not_listened_to(world: World) -> None:
+    for net in (make_network(17), make_network(18, subnets=make_network(18).subnets[:1])):
+        world.driver.ensure(net)
+        assert netns.read_sysctl(f"net.ipv6.conf.{net.bridge}.accept_ra") == "0"
+    fd, _, _ = world.start(make_network(17), 2)
+    with netns.entered(fd):
+        assert netns.read_sysctl("net.ipv6.conf.eth0.accept_ra") == "0"
