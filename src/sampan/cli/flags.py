@@ -86,6 +86,7 @@ class FlagParser:
     def _take_short(self, word: str, rest: list[str]) -> None:
         letters = word[1:]
         while letters:
+            word = f"-{letters}"
             letter, letters = letters[0], letters[1:]
             flag = self._short.get(letter)
             if flag is None:

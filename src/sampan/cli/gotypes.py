@@ -10,7 +10,7 @@ pointers to scalars.
 
 from __future__ import annotations
 
-from sampan.cli.gotemplate.values import NIL, NilList, NilMap, Record
+from sampan.cli.gotemplate.values import NIL, Duration, NilList, NilMap, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,46 +24,46 @@ _CONTAINER = {
         "ID=Id:s Created:s Path:s Args:l State:*container.State Image:s ResolvConfPath:s "
         "HostnamePath:s HostsPath:s LogPath:s Name:s RestartCount:i Driver:s Platform:s "
         "MountLabel:s ProcessLabel:s AppArmorProfile:s ExecIDs:l HostConfig:*container.HostConfig "
-        "GraphDriver:*storage.DriverData SizeRw:*i SizeRootFs:*i Mounts:[]container.MountPoint "
+        "GraphDriver:*storage.DriverData SizeRw:*i? SizeRootFs:*i? Mounts:[]container.MountPoint "
         "Config:*container.Config NetworkSettings:*container.NetworkSettings "
-        "ImageManifestDescriptor:any"
+        "ImageManifestDescriptor:any?"
     ),
     "container.State": (
         "Status:s Running:b Paused:b Restarting:b OOMKilled:b Dead:b Pid:i ExitCode:i Error:s "
-        "StartedAt:s FinishedAt:s Health:*container.Health"
+        "StartedAt:s FinishedAt:s Health:*container.Health?"
     ),
     "container.Health": "Status:s FailingStreak:i Log:[]container.HealthcheckResult",
     "container.HealthcheckResult": "Start:s End:s ExitCode:i Output:s",
     "storage.DriverData": "Data:m Name:s",
     "container.MountPoint": (
-        "Type:s Name:s Source:s Destination:s Driver:s Mode:s RW:b Propagation:s"
+        "Type:s? Name:s? Source:s Destination:s Driver:s? Mode:s RW:b Propagation:s"
     ),
     "container.Config": (
         "Hostname:s Domainname:s User:s AttachStdin:b AttachStdout:b AttachStderr:b "
-        "ExposedPorts:m Tty:b OpenStdin:b StdinOnce:b Env:l Cmd:l "
-        "Healthcheck:*container.HealthConfig ArgsEscaped:b Image:s Volumes:m WorkingDir:s "
-        "Entrypoint:l NetworkDisabled:b MacAddress:s OnBuild:l Labels:m StopSignal:s "
-        "StopTimeout:*i Shell:l"
+        "ExposedPorts:m? Tty:b OpenStdin:b StdinOnce:b Env:l Cmd:l "
+        "Healthcheck:*container.HealthConfig? ArgsEscaped:b? Image:s Volumes:m WorkingDir:s "
+        "Entrypoint:l NetworkDisabled:b? MacAddress:s? OnBuild:l Labels:m StopSignal:s? "
+        "StopTimeout:*i? Shell:l?"
     ),
     "container.HealthConfig": (
-        "Test:l Interval:i Timeout:i StartPeriod:i StartInterval:i Retries:i"
+        "Test:l? Interval:d? Timeout:d? StartPeriod:d? StartInterval:d? Retries:i?"
     ),
     "container.HostConfig": (
         "Binds:l ContainerIDFile:s LogConfig:container.LogConfig NetworkMode:s "
         "PortBindings:{}[]nat.PortBinding RestartPolicy:container.RestartPolicy AutoRemove:b "
-        "VolumeDriver:s VolumesFrom:l ConsoleSize:l Annotations:m CapAdd:l CapDrop:l "
+        "VolumeDriver:s VolumesFrom:l ConsoleSize:l Annotations:m? CapAdd:l CapDrop:l "
         "CgroupnsMode:s DNS=Dns:l DNSOptions=DnsOptions:l DNSSearch=DnsSearch:l ExtraHosts:l "
         "GroupAdd:l IpcMode:s Cgroup:s Links:l OomScoreAdj:i PidMode:s Privileged:b "
-        "PublishAllPorts:b ReadonlyRootfs:b SecurityOpt:l StorageOpt:m Tmpfs:m UTSMode:s "
-        "UsernsMode:s ShmSize:i Sysctls:m Runtime:s Isolation:s CPUShares=CpuShares:i Memory:i "
+        "PublishAllPorts:b ReadonlyRootfs:b SecurityOpt:l StorageOpt:m? Tmpfs:m? UTSMode:s "
+        "UsernsMode:s ShmSize:i Sysctls:m? Runtime:s? Isolation:s CPUShares=CpuShares:i Memory:i "
         "NanoCPUs=NanoCpus:i CgroupParent:s BlkioWeight:i BlkioWeightDevice:l "
         "BlkioDeviceReadBps:l BlkioDeviceWriteBps:l BlkioDeviceReadIOps:l BlkioDeviceWriteIOps:l "
         "CPUPeriod=CpuPeriod:i CPUQuota=CpuQuota:i CPURealtimePeriod=CpuRealtimePeriod:i "
         "CPURealtimeRuntime=CpuRealtimeRuntime:i CpusetCpus:s CpusetMems:s "
-        "Devices:[]container.DeviceMapping DeviceCgroupRules:l DeviceRequests:l KernelMemory:i "
-        "KernelMemoryTCP:i MemoryReservation:i MemorySwap:i MemorySwappiness:*i OomKillDisable:*b "
+        "Devices:[]container.DeviceMapping DeviceCgroupRules:l DeviceRequests:l KernelMemory:i? "
+        "KernelMemoryTCP:i? MemoryReservation:i MemorySwap:i MemorySwappiness:*i OomKillDisable:*b "
         "PidsLimit:*i Ulimits:l CPUCount=CpuCount:i CPUPercent=CpuPercent:i IOMaximumIOps:i "
-        "IOMaximumBandwidth:i Mounts:l MaskedPaths:l ReadonlyPaths:l Init:*b"
+        "IOMaximumBandwidth:i Mounts:l? MaskedPaths:l ReadonlyPaths:l Init:*b?"
     ),
     "container.LogConfig": "Type:s Config:m",
     "container.RestartPolicy": "Name:s MaximumRetryCount:i",
@@ -83,38 +83,50 @@ _NETWORK = {
         "GwPriority:i NetworkID:s EndpointID:s Gateway:s IPAddress:s IPPrefixLen:i IPv6Gateway:s "
         "GlobalIPv6Address:s GlobalIPv6PrefixLen:i DNSNames:l"
     ),
-    "network.EndpointIPAMConfig": "IPv4Address:s IPv6Address:s LinkLocalIPs:l",
+    "network.EndpointIPAMConfig": "IPv4Address:s? IPv6Address:s? LinkLocalIPs:l?",
     "network.Inspect": (
         "Name:s ID=Id:s Created:s Scope:s Driver:s EnableIPv4:b EnableIPv6:b IPAM:network.IPAM "
         "Internal:b Attachable:b Ingress:b ConfigFrom:network.ConfigReference ConfigOnly:b "
-        "Containers:{}network.EndpointResource Options:m Labels:m Peers:l Services:m"
+        "Containers:{}network.EndpointResource Options:m Labels:m Peers:l? Services:m?"
     ),
     "network.IPAM": "Driver:s Options:m Config:[]network.IPAMConfig",
-    "network.IPAMConfig": "Subnet:s IPRange:s Gateway:s AuxAddress=AuxiliaryAddresses:m",
+    "network.IPAMConfig": "Subnet:s? IPRange:s? Gateway:s? AuxAddress=AuxiliaryAddresses:m?",
     "network.ConfigReference": "Network:s",
     "network.EndpointResource": ("Name:s EndpointID:s MacAddress:s IPv4Address:s IPv6Address:s"),
 }
 _OTHER = {
     "image.InspectResponse": (
         "ID=Id:s RepoTags:l RepoDigests:l Parent:s Comment:s Created:s DockerVersion:s Author:s "
-        "Config:*image.Config Architecture:s Variant:s Os:s OsVersion:s Size:i VirtualSize:i "
+        "Config:*image.Config Architecture:s Variant:s? Os:s OsVersion:s? Size:i VirtualSize:i? "
         "GraphDriver:storage.DriverData RootFS:image.RootFS Metadata:image.Metadata "
-        "Descriptor:any Manifests:l"
+        "Descriptor:any? Manifests:l?"
     ),
     "image.Config": (
-        "User:s ExposedPorts:m Env:l Entrypoint:l Cmd:l Volumes:m WorkingDir:s Labels:m "
-        "StopSignal:s ArgsEscaped:b Healthcheck:*container.HealthConfig OnBuild:l Shell:l"
+        "User:s? ExposedPorts:m? Env:l? Entrypoint:l? Cmd:l? Volumes:m? WorkingDir:s? Labels:m? "
+        "StopSignal:s? ArgsEscaped:b? Healthcheck:*container.HealthConfig? OnBuild:l? Shell:l?"
     ),
-    "image.RootFS": "Type:s Layers:l",
-    "image.Metadata": "LastTagTime:s",
+    "image.RootFS": "Type:s Layers:l?",
+    "image.Metadata": "LastTagTime:s?",
     "volume.Volume": (
-        "ClusterVolume:any CreatedAt:s Driver:s Labels:m Mountpoint:s Name:s Options:m Scope:s "
-        "Status:m UsageData:*volume.UsageData"
+        "ClusterVolume:any? CreatedAt:s? Driver:s Labels:m Mountpoint:s Name:s Options:m Scope:s "
+        "Status:m? UsageData:*volume.UsageData?"
     ),
     "volume.UsageData": "RefCount:i Size:i",
+    "system.versionInfo": "Client:system.clientVersion Server:*types.Version",
+    "system.clientVersion": (
+        "Platform:any? Version:s APIVersion=ApiVersion:s DefaultAPIVersion:s? GitCommit:s "
+        "GoVersion:s Os:s Arch:s BuildTime:s? Context:s"
+    ),
+    "types.Version": (
+        "Platform:types.Platform Components:[]types.ComponentVersion? Version:s "
+        "APIVersion=ApiVersion:s MinAPIVersion:s? GitCommit:s GoVersion:s Os:s Arch:s "
+        "KernelVersion:s? Experimental:b? BuildTime:s?"
+    ),
+    "types.Platform": "Name:s",
+    "types.ComponentVersion": "Name:s Version:s Details:m?",
     "events.Message": (
-        "Status=status:s ID=id:s From=from:s Type:s Action:s Actor:events.Actor Scope=scope:s "
-        "Time=time:i TimeNano=timeNano:i"
+        "Status=status:s? ID=id:s? From=from:s? Type:s Action:s Actor:events.Actor Scope=scope:s? "
+        "Time=time:i? TimeNano=timeNano:i?"
     ),
     "events.Actor": "ID:s Attributes:m",
 }
@@ -129,10 +141,14 @@ class Typed(Record):
         self.type_name = name
         self._document = document
         self._fields: dict[str, tuple[str, str]] = {}
+        self._optional: set[str] = set()
         for field in _TYPES[name].split():
             names, _colon, kind = field.partition(":")
             go_name, equals, json_name = names.partition("=")
-            self._fields[go_name] = (json_name if equals else go_name, kind)
+            json_name = json_name if equals else go_name
+            self._fields[go_name] = (json_name, kind.removesuffix("?"))
+            if kind.endswith("?"):
+                self._optional.add(json_name)
 
     def member(self, name: str) -> Value:
         """A field. Raises ``KeyError``."""
@@ -144,7 +160,14 @@ class Typed(Record):
         return [
             (json_name, typed(kind, self._document.get(json_name)))
             for json_name, kind in self._fields.values()
-            if json_name in self._document or not kind.startswith("*")
+        ]
+
+    def json_members(self) -> Iterable[tuple[str, Value]]:
+        """The fields JSON has: those it leaves out when zero only when they are not."""
+        return [
+            (name, value)
+            for name, value in self.members()
+            if name not in self._optional or self._document.get(name)
         ]
 
 
@@ -166,6 +189,8 @@ def typed(kind: str, value: Json) -> Value:
         return plain(value) if isinstance(value, list) else NilList()
     if kind == "m":
         return plain(value) if isinstance(value, dict) else NilMap()
+    if kind == "d":
+        return Duration(value) if isinstance(value, int) else Duration(0)
     return _ZERO.get(kind, NIL) if value is None else plain(value)
 
 

@@ -10,8 +10,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sampan.cli.gotemplate import Template
+    from sampan.cli.gotemplate.values import Value
     from sampan.cli.session import Session
     from sampan.client.document import Document, Json
+
+#: The exit status for a ``--format`` that does not parse (EX_USAGE), as in Docker.
+BAD_TEMPLATE = 64
+
+
+class TemplateFault(CliError):
+    """A template does not fit its object."""
 
 
 def indented(value: Json) -> str:
@@ -19,22 +28,33 @@ def indented(value: Json) -> str:
     return json.dumps(value, indent=4, ensure_ascii=False)
 
 
-def execute(form: str, document: Document, go_type: str = "") -> str:
-    """A template (or ``json``) on one object.
+def compact(value: Json) -> str:
+    """JSON on one line."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def parse(form: str, name: str = "") -> Template:
+    """A ``--format`` template; ``json`` is one that prints everything.
+
+    Raises :class:`CliError` with status 64.
+    """
+    from sampan.cli.gotemplate import Template, TemplateError
+
+    try:
+        return Template.parse("{{json .}}" if form == "json" else form, name)
+    except TemplateError as error:
+        raise CliError(f"template parsing error: {error}", BAD_TEMPLATE) from error
+
+
+def execute(template: Template, document: Document, go_type: str = "") -> str:
+    """A template on one object.
 
     As in Docker, the object is first seen as its Go type and then, if that fails, as the JSON it
-    is. Raises :class:`CliError`.
+    is. Raises :class:`TemplateFault`.
     """
-    if form == "json":
-        return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-    from sampan.cli.gotemplate import Template, TemplateError
+    from sampan.cli.gotemplate import TemplateError
     from sampan.cli.gotypes import plain, typed
 
-    form = form.replace("\\t", "\t").replace("\\n", "\n") if "{{" not in form else form
-    try:
-        template = Template.parse(form)
-    except TemplateError as error:
-        raise CliError(f"template parsing error: {error}") from error
     if go_type:
         try:
             return template.execute(typed(go_type, document))
@@ -43,7 +63,19 @@ def execute(form: str, document: Document, go_type: str = "") -> str:
     try:
         return template.execute(plain(document), missing_key_error=True)
     except TemplateError as error:
-        raise CliError(f"template parsing error: {error}") from error
+        raise TemplateFault(f"template parsing error: {error}") from error
+
+
+def print_one(session: Session, form: str, value: Value, name: str = "") -> None:
+    """A template on a single typed value (``version``, ``info``). Raises :class:`CliError`."""
+    from sampan.cli.gotemplate import TemplateError
+
+    template = parse(form, name)
+    try:
+        session.line(template.execute(value))
+    except TemplateError as error:
+        session.line("")
+        raise TemplateFault(str(error)) from error
 
 
 def show(
@@ -51,37 +83,43 @@ def show(
     names: list[str],
     form: str,
     fetch: Callable[[str], tuple[Document, str]],
+    *,
+    escape: bool = False,
 ) -> int:
     """Print each object named; ``fetch`` returns it and its Go type.
 
-    Failures come last and make the status 1.
+    ``escape``: write the characters special in HTML as escapes. Failures come last and make the
+    status 1.
     """
     from sampan.client.failure import DaemonError
 
-    found: list[Document] = []
+    template = parse(form) if form not in ("", "json") else None
+    found: list[Json] = []
     lines: list[str] = []
     failures: list[str] = []
-    broken = ""
     for name in names:
         try:
             document, go_type = fetch(name)
-            if form:
-                lines.append(execute(form, document, go_type))
-            else:
+            if template is None:
                 found.append(document)
+            else:
+                lines.append(execute(template, document, go_type))
+        except TemplateFault as error:
+            failures = [error.message]
+            break
         except DaemonError as error:
             failures.append(f"Error response from daemon: {error.message}")
         except CliError as error:
-            if error.message.startswith("template parsing error"):
-                broken = error.message
-                break
             failures.append(error.message)
-    if form:
+    if template is not None:
         session.out("".join(line + "\n" for line in lines) or "\n")
     else:
-        session.line(indented([*found]))
-    if broken:
-        session.warn(broken)
-    elif failures:
+        text = indented(found) if not form else compact(found)
+        if escape:
+            from sampan.cli.gotemplate.values import escape_html
+
+            text = escape_html(text)
+        session.line(text)
+    if failures:
         session.warn("\n".join(failures))
-    return 1 if failures or broken else 0
+    return 1 if failures else 0

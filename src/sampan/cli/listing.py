@@ -56,8 +56,8 @@ class Listing(NamedTuple):
     methods: Mapping[str, Callable[[Document, str], str]] = {}
     #: Fields that are not strings in JSON.
     typed: Mapping[str, Callable[[Document], Value]] = {}
-    #: Fields that templates know and JSON leaves out.
-    hidden: frozenset[str] = frozenset()
+    #: What is said before a template's error: of its syntax, of its execution.
+    complaints: tuple[str, str] = ("template parsing error", "template parsing error")
 
     def render(self, rows: Sequence[Document], form: str) -> str:
         """The listing of ``rows`` in a format. Raises :class:`CliError`."""
@@ -75,6 +75,12 @@ class Listing(NamedTuple):
         """One field a line."""
         return "".join(self.columns[field].value(row) + "\n" for row in rows)
 
+    def records(self, rows: Sequence[Document]) -> list[Value]:
+        """The rows as values of a template."""
+        from sampan.cli.rows import Row
+
+        return [Row(self, row) for row in rows]
+
     def uses(self, form: str, field: str) -> bool:
         """Whether a template in ``form`` looks at a field (or at all of them, by ``json .``)."""
         return f".{field}" in form or ("json" in form and "{{" in form)
@@ -86,7 +92,8 @@ class Listing(NamedTuple):
         return align("\n".join(lines)) + "\n"
 
     def _raw_row(self, row: Document) -> str:
-        return "".join(f"{label}: {self.columns[field].value(row)}\n" for label, field in self.raw)
+        pairs = ((label, self.columns[field].value(row)) for label, field in self.raw)
+        return "".join(f"{label}: {value}".rstrip(" ") + "\n" for label, value in pairs)
 
     def _template(self, rows: Sequence[Document], source: str, *, heading: bool) -> str:
         from sampan.cli.gotemplate import Template, TemplateError
@@ -96,13 +103,13 @@ class Listing(NamedTuple):
         try:
             template = Template.parse(source)
         except TemplateError as error:
-            raise CliError(f"failed to parse template: {error}") from error
+            raise CliError(f"{self.complaints[0]}: {error}") from error
         try:
             lines = [template.execute(Row(self, row)) for row in rows]
             if heading:
                 names: Value = {name: column.heading for name, column in self.columns.items()}
                 lines.insert(0, template.execute(names, functions=HEADING_FUNCTIONS))
         except TemplateError as error:
-            raise CliError(f"failed to execute template: {error}") from error
+            raise CliError(f"{self.complaints[1]}: {error}") from error
         text = "".join(line + "\n" for line in lines)
         return align(text) if heading else text

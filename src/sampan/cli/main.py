@@ -155,8 +155,9 @@ def _dispatch(session: Session, words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        return _report(session, command, f"{name}{error.strerror or error}", command.fault_code)
+        reason = (error.strerror or str(error)).lower()
+        message = f"open {error.filename}: {reason}" if error.filename else reason
+        return _report(session, command, message, command.fault_code)
 
 
 def _check_versions(session: Session, command: Command, arguments: Arguments) -> None:
@@ -254,7 +255,7 @@ def _help(session: Session, words: list[str]) -> int:
         flags = pages.flag_table(GLOBAL_FLAGS, width())
         text = pages.root_help(session.program, [*sections, ("Commands", others)], flags)
     else:
-        session.warn(f"{session.program}: unknown help topic: {path}")
+        session.warn(f"unknown help topic: {path}")
         return 1
     session.out(text)
     return 0

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Row(Record):
     """The fields of a row, made when asked for."""
 
+    escapes_html = True
+
     def __init__(self, listing: Listing, document: Document) -> None:
         self._listing = listing
         self._document = document
@@ -34,7 +36,7 @@ class Row(Record):
 
     def members(self) -> Iterable[tuple[str, Value]]:
         """Every field, by name, as Docker's JSON has them."""
-        names = {*self._listing.columns, *self._listing.typed} - self._listing.hidden
+        names = {*self._listing.columns, *self._listing.typed}
         return [(name, self.member(name)) for name in sorted(names)]
 
 

@@ -162,6 +162,7 @@ def listing(*, truncate: bool, size: bool) -> Listing:
         raw=(*_RAW, ("size", "Size")) if size else _RAW,
         methods={"Label": _label},
         typed={"Platform": _platform},
+        complaints=("failed to parse template", "failed to execute template"),
     )
 
 

@@ -179,7 +179,7 @@ def _inspect(session: Session, arguments: Arguments) -> int:
         return document, ""
 
     names = arguments.positional or [context_name(session)]
-    return show(session, names, arguments.text("format"), fetch)
+    return show(session, names, arguments.text("format"), fetch, escape=True)
 
 
 def _rm(session: Session, arguments: Arguments) -> int:

@@ -14,6 +14,7 @@ from sampan.client.document import as_table, flag, number, table, tables, text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.arguments import Arguments
+    from sampan.cli.gotemplate.values import Value
     from sampan.cli.session import Session
     from sampan.client.document import Document
 
@@ -149,14 +150,29 @@ def _verbose(usage: Document) -> str:
     )
 
 
+def _verbose_value(usage: Document) -> Value:
+    """What a template sees of the verbose form: the rows of each kind."""
+    from sampan.cli.gotemplate import Struct
+
+    kinds = (
+        ("Images", images.listing(truncate=False, digests=False),
+         images.rows_of(tables(usage, "Images"), digests=False)),
+        ("Containers", containers.listing(truncate=False, size=False), tables(usage, "Containers")),
+        ("Volumes", volumes.LISTING, tables(usage, "Volumes")),
+        ("BuildCache", _CACHE, tables(usage, "BuildCache")),
+    )  # fmt: skip
+    fields: dict[str, Value] = {name: shape.records(rows) for name, shape, rows in kinds}
+    return Struct("formatter.diskUsageContext", fields)
+
+
 def _df(session: Session, arguments: Arguments) -> None:
     usage = as_table(session.client.get("/system/df"))
     form = arguments.text("format")
     if arguments.flag("verbose"):
         if form:
-            from sampan.cli.inspection import execute
+            from sampan.cli.inspection import print_one
 
-            session.line(execute(form, usage))
+            print_one(session, form, _verbose_value(usage))
         else:
             session.out(_verbose(usage))
         return

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sampan.cli.clock import NANOSECONDS, rfc3339
 from sampan.cli.command import NONE, Command, Flag
 from sampan.cli.commands.logs import time_query
-from sampan.cli.inspection import execute
+from sampan.cli.fault import CliError
+from sampan.cli.inspection import BAD_TEMPLATE, parse
 from sampan.cli.kinds import FILTER, STRING
 from sampan.cli.listing import INSPECT_FORMAT_HELP
 from sampan.client.document import labels, number, table, text
@@ -13,6 +14,7 @@ from sampan.client.document import labels, number, table, text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.arguments import Arguments
+    from sampan.cli.gotemplate import Template
     from sampan.cli.session import Session
     from sampan.client.api import Query
     from sampan.client.document import Document
@@ -38,9 +40,20 @@ def _events(session: Session, arguments: Arguments) -> None:
         "filters": arguments.filters(),
     }
     form = arguments.text("format")
+    template = parse(form) if form else None
     for event in session.client.stream("GET", "/events", query):
-        session.line(execute(form, event, "events.Message") if form else line(event))
+        session.line(line(event) if template is None else _executed(template, event))
         session.flush()
+
+
+def _executed(template: Template, event: Document) -> str:
+    from sampan.cli.gotemplate import TemplateError
+    from sampan.cli.gotypes import typed
+
+    try:
+        return template.execute(typed("events.Message", event))
+    except TemplateError as error:
+        raise CliError(f"Error parsing format: {error}", BAD_TEMPLATE) from error
 
 
 EVENTS = Command(

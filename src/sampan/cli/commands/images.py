@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sampan.cli.session import Session
     from sampan.client.api import Query
     from sampan.client.document import Document
+    from sampan.model.reference import Reference
 
 FLAGS = (
     Flag("all", "a", BOOL, "Show all images (default hides intermediate and dangling images)"),
@@ -190,14 +191,18 @@ def _rm(session: Session, arguments: Arguments) -> int:
     return 1 if fatal or not arguments.flag("force") else 0
 
 
+def _checked(name: str) -> Reference:
+    try:
+        return parse_reference(name)
+    except CliError as error:
+        message = f'Error parsing reference: "{name}" is not a valid repository/tag: '
+        raise CliError(message + error.message) from error
+
+
 def _tag(session: Session, arguments: Arguments) -> None:
     source, target = arguments.positional
-    try:
-        parse_reference(source)
-    except CliError as error:
-        message = f'Error parsing reference: "{source}" is not a valid repository/tag: '
-        raise CliError(message + error.message) from error
-    reference = parse_reference(target)
+    _checked(source)
+    reference = _checked(target)
     query = {"repo": reference.familiar_name, "tag": reference.tag}
     session.client.post(f"/images/{source}/tag", query)
 

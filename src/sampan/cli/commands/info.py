@@ -32,12 +32,15 @@ def _info(session: Session, arguments: Arguments) -> int:
         failure = error.message
     form = arguments.text("format")
     if form:
-        from sampan.cli.inspection import execute
+        from sampan.cli.gotemplate import Struct
+        from sampan.cli.gotypes import plain
+        from sampan.cli.inspection import print_one
 
         shown: Document = {**server, "ClientInfo": client}
         if failure:
             shown["ServerErrors"] = [failure]
-        session.line(execute(form, shown))
+        fields = {name: plain(value) for name, value in shown.items()}
+        print_one(session, form, Struct("system.dockerInfo", fields))
         if failure:
             session.warn(failure)
         return 1 if failure else 0

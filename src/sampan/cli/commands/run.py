@@ -42,7 +42,7 @@ def _run(session: Session, arguments: Arguments) -> int:
     detach = arguments.flag("detach")
     if detach and arguments.texts("attach"):
         session.warn("conflicting options: cannot specify both --attach and --detach")
-        return 125
+        return 1
     spec = spec_of(session, arguments)
     if detach:
         for name in ("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"):

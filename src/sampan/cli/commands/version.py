@@ -59,9 +59,11 @@ def _version(session: Session, arguments: Arguments) -> int:
         failure = error.message
     form = arguments.text("format")
     if form:
-        from sampan.cli.inspection import execute
+        from sampan.cli.gotypes import typed
+        from sampan.cli.inspection import print_one
 
-        session.line(execute(form, {"Client": client, "Server": _shown(server)}))
+        shown: Document = {"Client": client, "Server": _shown(server)}
+        print_one(session, form, typed("system.versionInfo", shown), "version")
     else:
         session.out(_client_text(client))
         if server is not None:

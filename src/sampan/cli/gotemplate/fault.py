@@ -17,3 +17,9 @@ class ParseError(TemplateError):
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(f"template: :{line}: {message}")
+        self.line = line
+        self.reason = message
+
+    def named(self, name: str) -> TemplateError:
+        """The same, of a template that has a name."""
+        return TemplateError(f"template: {name}:{self.line}: {self.reason}")

@@ -32,7 +32,9 @@ class Parser:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._tokens = list(Lexer(source).tokens())
+        # Read as needed: of two mistakes the first one is told, whoever finds it.
+        self._lexer = Lexer(source).tokens()
+        self._tokens: list[Token] = []
         self._index = 0
         self._variables: list[str] = ["$"]
         self._loops = 0
@@ -174,8 +176,6 @@ class Parser:
             if self._peek().kind != "|":
                 break
             self._next()
-            if self._peek().kind in ("close", ")"):
-                raise self._error(f"missing value for {context}", self._peek())
         for number, call in enumerate(calls[1:], 2):
             first = call.operands[0]
             if not isinstance(first, nodes.Identifier | nodes.Field | nodes.Variable | nodes.Chain):
@@ -279,7 +279,7 @@ class Parser:
             try:
                 value = float(text)
             except ValueError:
-                message = f"bad number syntax: {_quoted(text)}"
+                message = f"illegal number syntax: {_quoted(text)}"
                 raise self._error(message, token) from None
         return nodes.Number(token.position, text, value)
 
@@ -289,7 +289,12 @@ class Parser:
         return token
 
     def _peek(self) -> Token:
-        return self._tokens[self._index] if self._index < len(self._tokens) else _END
+        while self._index >= len(self._tokens):
+            token = next(self._lexer, _END)
+            if token is _END:
+                return _END
+            self._tokens.append(token)
+        return self._tokens[self._index]
 
     def _expect_close(self, context: str) -> None:
         token = self._next()

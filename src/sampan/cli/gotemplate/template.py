@@ -7,7 +7,7 @@ arguments; ``range`` over lists, maps in key order, and integers.
 from __future__ import annotations
 
 from sampan.cli.gotemplate import nodes
-from sampan.cli.gotemplate.fault import TemplateError
+from sampan.cli.gotemplate.fault import ParseError, TemplateError
 from sampan.cli.gotemplate.functions import FUNCTIONS
 from sampan.cli.gotemplate.parser import Parser
 from sampan.cli.gotemplate.values import NilPointer, Record, show, truth, type_name
@@ -35,18 +35,29 @@ class Template:
     """A parsed template."""
 
     def __init__(
-        self, source: str, body: tuple[Node, ...], templates: Mapping[str, tuple[Node, ...]]
+        self,
+        source: str,
+        body: tuple[Node, ...],
+        templates: Mapping[str, tuple[Node, ...]],
+        name: str,
     ) -> None:
+        self.name = name
         self.source = source
         self.body = body
         self.templates = templates
 
     @classmethod
-    def parse(cls, source: str) -> Template:
-        """The template in ``source``. Raises :class:`TemplateError`."""
+    def parse(cls, source: str, name: str = "") -> Template:
+        """The template in ``source``; ``name`` is for messages.
+
+        Raises :class:`TemplateError`.
+        """
         parser = Parser(source)
-        body = parser.parse()
-        return cls(source, body, parser.templates)
+        try:
+            body = parser.parse()
+        except ParseError as error:
+            raise error.named(name) from error
+        return cls(source, body, parser.templates, name)
 
     def execute(
         self,

@@ -140,6 +140,8 @@ class Lexer:
             after = source[at + 1 : at + 2]
             if after.isdecimal():
                 return self._number(spaced)
+            if not after:
+                return self._take("number", 1, spaced)
             length = self._word_length(at + 1)
             if not length:
                 return self._take("dot", 1, spaced)

@@ -30,8 +30,15 @@ class Record:
         raise KeyError(name)
 
     def members(self) -> Iterable[tuple[str, Value]]:
-        """The fields in order, for printing and JSON."""
+        """The fields in order, for printing."""
         return ()
+
+    def json_members(self) -> Iterable[tuple[str, Value]]:
+        """The fields in order, for JSON."""
+        return self.members()
+
+    #: Whether Go marshals the type by a method of its own, which escapes HTML.
+    escapes_html = False
 
 
 class Struct(Record):
@@ -64,6 +71,23 @@ class NilMap(dict[str, "Value"]):
     """A Go map that was never made: empty, but ``null`` in JSON."""
 
 
+class Duration(int):
+    """Nanoseconds that print as Go prints them: ``1h30m0s``."""
+
+    def __str__(self) -> str:
+        if self == 0:
+            return "0s"
+        sign, left = ("-", -int(self)) if self < 0 else ("", int(self))
+        for unit, size in (("ns", 1), ("µs", 10**3), ("ms", 10**6)):
+            if left < size * 1000:
+                return f"{sign}{left / size:.9f}".rstrip("0").rstrip(".") + unit
+        seconds = f"{left % (60 * 10**9) / 10**9:.9f}".rstrip("0").rstrip(".")
+        minutes = left // (60 * 10**9)
+        if minutes >= 60:
+            return f"{sign}{minutes // 60}h{minutes % 60}m{seconds}s"
+        return f"{sign}{minutes}m{seconds}s" if minutes else f"{sign}{seconds}s"
+
+
 #: The one nil pointer.
 NIL = NilPointer()
 
@@ -81,6 +105,7 @@ def type_name(value: Value) -> str:
         return value.type_name
     for kind, name in (
         (bool, "bool"),
+        (Duration, "time.Duration"),
         (int, "int"),
         (float, "float64"),
         (str, "string"),
@@ -134,11 +159,10 @@ def float_text(value: float, style: str) -> str:
 def to_json(value: Value, *, escape: bool = False) -> str:
     """The value as Go's ``json.Marshal`` writes it.
 
-    ``escape``: ``<``, ``>`` and ``&`` become ``\\u003c`` and so on. A record's own JSON is always
-    escaped, since Go marshals it by a method of its type.
+    ``escape``: ``<``, ``>`` and ``&`` become ``\\u003c`` and so on, as in a record that says so.
     """
     text = json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False)
-    if escape or isinstance(value, Record):
+    if escape or (isinstance(value, Record) and value.escapes_html):
         text = escape_html(text)
     return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
@@ -152,7 +176,7 @@ def _plain(value: Value) -> object:
     if isinstance(value, NilPointer | NilList | NilMap):
         return None
     if isinstance(value, Record):
-        return {name: _plain(item) for name, item in value.members()}
+        return {name: _plain(item) for name, item in value.json_members()}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in sorted(value.items())}
     if isinstance(value, list):

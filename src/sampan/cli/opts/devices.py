@@ -187,7 +187,9 @@ def _gpu_count(text: str) -> int:
     if text == "all":
         return -1
     if not text.removeprefix("-").isdecimal():
-        raise ValueError(f'invalid count ({text}): value must be either "all" or an integer')
+        raise ValueError(
+            f'invalid count ({text}): value must be either "all" or an integer: invalid syntax'
+        )
     return int(text)
 
 

@@ -19,7 +19,7 @@ def parse_volumes(entries: list[str]) -> tuple[list[str], list[str]]:
     anonymous = []
     for entry in entries:
         if not entry:
-            raise CliError("invalid spec: : empty section between colons")
+            raise CliError("invalid empty volume spec")
         parts = entry.split(":")
         if len(parts) == 1:
             anonymous.append(entry)
