@@ -112,8 +112,10 @@ def _enter(stack: list[_Frame], parent: int, name: bytes, path: bytes, first: Fi
 def _reopen(root: int, frame: _Frame) -> bool:
     try:
         frame.fd = open_directory(root, frame.path.rstrip(b"/"))
-    except OSError:  # gone, or no directory any more: nothing of it is left to walk
-        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return False  # gone, or no directory any more: nothing of it is left to walk
     return True
 
 

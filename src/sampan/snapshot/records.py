@@ -50,7 +50,6 @@ class Records:
         for directory in (root, self.meta, self.work, self.trash):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._clock = clock
-        self._trash = os.open(self.trash, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lock = threading.Lock()
         self._records = {record.info.key: record for record in self._load()}
         self._children: dict[str, int] = {}
@@ -196,10 +195,18 @@ class Records:
         """Delete directories without a record; returns how many there were."""
         with self._lock:
             known = {record.number for record in self._records.values()}
-            # A number at or above _next, or one being filled, is not rubbish but work in
-            # progress: numbers are handed out under the lock, so take the limit under it too.
+            active = {
+                record.number
+                for record in self._records.values()
+                if record.info.kind is Kind.ACTIVE
+            }
             busy = bool(self._claimed)
-            strays = [path for path in self._directories() if path.name not in known]
+            # A crash right after a commit leaves the work directory of what is active no more.
+            strays = [
+                path
+                for path in self._directories()
+                if path.name not in (active if path.parent == self.work else known)
+            ]
             metas = [path for path in self.meta.iterdir() if path.name not in known]
         if busy:  # somebody is between claiming a number and recording it
             strays = [path for path in strays if path.parent == self.trash]
@@ -239,7 +246,11 @@ class Records:
                 gone = self.trash / f"{path.name}{path.parent.name}"
                 os.rename(path, gone)
                 path = gone
-            remove_tree(self._trash, path.name)
+            trash = os.open(self.trash, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                remove_tree(trash, path.name)
+            finally:
+                os.close(trash)
         except FileNotFoundError:
             return
 
