@@ -7,10 +7,15 @@ docker CLI in tests/compat.
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
+import http.server
 import io
 import os
+import shutil
 import subprocess
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +35,7 @@ from sampan.build.tools import StepFailed, Tools
 from sampan.build.workspace import Workspace
 from sampan.content.store import FileStore
 from sampan.dockerfile.parser import DockerfileError, parse
-from sampan.errors import NotFound
+from sampan.errors import DigestMismatch, NotFound
 from sampan.image import Image
 from sampan.kernel.mount import descriptor
 from sampan.model.platform import Platform
@@ -297,3 +302,60 @@ async def test_bind_mounts_and_the_cancelled(bench: Bench) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server on loopback, its address and directory."""
+    directory = tmp_path / "web"
+    directory.mkdir()
+    handler = functools.partial(Quiet, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", directory
+        server.shutdown()
+        thread.join()
+
+
+async def test_remote_sources(bench: Bench, web: tuple[str, Path]) -> None:
+    address, directory = web
+    (directory / "file").write_text("remote\n")
+    os.utime(directory / "file", (1_500_000_000, 1_500_000_000))
+    digest = hashlib.sha256(b"remote\n").hexdigest()
+    text = f"FROM scratch\nADD --checksum=sha256:{digest} {address}/file a /d/\n"
+    built = await bench.build(text)
+    member = bench.files(built)["d/file"]
+    assert (member.mode, member.mtime, bench.read(built, "d/a")) == (0o600, 1_500_000_000, "one\n")
+    with pytest.raises(DigestMismatch, match="has digest"):
+        await bench.build(f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {address}/file /\n")
+    with pytest.raises(NotFound, match="404"):
+        await bench.build(f"FROM scratch\nADD {address}/none /\n")
+
+
+def publish_repository(directory: Path) -> None:
+    """A repository ``r.git`` with ``sub/f``, as a plain web server can serve it."""
+    work, bare = directory / "work", directory / "r.git"
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (work / "sub").mkdir(parents=True)
+    (work / "sub" / "f").write_text("in git\n")
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run(["git", *identity, *words], cwd=work, check=True)
+    subprocess.run(["git", "clone", "-q", "--bare", str(work), str(bare)], check=True)
+    subprocess.run(["git", "update-server-info"], cwd=bare, check=True)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+async def test_git_sources(bench: Bench, web: tuple[str, Path]) -> None:
+    address, directory = web
+    publish_repository(directory)
+    built = await bench.build(f"FROM scratch\nADD {address}/r.git#main:sub /src\n")
+    assert bench.read(built, "src/f") == "in git\n"
+    assert not any(".git" in name for name in bench.files(built))
+    with pytest.raises(DigestMismatch):
+        await bench.build(f"FROM scratch\nADD --checksum=0000 {address}/r.git#main /src\n")

@@ -61,9 +61,18 @@ class Copying:
 
 
 def look_up(
-    step: CopyStep, tree: Tree | None, root: int | None, *, keeps_owner: bool, mtime: int
+    step: CopyStep,
+    tree: Tree | None,
+    root: int | None,
+    *,
+    keeps_owner: bool,
+    mtime: int,
+    several: bool,
 ) -> Copying:
-    """Decide owner and form of a copy. ``root`` is the stage's root, None when it is empty."""
+    """Decide owner and form of a copy. ``root`` is the stage's root, None when it is empty.
+
+    ``several`` tells that the whole step has more than one source.
+    """
     owner = None if keeps_owner else Owner(uid=0, gid=0)
     if step.chown:
         if root is None and needs_root(step.chown):
@@ -76,7 +85,8 @@ def look_up(
         step=step,
         archives=archives,
         owner=owner,
-        into_directory=root is not None and root >= 0 and is_directory(root, step.destination),
+        into_directory=several
+        or (root is not None and root >= 0 and is_directory(root, step.destination)),
         mtime=mtime,
     )
 

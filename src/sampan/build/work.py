@@ -21,6 +21,7 @@ from sampan.build.executor import ExtraMount, RunRequest
 from sampan.build.keys import copy_key, directory_key, mount_label, run_key
 from sampan.build.mounts import Prepared, prepare
 from sampan.build.progress import Vertex
+from sampan.build.remote import clone, download, is_remote, parse_git
 from sampan.build.selection import Tree
 from sampan.build.steps import CopyStep, MakeDirectoryStep, RunStep, Step
 from sampan.build.tail import Tail
@@ -77,27 +78,62 @@ async def perform(
 def _copy(work: _Work, action: CopyStep, source: StageResult | Tree | None) -> tuple[Record, bool]:
     workspace, build, result = work.build.tools.workspace, work.build, work.result
     with ExitStack() as stack:
-        tree = _tree(work, source, stack)
-        if tree is None and action.sources:
-            raise InvalidParameter(f"{work.step.node.keyword.upper()} needs a build context")
+        parts = list(_parts(work, action, source, stack))
         below = None if action.link else result.chain
         root = stack.enter_context(workspace.look(below)) if below is not None else None
-        copying = actions.look_up(
-            action,
-            tree,
-            root,
-            keeps_owner=isinstance(source, StageResult),
-            mtime=int(build.request.time * 1_000_000_000),
-        )
-        content = copying.content(tree, build.tools.hashes)
+        several = len(action.sources) + len(action.inline) > 1
+        copyings = [
+            actions.look_up(
+                part,
+                tree,
+                root,
+                keeps_owner=isinstance(source, StageResult),
+                mtime=int(build.request.time * 1_000_000_000),
+                several=several,
+            )
+            for part, tree in parts
+        ]
+        trees = [tree for _, tree in parts]
+        pairs = list(zip(copyings, trees, strict=True))
+        content = ":".join(copying.content(tree, build.tools.hashes) for copying, tree in pairs)
         key = copy_key(result.key, action, content, build.epoch)
         record = _cached(work, key, rebase=action.link)
         if record is not None:
             return record, True
         with workspace.change(below) as change:
             with workspace.writable(change) as writable:
-                actions.copy(copying, tree, writable)
+                for copying, tree in pairs:
+                    actions.copy(copying, tree, writable)
             return _keep(work, key, workspace.keep(change, result.chain, build.request.epoch))
+
+
+def _parts(
+    work: _Work, action: CopyStep, source: StageResult | Tree | None, stack: ExitStack
+) -> Iterator[tuple[CopyStep, Tree | None]]:
+    """The step as copies from one tree each: ADD's remote sources are fetched into their own."""
+    remote = [path for path in action.sources if action.add and is_remote(path)]
+    local = tuple(path for path in action.sources if path not in remote)
+    if local or action.inline:
+        tree = _tree(work, source, stack)
+        if tree is None and local:
+            raise InvalidParameter(f"{work.step.node.keyword.upper()} needs a build context")
+        yield replace(action, sources=local), tree
+    for address in remote:
+        directory = Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="add-", dir=work.build.tools.mount_directory)
+            )
+        )
+        if (git := parse_git(address)) is not None:
+            keep = git.keep_git_directory or action.keep_git_dir
+            checksum = action.checksum or git.checksum
+            directory = clone(replace(git, keep_git_directory=keep, checksum=checksum), directory)
+            sources: tuple[str, ...] = (".",)
+        else:
+            sources = (download(address, directory, action.checksum).name,)
+        root = stack.enter_context(descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)))
+        unpack = action.unpack or False
+        yield replace(action, sources=sources, inline=(), unpack=unpack), Tree(root=root)
 
 
 def _tree(work: _Work, source: StageResult | Tree | None, stack: ExitStack) -> Tree | None:
