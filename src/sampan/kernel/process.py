@@ -30,6 +30,7 @@ _personality = typed("personality", _ulong, restype=_int)
 _malloc_trim = typed("malloc_trim", ctypes.c_size_t, restype=_int)
 _setdomainname = typed("setdomainname", _pointer, ctypes.c_size_t, restype=_int)
 
+_signal = typed("signal", _int, ctypes.c_void_p, restype=ctypes.c_void_p)
 _setfsuid = typed("setfsuid", _uint, restype=_int)
 _setfsgid = typed("setfsgid", _uint, restype=_int)
 
@@ -144,17 +145,32 @@ def accessible(path: str, mode: int) -> bool:
     return True
 
 
-def set_title(title: str) -> None:
+class Title:
     """What /proc/<pid>/cmdline (and so ``ps``) shows, instead of the arguments we got.
 
-    Overwrites them in place (proc_pid_stat(5): arg_start, arg_end); children inherit it.
+    These are overwritten in place (proc_pid_stat(5): arg_start, arg_end); children inherit them,
+    and may use the same object.
     """
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])
-    if 0 < start < end:
-        text = title.encode()[: end - start - 1]
-        ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
+
+    __slots__ = ("_size", "_start")
+
+    def __init__(self) -> None:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        self._start = start
+        self._size = max(end - start, 0) if start else 0
+
+    def set(self, title: str) -> None:
+        """Show ``title``, cut to the room there is."""
+        if self._size:
+            text = title.encode()[: self._size - 1]
+            ctypes.memmove(self._start, text + bytes(self._size - len(text)), self._size)
+
+
+def set_signal(number: int, *, ignored: bool) -> None:
+    """signal(3): SIG_IGN or SIG_DFL, without the interpreter's knowing."""
+    _signal(number, 1 if ignored else 0)
 
 
 def trim_heap() -> None:

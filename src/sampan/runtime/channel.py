@@ -9,7 +9,6 @@ byte. Both bound what they accept.
 from __future__ import annotations
 
 import array
-import json
 import os
 import socket
 import struct
@@ -17,12 +16,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from sampan.errors import Corrupt
+from sampan.runtime import json_text
 
 Message = dict[str, Any]
 
 PACKET_LIMIT = 64 * 1024
 FRAME_LIMIT = 16 * 1024 * 1024
 DESCRIPTOR_LIMIT = 253  # SCM_MAX_FD
+# As plain numbers: the enumerations of the socket module are slow to combine.
+_SOL_SOCKET, _SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
+_NOSIGNAL, _CMSG_CLOEXEC = int(socket.MSG_NOSIGNAL), int(socket.MSG_CMSG_CLOEXEC)
 _HEADER = struct.Struct("<II")
 _ANCILLARY = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * 4)
 
@@ -34,26 +37,26 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
     """Send one packet. Raises :class:`OSError` (EPIPE when the other end is gone)."""
-    _send(channel, json.dumps(message).encode(), fds)
+    _send(channel, json_text.dumps(message), fds)
 
 
 def receive(channel: socket.socket) -> tuple[Message | None, list[int]]:
     """Receive one packet; (None, []) when the other end is gone."""
     try:
-        data, ancillary, _, _ = channel.recvmsg(PACKET_LIMIT, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = channel.recvmsg(PACKET_LIMIT, _ANCILLARY, _CMSG_CLOEXEC)
     except ConnectionResetError:
         return None, []
     fds = _descriptors(ancillary)
     if not data:
         return None, fds
-    return json.loads(data), fds
+    return json_text.loads(data), fds
 
 
 def send_frame(
     connection: socket.socket, message: Message, blob: bytes = b"", fds: Sequence[int] = ()
 ) -> None:
     """Send one frame."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = json_text.dumps(message)
     data = _HEADER.pack(len(body), len(blob)) + body + blob
     sent = _send(connection, data, fds)
     if sent < len(data):
@@ -76,7 +79,7 @@ def receive_frame(connection: socket.socket) -> tuple[Message | None, bytes, lis
         body = _read(connection, length + blob_length, fds)
         if length + blob_length and not body:
             raise Corrupt("message is cut off")
-        return json.loads(body[:length]), body[length:], fds
+        return json_text.loads(body[:length]), body[length:], fds
     except BaseException:
         for fd in fds:
             os.close(fd)
@@ -85,9 +88,9 @@ def receive_frame(connection: socket.socket) -> tuple[Message | None, bytes, lis
 
 def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> int:
     if not fds:
-        return sock.send(data, socket.MSG_NOSIGNAL)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    return sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+        return sock.send(data, _NOSIGNAL)
+    rights = [(_SOL_SOCKET, _SCM_RIGHTS, array.array("i", fds))]
+    return sock.sendmsg([data], rights, _NOSIGNAL)
 
 
 def _read(sock: socket.socket, length: int, fds: list[int]) -> bytes:
@@ -95,7 +98,7 @@ def _read(sock: socket.socket, length: int, fds: list[int]) -> bytes:
     parts: list[bytes] = []
     missing = length
     while missing:
-        data, ancillary, _, _ = sock.recvmsg(missing, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = sock.recvmsg(missing, _ANCILLARY, _CMSG_CLOEXEC)
         fds += _descriptors(ancillary)
         if not data:
             if parts:
@@ -107,8 +110,8 @@ def _read(sock: socket.socket, length: int, fds: list[int]) -> bytes:
 
 
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
-    found = array.array("i")
+    found: list[int] = []
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return list(found)
+        if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
+            found += memoryview(data[: len(data) & ~3]).cast("i").tolist()
+    return found

@@ -236,16 +236,16 @@ class Launcher:
         already has a monitor, :class:`StartFailed` otherwise. Nothing is left after an error.
         """
         message, blob = self._prepare(request)
-        connection = self._connect()
         try:
-            send_frame(connection, message, blob)
-            answer = _answer(connection)
-        except OSError as error:
-            connection.close()
-            raise StartFailed(f"the launcher died: {error}") from error
-        except BaseException:
-            connection.close()
-            raise
+            connection, answer = self._submit(message, blob)
+        except (OSError, NotFound):
+            # The launcher died, and its waiting maker with it. Undo what that began; once more.
+            recover(request.directory)
+            try:
+                connection, answer = self._submit(message, blob)
+            except (OSError, NotFound) as error:
+                recover(request.directory)
+                raise StartFailed(f"the container's maker died: {error}") from error
         monitor = Monitor(request.directory, connection, answer, self.facts)
         monitor.warnings = tuple(message["plan"]["warnings"])
         return monitor
@@ -306,6 +306,16 @@ class Launcher:
             },
         }
         return message, blob
+
+    def _submit(self, message: Message, blob: bytes) -> tuple[socket.socket, Message]:
+        """Send a request to a maker; (the connection, its answer)."""
+        connection = self._connect()
+        try:
+            send_frame(connection, message, blob)
+            return connection, _answer(connection)
+        except BaseException:
+            connection.close()
+            raise
 
     def _connect(self) -> socket.socket:
         """A connection to the launcher, which is started again if it has died."""

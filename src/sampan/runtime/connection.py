@@ -5,19 +5,20 @@ Nothing here waits for a client: an answer it has no room for ends its connectio
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
 from collections.abc import Callable
 
 from sampan.errors import Conflict, SampanError
+from sampan.runtime import json_text
 from sampan.runtime.channel import FRAME_LIMIT, Message
 from sampan.runtime.loop import READ, Loop
 
 _HEADER = struct.Struct("<II")
 _READ_SIZE = 64 * 1024
 _BACKLOG = 64
+_NOW = int(socket.MSG_DONTWAIT) | int(socket.MSG_NOSIGNAL)
 
 
 class Connection:
@@ -60,11 +61,11 @@ class Connection:
                 return
             body = bytes(self._buffer[_HEADER.size : end])
             del self._buffer[:end]
-            self._on_message(self, json.loads(body[:length]), body[length:])
+            self._on_message(self, json_text.loads(body[:length]), body[length:])
 
     def reply(self, message: Message) -> bool:
         """Send one frame; False (and closed) when the peer does not take it."""
-        body = json.dumps(message, separators=(",", ":")).encode()
+        body = json_text.dumps(message)
         return self._send(_HEADER.pack(len(body), 0) + body)
 
     def fail(self, error: SampanError) -> None:
@@ -73,11 +74,11 @@ class Connection:
 
     def line(self, message: Message) -> bool:
         """Send one line of a watch; False (and closed) when the peer does not take it."""
-        return self._send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        return self._send(json_text.dumps(message) + b"\n")
 
     def _send(self, data: bytes) -> bool:
         try:
-            if self.sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(data):
+            if self.sock.send(data, _NOW) == len(data):
                 return True
         except OSError:
             pass  # as for a short write: it is not reading

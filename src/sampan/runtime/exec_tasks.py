@@ -13,7 +13,7 @@ from sampan.runtime import plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import Connection
 from sampan.runtime.loop import Loop
-from sampan.runtime.streams import Streams
+from sampan.runtime.streams import Streams, close_ends, open_ends
 from sampan.runtime.task import Task
 
 DRAIN_SECONDS = 2.0  # as dockerd waits for output after the end
@@ -71,24 +71,26 @@ class ExecTasks:
         plan = plan_codec.joining(plan, path, seccomp if message["seccomp"] else None)
         attach = {key: message[key] for key in ("stdin", "stdout", "stderr")}
         attached = any(attach.values()) or plan.terminal
+        ends = open_ends(terminal=plan.terminal, stdin=message["stdin"], output=attached)
+        try:
+            child = spawn.spawn(plan, self._layout, streams=ends.child, into=into)
+        except BaseException:
+            close_ends(ends.ours)
+            raise
+        finally:
+            close_ends(ends.child)
         streams = Streams(
             self._loop,
+            ends.ours,
             terminal=plan.terminal,
             stdin=message["stdin"],
-            output=attached,
             stdin_once=True,
             log=None,
             patience=self._patience,
             on_end=partial(self._output_ended, name),
             held=True,
         )
-        try:
-            child = spawn.spawn(plan, self._layout, streams=streams.child_ends, into=into)
-        except BaseException:
-            streams.close()
-            raise
-        streams.child_started()
-        task = Task(self._loop, self, plan, child, streams, name)
+        task = Task(self._loop, self, child, streams, limits=plan.limits, name=name)
         self._tasks[name] = task
         self._requests[name] = _Request(connection, attach if attached else None)
         try:

@@ -28,6 +28,7 @@ from sampan.runtime.operation import Operation
 from sampan.runtime.operations import Failure, perform, sentence
 
 _FAILED = 255
+_FORGOTTEN: list[object] = []
 _HIGH = 512  # where the channel is moved to when low descriptors are to be preserved
 
 
@@ -73,11 +74,7 @@ def _isolate(context: Context, streams: tuple[int, int, int]) -> None:
     """Stop being what we were forked from: no importing, no foreign descriptors, no ptrace."""
     gc.disable()
     prctl.set_dumpable(False)
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sys.path.clear()
-    sys.path_importer_cache.clear()
-    sys.excepthook = sys.__excepthook__
+    forget_imports()
     for target, fd in enumerate(streams):
         os.dup2(fd, target)
     keep = {context.channel.fileno()}
@@ -95,6 +92,13 @@ def _isolate(context: Context, streams: tuple[int, int, int]) -> None:
     process.close_all_but(keep, 3 + context.preserve)
     os.umask(0)
     os.chdir("/")
+
+
+def forget_imports() -> None:
+    """Make importing impossible. Nothing is freed: that would write to memory we share."""
+    if sys.meta_path:
+        _FORGOTTEN.append((sys.meta_path, sys.path_hooks, sys.path, sys.path_importer_cache))
+        sys.meta_path, sys.path_hooks, sys.path, sys.path_importer_cache = [], [], [], {}
 
 
 def _await_start(context: Context) -> None:

@@ -1,8 +1,8 @@
 """The process monitors are forked from: tiny, single-threaded, everything imported, heap frozen.
 
 It runs a sealed copy of the interpreter in memory, so that whatever a container does with
-/proc/<pid>/exe of its init, the host's interpreter is out of reach (CVE-2019-5736). It accepts a
-connection, forks, and forgets: the child is the monitor, and outlives it.
+/proc/<pid>/exe of its init, the host's interpreter is out of reach (CVE-2019-5736). It keeps one
+monitor forked ahead, which takes the next connection and outlives the launcher.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from sampan.kernel import cgroup, prctl, process
-from sampan.runtime import monitor, version
-from sampan.runtime.connection import trusted
+from sampan.runtime import init, maker, monitor, version
+from sampan.runtime.channel import Message
 
 _BACKLOG = 512
 _OOM_SCORE = "-900"
+_RETRY_SECONDS = 0.1
+_SIGCHLD, _SIGKILL = int(signal.SIGCHLD), int(signal.SIGKILL)
+_PATIENCE_MILLISECONDS = 20
 
 
 def main() -> NoReturn:
@@ -30,51 +36,96 @@ def main() -> NoReturn:
     os.set_inheritable(listener_fd, False)
     process.close_all_but({listener_fd, ready})
     prctl.set_name("sampan-launcher")
-    process.set_title("sampan-launcher")
+    title = process.Title()
+    title.set("sampan-launcher")
     # Children are reaped by the kernel; they take SIGCHLD back for themselves.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(_OOM_SCORE)  # needs CAP_SYS_RESOURCE; without it we are as likely as others
     layout = cgroup.probe()
+    identity = {"version": version.fingerprint(), "pid": os.getpid()}
     listener.listen(_BACKLOG)
     listener.setblocking(True)
     _warm_up()
+    init.forget_imports()
     gc.collect()
     gc.freeze()
     gc.disable()
-    fingerprint = version.fingerprint()
-    os.write(ready, fingerprint.encode())
+    os.write(ready, b"1")
     os.close(ready)
     while True:
-        _serve(listener, layout, fingerprint)
+        _keep_spare(listener, layout, identity, title)
 
 
-def _serve(listener: socket.socket, layout: cgroup.Layout, fingerprint: str) -> None:
-    try:
-        connection, _ = listener.accept()
-    except (InterruptedError, ConnectionAbortedError):
-        return
-    if not trusted(connection):
-        connection.close()
-        return
+def _keep_spare(
+    listener: socket.socket, layout: cgroup.Layout, identity: Message, title: process.Title
+) -> None:
+    """Have a monitor and its maker wait for the next connection; returns when they are taken."""
+    told, taken = os.pipe2(os.O_CLOEXEC)
     try:
         child = os.fork()
     except OSError:
-        connection.close()  # EAGAIN: the peer sees the end of the stream
+        os.close(told)
+        os.close(taken)
+        time.sleep(_RETRY_SECONDS)  # EAGAIN, ENOMEM: connections queue meanwhile
         return
-    if child:
-        connection.close()
-        return
+    if child == 0:
+        os.close(told)
+        _guarded(_be_monitor, listener, layout, identity, taken, title)
+    os.close(taken)
+    with open(told, "rb", buffering=0) as pipe:
+        if not pipe.read(1):
+            time.sleep(_RETRY_SECONDS)  # it died before anybody came: do not spin
+            return
+        # The next one is forked when this container is made, not while it is: there are not so
+        # many processors. A slow one is not waited for.
+        poller = select.poll()
+        poller.register(pipe, select.POLLHUP)
+        poller.poll(_PATIENCE_MILLISECONDS)
+
+
+def _be_monitor(
+    listener: socket.socket,
+    layout: cgroup.Layout,
+    identity: Message,
+    taken: int,
+    title: process.Title,
+) -> NoReturn:
+    """In the child: fork the maker, then wait for what it makes."""
+    os.setsid()
+    _die_with(identity["pid"])
+    process.set_signal(_SIGCHLD, ignored=False)
+    ours, theirs = socket.socketpair()
+    me = os.getpid()
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        _die_with(me)
+        _guarded(maker.serve, listener, theirs, taken, layout, identity)
+    theirs.close()
     listener.close()
+    os.close(taken)
+    monitor.serve(ours, child, layout, title)
+    os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    """A spare is worth nothing without who forked it."""
+    prctl.set_parent_death_signal(_SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _guarded(function: Callable[..., NoReturn], *arguments: object) -> NoReturn:
+    """Nothing unwinds into the launcher's frames."""
     try:
-        os.setsid()
-        monitor.serve(connection, layout, fingerprint)
+        function(*arguments)
     except BaseException as error:
         _complain(error)
-        os._exit(1)
-    os._exit(0)
+    os._exit(1)
 
 
 def _warm_up() -> None:

@@ -1,8 +1,8 @@
 """The process beside each container: owns its streams, its log, its end.
 
-It is forked by the launcher for one connection, reads what to make, makes it, and stays until the
-container has ended and everybody has heard of it. It holds nothing but that: what was needed to
-make the container is dropped once it runs. See :mod:`sampan.runtime.client` for what it is asked.
+It is forked by the launcher ahead of time, gets a container from its maker (:mod:`maker`) and stays
+until that has ended and everybody has heard of it. It may idle for years, so it does and touches as
+little as it can. See :mod:`sampan.runtime.client` for what it is asked.
 """
 
 from __future__ import annotations
@@ -16,170 +16,126 @@ import time
 from typing import Any
 
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
-from sampan.kernel import cgroup, namespaces, prctl, process
-from sampan.runtime import channel, plan_codec, records, spawn
+from sampan.kernel import cgroup, prctl, process
+from sampan.kernel.seccomp import Filter
+from sampan.runtime import channel, records, spawn
 from sampan.runtime.channel import Message
-from sampan.runtime.connection import Connection, listen, trusted
+from sampan.runtime.connection import Connection, trusted
 from sampan.runtime.exec_tasks import DRAIN_SECONDS, ExecTasks, hand_over
 from sampan.runtime.log_file import Log
 from sampan.runtime.loop import READ, Loop
-from sampan.runtime.operations import Failure, sentence
+from sampan.runtime.maker import as_error, live_record
+from sampan.runtime.spawn import Child
 from sampan.runtime.streams import Streams
 from sampan.runtime.task import Task
 
 _LINGER_SECONDS = 60.0  # a failed container waits this long for somebody to ask why
 _SETTLE_SECONDS = 1.0
-_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
+_SIGTERM = int(signal.SIGTERM)
 
 
-def serve(sock: socket.socket, layout: cgroup.Layout, fingerprint: str) -> None:
-    """Be the monitor for one connection: returns when all is over.
-
-    A request of another kind is somebody asking which launcher this is.
-    """
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    message, blob, _ = channel.receive_frame(sock)
-    if message is None:
-        return
-    if message.get("op") != "create":
-        channel.send_frame(sock, {"ok": True, "version": fingerprint, "pid": os.getppid()})
+def serve(pair: socket.socket, maker_pid: int, layout: cgroup.Layout, title: process.Title) -> None:
+    """Wait for what the maker makes, and be its monitor: returns when all is over."""
+    taken = pair.recv(1)
+    prctl.set_parent_death_signal(0)  # from here on the launcher may go
+    process.set_signal(_SIGTERM, ignored=True)
+    handed, program, fds = channel.receive_frame(pair) if taken else (None, b"", [])
+    if handed is None:
+        os.waitpid(maker_pid, 0)
         return
     prctl.set_name("sampan-monitor")
-    process.set_title(f"sampan-monitor {os.path.basename(message['directory'])}")
-    monitor = Monitor(sock, message, layout)
-    try:
-        monitor.create(message, blob)
-    except SampanError as error:
-        monitor.give_up(error)
-    except Failure as error:
-        monitor.give_up(StartFailed(sentence(error.name, error.reason, error.path)))
-    except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        monitor.give_up(StartFailed(f"cannot make the container: {what}{error.strerror}"))
-    else:
-        del message, blob
-        monitor.run()
+    title.set(f"sampan-monitor {handed['container_id']}")
+    Monitor(pair, maker_pid, layout, handed, program, fds).run()
 
 
 class Monitor:
     """One container. Callbacks of the loop and of tasks; see the module's docstring."""
 
-    def __init__(self, sock: socket.socket, message: Message, layout: cgroup.Layout) -> None:
+    def __init__(
+        self,
+        pair: socket.socket,
+        maker_pid: int,
+        layout: cgroup.Layout,
+        handed: Message,
+        program: bytes,
+        fds: list[int],
+    ) -> None:
+        """``handed``, ``program``, ``fds``: see :meth:`sampan.runtime.maker.Maker._hand_over`."""
         self._layout = layout
         self._loop = Loop()
-        self._directory: str = message["directory"]
-        self._patience: float = message["stall_timeout"]
-        self._creator: Connection | None = Connection(
-            self._loop, sock, self._dispatch, self._disconnected
-        )
-        self._container_id = ""
-        self._cgroup = ""
-        self._unified_pids = False
-        self._joinable = 0
-        self._filter: Any = None
-        self._log: Log | None = None
-        self._streams: Streams | None = None
-        self._main: Task | None = None
-        self._execs = ExecTasks(
-            self._loop,
-            layout,
-            patience=self._patience,
-            tell=self._tell,
-            settle=lambda: self._loop.deadline("settle", _SETTLE_SECONDS, self._settle),
-        )
+        self._maker = (pair, maker_pid)
+        self._directory: str = handed["directory"]
+        self._container_id: str = handed["container_id"]
+        self._cgroup: str = handed["cgroup"]
+        self._own_pids: bool = handed["own_pids"]
+        self._joinable: int = handed["joinable"]
+        self._start_time: int = handed["start_time"]
+        flags = handed["seccomp"]
+        self._filter = None if flags is None else Filter(program=program, flags=flags)
         self._starter: Connection | None = None
         self._aborter: Connection | None = None
         self._watchers: list[Connection] = []
         self._connections: set[Connection] = set()
-        self._listener: socket.socket | None = None
         self._oom: cgroup.OomWatch | None = None
         self._oom_killed = False
         self._error: StartFailed | None = None
         self._finished = False
-        self._made_directory = False
-
-    def create(self, message: Message, blob: bytes) -> None:
-        """Make namespaces, answer with the pid, provide what init needs."""
-        plan = plan_codec.decode(message["plan"], blob)
-        self._container_id, self._cgroup = plan.container_id, plan.cgroup
-        self._filter = plan.seccomp
-        self._unified_pids = not plan.new & namespaces.CLONE_NEWPID
-        self._joinable = plan.new | sum(flag for flag, _ in plan.join)
-        self._prepare_directory()
-        self._publish("created", 0, 0)
-        self._log = _open_log(message["log"])
-        self._streams = Streams(
+        client, listener, pidfd, init, *pipes = fds
+        self._creator: Connection | None = Connection(
+            self._loop, socket.socket(fileno=client), self._dispatch, self._disconnected
+        )
+        self._listener: socket.socket | None = socket.socket(fileno=listener)
+        self._loop.add(listener, READ, self._accept)
+        self._log: Log | None = None
+        try:
+            self._log = _open_log(handed["log"])
+        except OSError as error:
+            self._error = StartFailed(f"the log cannot be opened: {error}")
+        self._streams = self._make_streams(handed, pipes)
+        child = Child(pid=handed["pid"], pidfd=pidfd, channel=socket.socket(fileno=init))
+        self._main = Task(self._loop, self, child, self._streams, limits=handed["limits"])
+        self._execs = ExecTasks(
             self._loop,
-            terminal=plan.terminal,
-            stdin=message["open_stdin"],
-            output=True,
-            stdin_once=message["stdin_once"],
+            layout,
+            patience=handed["stall_timeout"],
+            tell=self._tell,
+            settle=lambda: self._loop.deadline("settle", _SETTLE_SECONDS, self._settle),
+        )
+        if handed["stage"]:
+            os.waitpid(handed["stage"], 0)
+        self._loop.add(pair.fileno(), READ, self._made)
+
+    def _make_streams(self, handed: Message, pipes: list[int]) -> Streams:
+        given = iter(pipes)
+        stdin, stdout, stderr = (next(given) if there else -1 for there in handed["open"])
+        return Streams(
+            self._loop,
+            (stdin, stdout, stderr),
+            terminal=handed["terminal"],
+            stdin=handed["stdin"],
+            stdin_once=handed["stdin_once"],
             log=self._log,
-            patience=self._patience,
+            patience=handed["stall_timeout"],
             on_end=self._output_ended,
         )
-        child = spawn.spawn(plan, self._layout, streams=self._streams.child_ends)
-        self._main = Task(self._loop, self, plan, child, self._streams)
-        self._streams.child_started()
-        start_time = process.start_time(child.pid)
-        answer = {"ok": True, "pid": child.pid, "start_time": start_time}
-        if self._creator is not None:
-            self._creator.reply(answer)
-        self._publish("created", child.pid, start_time)
-        try:
-            spawn.provision(child, plan, self._layout)
-        except (SampanError, OSError) as error:
-            reason = error if isinstance(error, SampanError) else _as_error(error)
+
+    def _made(self, events: int) -> None:
+        """The maker's last word: init has all it needs, or cannot get it."""
+        pair, pid = self._maker
+        message, _, _ = channel.receive_frame(pair)
+        self._loop.remove(pair.fileno())
+        pair.close()
+        os.waitpid(pid, 0)
+        if message is not None and message["kind"] == "done":
+            self._main.child.warnings += message["warnings"]
+        else:
+            reason = message["message"] if message is not None else spawn.DIED
+            self._error = self._error or StartFailed(reason)
+        if self._error is not None:
             self._main.kill()
-            self.task_failed(self._main, StartFailed(str(reason)))
-
-    def _prepare_directory(self) -> None:
-        try:
-            os.mkdir(self._directory, 0o700)
-            self._made_directory = True
-        except FileExistsError:
-            pass
-        listener = listen(self._directory, records.SOCKET)
-        self._listener = listener
-        self._loop.add(listener.fileno(), READ, self._accept)
-        records.remove(self._directory, records.EXIT)
-
-    def _publish(self, status: str, pid: int, start_time: int) -> None:
-        records.write(
-            self._directory,
-            records.INIT,
-            {
-                "container_id": self._container_id,
-                "pid": pid,
-                "start_time": start_time,
-                "monitor_pid": os.getpid(),
-                "cgroup": self._cgroup,
-                "status": status,
-            },
-        )
-
-    def give_up(self, error: SampanError) -> None:
-        """Making failed before there was anything to ask: undo, say why, be gone."""
-        if self._main is not None:
-            self._main.kill()
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._main.child.pid, 0)
-        if self._streams is not None:
-            self._streams.close()
-        self._remove_cgroup()
-        if self._listener is not None:
-            records.remove(self._directory, records.SOCKET, records.INIT)
-        if self._made_directory:
-            with contextlib.suppress(OSError):
-                os.rmdir(self._directory)
-        if self._creator is not None:
-            self._creator.fail(error)
 
     def run(self) -> None:
         """Serve until the container has ended and everybody has heard of it."""
-        self._settle()
         self._loop.run()
 
     def _settle(self) -> None:
@@ -198,9 +154,20 @@ class Monitor:
             self._starter.reply({"ok": True, "warnings": task.child.warnings})
             self._starter = None
         self._tell({"event": "started"})
-        self._publish("running", task.child.pid, process.start_time(task.child.pid))
+        self._publish_running()
         self._watch_memory()
         self._settle()
+
+    def _publish_running(self) -> None:
+        record = live_record(
+            self._container_id,
+            self._cgroup,
+            self._main.child.pid,
+            self._start_time,
+            os.getpid(),
+            status="running",
+        )
+        records.write(self._directory, records.INIT, record)
 
     def task_failed(self, task: Task, error: StartFailed) -> None:
         """Set-up failed. The process ends by itself or was killed; its end comes next."""
@@ -209,18 +176,18 @@ class Monitor:
 
     def task_exited(self, task: Task) -> None:
         """Reaped."""
-        if self._unified_pids and self._cgroup:
+        if not self._own_pids and self._cgroup:
             # Without a pid namespace of its own, what it started survives it.
             with contextlib.suppress(OSError):
                 cgroup.kill(self._layout, self._cgroup)
-        if self._streams is None or self._streams.ended or self._error is not None:
+        if self._streams.ended or self._error is not None:
             self._finish()
         else:
             self._loop.deadline("drain", DRAIN_SECONDS, self._streams.end_output)
 
     def _output_ended(self) -> None:
         self._loop.cancel("drain")
-        if self._main is not None and self._main.state == "ended" and not self._finished:
+        if self._main.state == "ended" and not self._finished:
             self._finish()
 
     def _watch_memory(self) -> None:
@@ -238,11 +205,11 @@ class Monitor:
     def _finish(self) -> None:
         """The end: output is complete, everything is removed, the record is durable."""
         task = self._main
-        if self._finished or task is None:
+        if self._finished:
             return
         self._finished = True
         self._note_memory()
-        if self._error is not None and self._streams is not None:
+        if self._error is not None:
             self._streams.close()
         if self._log is not None:
             self._log.close()
@@ -296,7 +263,7 @@ class Monitor:
     def _leave(self) -> None:
         """Be gone, once attached clients have got all output."""
         self._stop_listening()
-        if self._streams is None or self._streams.idle:
+        if self._streams.idle:
             self._loop.stop()
         else:
             self._loop.deadline("leave", 0.05, self._leave)
@@ -329,7 +296,7 @@ class Monitor:
         if connection is not self._creator:
             return
         self._creator = None
-        if self._main is None or self._finished:
+        if self._finished:
             if self._error is not None:
                 self._leave()
         elif self._main.state in ("setup", "ready") and self._starter in (None, connection):
@@ -346,7 +313,7 @@ class Monitor:
         except SampanError as error:
             connection.fail(error)
         except OSError as error:
-            connection.fail(_as_error(error))
+            connection.fail(as_error(error))
 
     def _tell(self, event: Message) -> None:
         for watcher in list(self._watchers):
@@ -355,8 +322,6 @@ class Monitor:
     def _task(self, exec_id: str | None) -> Task:
         if exec_id:
             return self._execs.find(exec_id)
-        if self._main is None:
-            raise NotFound("there is no process yet")
         return self._main
 
     def _start(self, connection: Connection, message: Message, blob: bytes) -> None:
@@ -364,7 +329,6 @@ class Monitor:
             connection.fail(self._error)
             self._leave()
             return
-        assert self._main is not None
         failing = self._error is not None and self._starter is None
         if not failing and (
             self._starter is not None or self._main.state not in ("setup", "ready")
@@ -375,7 +339,6 @@ class Monitor:
             self._main.start()
 
     def _abort_request(self, connection: Connection, message: Message, blob: bytes) -> None:
-        assert self._main is not None
         if self._finished:
             connection.reply({"ok": True})
             self._leave()
@@ -386,12 +349,10 @@ class Monitor:
         self._abort()
 
     def _abort(self) -> None:
-        assert self._main is not None
         self._error = StartFailed("the container was not started")
         self._main.kill()
 
     def _attach(self, connection: Connection, message: Message, blob: bytes) -> None:
-        assert self._streams is not None
         if self._finished:
             raise Conflict("the container has ended")
         if connection.reply({"ok": True}):
@@ -400,7 +361,6 @@ class Monitor:
 
     def _watch(self, connection: Connection, message: Message, blob: bytes) -> None:
         task = self._main
-        assert task is not None
         status = "running" if task.state == "running" else "created"
         connection.reply({"ok": True})
         connection.watch_end()
@@ -431,13 +391,11 @@ class Monitor:
         connection.reply({"ok": True})
 
     def _status(self, connection: Connection, message: Message, blob: bytes) -> None:
-        assert self._main is not None
-        child = self._main.child
-        start_time = process.start_time(child.pid) if self._main.state != "ended" else 0
-        connection.reply({"ok": True, "pid": child.pid, "start_time": start_time})
+        pid = self._main.child.pid
+        connection.reply({"ok": True, "pid": pid, "start_time": self._start_time})
 
     def _exec(self, connection: Connection, message: Message, blob: bytes) -> None:
-        if self._main is None or self._main.state != "running":
+        if self._main.state != "running":
             raise Conflict("the container is not running")
         self._execs.start(
             connection,
@@ -463,11 +421,6 @@ _HANDLERS = {
     "exec": Monitor._exec,
     "exec-exit": Monitor._exec_exit,
 }
-
-
-def _as_error(error: OSError) -> StartFailed:
-    what = f"{error.filename}: " if error.filename else ""
-    return StartFailed(f"{what}{error.strerror}")
 
 
 def _open_log(settings: dict[str, Any]) -> Log | None:

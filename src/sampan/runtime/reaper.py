@@ -70,7 +70,7 @@ def take_foreground() -> None:
 def supervise(child: int) -> NoReturn:
     """Wait for signals until ``child`` has ended, then end as it did."""
     prctl.set_name("sampan-init")
-    process.set_title("sampan-init")
+    process.Title().set("sampan-init")
     for number in (signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     waited = signal.valid_signals() - _OWN - {signal.SIGKILL, signal.SIGSTOP}

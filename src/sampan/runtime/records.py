@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from sampan.runtime import json_text
 
 INIT = "init.json"
 EXIT = "exit.json"
@@ -21,7 +22,7 @@ def write(directory: str | Path, name: str, values: Mapping[str, Any]) -> None:
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(values).encode())
+        os.write(fd, json_text.dumps(values))
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -37,7 +38,7 @@ def read(directory: str | Path, name: str) -> dict[str, Any] | None:
     """A record, None when there is none."""
     try:
         with open(f"{directory}/{name}", "rb") as file:
-            values: dict[str, Any] = json.loads(file.read())
+            values: dict[str, Any] = json_text.loads(file.read())
     except FileNotFoundError:
         return None
     return values

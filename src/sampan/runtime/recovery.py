@@ -30,7 +30,9 @@ def read_live(directory: Path) -> Live | None:
 
 
 def recover(directory: Path) -> ExitRecord | None:
-    """End what a killed monitor left and record it; None when the monitor is alive.
+    """End what a killed monitor left and record it.
+
+    None when the monitor is alive, or there is no such directory.
 
     Kills the container's processes (by pidfd and cgroup), removes its cgroups and sockets, writes
     ``exit.json`` with code 137 unless there is one. Idempotent.
@@ -40,6 +42,8 @@ def recover(directory: Path) -> ExitRecord | None:
     except NotFound:
         pass
     else:
+        return None
+    if not directory.is_dir():
         return None
     live = read_live(directory)
     if live is not None:

@@ -55,7 +55,8 @@ _LIMIT_NAMES = {
 class Child:
     """A process being made. ``pidfd`` and ``channel`` are ours to close (:meth:`close`).
 
-    ``warnings`` grow until it is ready. ``cgroup_made``: directories made for it.
+    ``warnings`` grow until it is ready. ``cgroup_made``: directories made for it. ``stage``: the
+    pid of a short-lived helper our parent has to reap, 0 for none.
     """
 
     pid: int
@@ -63,6 +64,7 @@ class Child:
     channel: socket.socket
     warnings: list[str] = field(default_factory=list)
     cgroup_made: bool = False
+    stage: int = 0
 
     def close(self) -> None:
         """Close the descriptors; the process is not touched. Idempotent."""
@@ -80,12 +82,14 @@ def spawn(
     listener: socket.socket | None = None,
     preserve: int = 0,
     into: tuple[int, int] | None = None,
+    sibling: bool = False,
 ) -> Child:
     """Fork init into the plan's namespaces; they exist when this returns.
 
     ``streams`` become its descriptors 0, 1, 2; ``listener`` is what it waits on instead of its
     channel; ``preserve`` descriptors from 3 on stay open in the program. ``into``, for exec: (a
-    pidfd, CLONE_NEW* flags to join of it). On cgroup v2 the cgroup is made here, because init is
+    pidfd, CLONE_NEW* flags to join of it). ``sibling``: init becomes our parent's child, which has
+    to reap it (and :attr:`Child.stage`). On cgroup v2 the cgroup is made here, because init is
     born in it. Raises :class:`OSError`.
     """
     staged = _needs_stage(plan)
@@ -99,14 +103,17 @@ def spawn(
         context = _context(plan, theirs, listener, preserve, into)
         context.cgroups_expected = bool(plan.cgroup) and born_in < 0
         done.enter_context(_children_in(plan, into))
+        stage = 0
         if staged:
-            pid, pidfd = _clone_staged(plan, context)
+            pid, pidfd, stage = _clone_staged(plan, context, sibling)
         else:
-            pid, pidfd = process.clone3(plan.new & ~_LATE, cgroup=max(born_in, 0))
+            flags = plan.new & ~_LATE | (process.CLONE_PARENT if sibling else 0)
+            pid, pidfd = process.clone3(flags, cgroup=max(born_in, 0))
         if pid == 0:
             _become_init(plan, context, streams)
         cleanup.pop_all()
-        return Child(pid=pid, pidfd=pidfd, channel=ours, cgroup_made=born_in >= 0)
+        made = born_in >= 0
+        return Child(pid=pid, pidfd=pidfd, channel=ours, cgroup_made=made, stage=stage)
 
 
 def _context(
@@ -149,24 +156,27 @@ def _become_init(plan: Plan, context: Context, streams: tuple[int, int, int]) ->
     init.run(context, plan.setup, plan.finish, streams)
 
 
-def _clone_staged(plan: Plan, context: Context) -> tuple[int, int]:
-    """Clone init by way of a child of ours that joins namespaces first and then ends.
+def _clone_staged(plan: Plan, context: Context, sibling: bool) -> tuple[int, int, int]:
+    """Clone init by way of a stage that joins namespaces first and then ends.
 
-    With CLONE_PARENT init is our own child all the same. Returns as clone3 does.
+    With CLONE_PARENT init is not the stage's child, but its parent's. Returns as clone3 does, and
+    the stage's pid when it is not ours to reap.
     """
     ours, theirs = channel.pair()
-    stage = os.fork()
+    stage, pidfd = process.clone3(process.CLONE_PARENT if sibling else 0)
     if stage == 0:
         _join_and_clone(plan, context, theirs)
-        return 0, -1
+        return 0, -1, 0
+    os.close(pidfd)
     theirs.close()
     with ours:
         message, fds = channel.receive(ours)
-    os.waitpid(stage, 0)
+    if not sibling:
+        os.waitpid(stage, 0)
     if message is None or "pid" not in message:
         answer = message or {}
         raise OSError(answer.get("errno", 0), answer.get("reason", "ended"), answer.get("path"))
-    return int(message["pid"]), fds[0]
+    return int(message["pid"]), fds[0], stage if sibling else 0
 
 
 def _join_and_clone(plan: Plan, context: Context, report: socket.socket) -> None:

@@ -17,7 +17,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sampan.kernel import tty
 from sampan.runtime.loop import HANGUP, READ, WRITE, Callback, Loop
@@ -27,6 +27,7 @@ READ_SIZE = 128 * 1024
 PIPE_SIZE = 256 * 1024
 _INPUT_SIZE = 64 * 1024
 _F_SETPIPE_SZ = 1031
+_NOW = int(socket.MSG_DONTWAIT) | int(socket.MSG_NOSIGNAL)
 STDOUT, STDERR = 1, 2
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
@@ -64,7 +65,7 @@ class AttachClient:
         """Send now or keep for later; False when the peer is gone."""
         if not self.queue:
             try:
-                sent = self.sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                sent = self.sock.send(data, _NOW)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -81,7 +82,7 @@ class AttachClient:
         while self.queue:
             data = self.queue[0]
             try:
-                sent = self.sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                sent = self.sock.send(data, _NOW)
             except BlockingIOError:
                 return True
             except OSError:
@@ -94,27 +95,63 @@ class AttachClient:
         return True
 
 
+class Ends(NamedTuple):
+    """Descriptors of one process's standard streams: (stdin, stdout, stderr) on both sides.
+
+    ``ours`` are -1 where there is no pipe.
+    """
+
+    ours: tuple[int, int, int]
+    child: tuple[int, int, int]
+
+
+def open_ends(*, terminal: bool, stdin: bool, output: bool) -> Ends:
+    """Pipes where wanted, the null device elsewhere. A terminal is made later, inside.
+
+    The caller closes all of them (:func:`close_ends`). Raises :class:`OSError`.
+    """
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    ours, child = [-1, -1, -1], [null, null, null]
+    if stdin and not terminal:
+        child[0], ours[0] = os.pipe2(os.O_CLOEXEC)
+    if output and not terminal:
+        for stream in (STDOUT, STDERR):
+            ours[stream], child[stream] = os.pipe2(os.O_CLOEXEC)
+            with contextlib.suppress(OSError):  # the user's pipe quota: the default will do
+                fcntl.fcntl(ours[stream], _F_SETPIPE_SZ, PIPE_SIZE)
+    if null not in child:
+        os.close(null)
+    return Ends((ours[0], ours[1], ours[2]), (child[0], child[1], child[2]))
+
+
+def close_ends(fds: tuple[int, int, int]) -> None:
+    """Close one side."""
+    for fd in set(fds) - {-1}:
+        os.close(fd)
+
+
 class Streams:
-    """The streams of one process. Created with its ends for the process in ``child_ends``."""
+    """The streams of one process, served from our ends of them."""
 
     def __init__(
         self,
         loop: Loop,
+        ends: tuple[int, int, int],
         *,
         terminal: bool,
         stdin: bool,
-        output: bool,
         stdin_once: bool,
         log: Sink | None,
         patience: float,
         on_end: Callable[[], None],
         held: bool = False,
     ) -> None:
-        """``stdin``: a pipe instead of /dev/null; ``output``: pipes for stdout and stderr.
+        """``ends``: :attr:`Ends.ours`, which become this object's.
 
-        ``stdin_once``: the first client's end of input is the process's. ``on_end`` is called once
-        when all output has ended. With a ``terminal`` there are no pipes: see :meth:`use_terminal`.
-        ``held`` output is not read before :meth:`release`: who attaches until then gets it all.
+        ``stdin``: clients' input is wanted; ``stdin_once``: the first client's end of input is the
+        process's. ``on_end`` is called once when all output has ended. With a ``terminal`` there
+        are no pipes: see :meth:`use_terminal`. ``held`` output is not read before :meth:`release`:
+        who attaches until then gets it all.
         """
         self._loop = loop
         self._log = log
@@ -124,7 +161,7 @@ class Streams:
         self.terminal = terminal
         self._wants_input = stdin
         self._manager = -1
-        self._stdin = -1
+        self._stdin = ends[0]
         self._outputs: dict[int, int] = {}
         self._clients: list[AttachClient] = []
         self._input: deque[bytes] = deque()
@@ -133,33 +170,14 @@ class Streams:
         self._paused = False
         self._held: list[tuple[int, Callback]] | None = [] if held else None
         self._ended = False
-        self.child_ends = self._open(stdin, output)
-
-    def _open(self, stdin: bool, output: bool) -> tuple[int, int, int]:
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        if self.terminal:
-            return null, null, null
-        ends = [null, null, null]
-        if stdin:
-            ends[0], self._stdin = os.pipe2(os.O_CLOEXEC)
+        if self._stdin >= 0:
             os.set_blocking(self._stdin, False)
-        if output:
-            for stream in (STDOUT, STDERR):
-                ours, ends[stream] = os.pipe2(os.O_CLOEXEC)
-                os.set_blocking(ours, False)
-                with contextlib.suppress(OSError):  # the user's pipe quota: the default will do
-                    fcntl.fcntl(ours, _F_SETPIPE_SZ, PIPE_SIZE)
-                self._outputs[ours] = stream
-                self._read_from(ours, partial(self._pipe_ready, ours))
-            if stdin:
-                os.close(null)
-        return ends[0], ends[1], ends[2]
-
-    def child_started(self) -> None:
-        """The process has its ends: close ours of them."""
-        for fd in set(self.child_ends):
-            os.close(fd)
-        self.child_ends = (-1, -1, -1)
+        for stream in (STDOUT, STDERR):
+            fd = ends[stream]
+            if fd >= 0:
+                os.set_blocking(fd, False)
+                self._outputs[fd] = stream
+                self._read_from(fd, partial(self._pipe_ready, fd))
 
     def use_terminal(self, manager: int) -> None:
         """Take the terminal's manager (a descriptor that becomes ours)."""
@@ -455,8 +473,6 @@ class Streams:
 
     def close(self) -> None:
         """Give everything up: streams end, clients are dropped."""
-        if self.child_ends[0] >= 0:
-            self.child_started()
         for client in list(self._clients):
             self._drop(client)
         self._end_stdin()

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sampan.errors import StartFailed
 from sampan.runtime import channel, spawn
 from sampan.runtime.loop import READ, Loop
-from sampan.runtime.plan import Plan
 from sampan.runtime.spawn import Child
 from sampan.runtime.streams import Streams
 
@@ -49,15 +48,22 @@ class Task:
     )
 
     def __init__(
-        self, loop: Loop, owner: Owner, plan: Plan, child: Child, streams: Streams, name: str = ""
+        self,
+        loop: Loop,
+        owner: Owner,
+        child: Child,
+        streams: Streams,
+        *,
+        limits: Sequence[tuple[int, int, int]],
+        name: str = "",
     ) -> None:
-        """``name``: the exec id, "" for the container's first process."""
+        """``limits``: as in a plan; ``name``: the exec id, "" for the container's first process."""
         self._loop = loop
         self._owner = owner
         self.child = child
         self.streams = streams
         self.name = name
-        self.limits = plan.limits
+        self.limits = limits
         self.state = "setup"
         self.code = 0
         self.signal = 0
