@@ -100,11 +100,13 @@ def _is_archive(tree: Tree, pattern: str) -> bool:
         return False
     fd = in_root(tree.root, source.path, os.O_RDONLY)
     with os.fdopen(fd, "rb") as file:
-        head = file.read(512)
-    return (
-        detect(head) is not Compression.NONE
-        or head[_MAGIC_OFFSET : _MAGIC_OFFSET + len(_MAGIC)] == _MAGIC
-    )
+        return is_archive(file.read(512))
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether a file beginning with ``head`` (512 bytes) is a tar, compressed or not."""
+    magic = head[_MAGIC_OFFSET : _MAGIC_OFFSET + len(_MAGIC)]
+    return magic == _MAGIC or detect(head) is not Compression.NONE
 
 
 def copy(copying: Copying, tree: Tree | None, root: int) -> None:

@@ -17,12 +17,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from sampan.build.actions import is_archive
 from sampan.build.cache import BuildCache, Record
 from sampan.build.checks import check
 from sampan.build.copying import ContentHashes
 from sampan.build.executor import Limits, Secrets
 from sampan.build.mounts import CacheDirectories
 from sampan.build.progress import Vertex
+from sampan.build.remote import clone, download, is_remote, parse_git
 from sampan.build.request import BuildRequest, Built
 from sampan.build.selection import Tree
 from sampan.build.solver import solve
@@ -37,7 +39,7 @@ from sampan.engine.imageflows import Progress, consume, failure, record
 from sampan.engine.images import Images
 from sampan.engine.options import Filters, RegistryAuth
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
-from sampan.kernel.mount import MNT_DETACH, umount2
+from sampan.kernel.mount import MNT_DETACH, descriptor, umount2
 from sampan.kernel.openat import in_root
 from sampan.layer import archive_put
 from sampan.layer.model import Readable
@@ -55,10 +57,13 @@ _DOCKERFILE = "Dockerfile"
 class BuildOptions:
     """The parameters of ``POST /build``, decoded.
 
-    ``dockerfile`` is a path in the context; ``text`` a Dockerfile that comes without one.
+    ``dockerfile`` is a path in the context; ``text`` a Dockerfile that comes without one;
+    ``remote`` the address of a git repository, an archive or a Dockerfile to take the context
+    from.
     """
 
     dockerfile: str = _DOCKERFILE
+    remote: str = ""
     text: str = ""
     tags: tuple[str, ...] = ()
     target: str = ""
@@ -194,9 +199,11 @@ class Builds:
         directory = self._contexts / uuid.uuid4().hex
         directory.mkdir(mode=0o700)
         stack.push_async_callback(threads.run_long, shutil.rmtree, directory, True)
+        if options.remote:
+            directory = await threads.run_long(_fetch, options.remote, directory)
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, root)
-        if body is not None:
+        if body is not None and not options.remote:
 
             def unpack(stream: Readable) -> None:
                 archive_put(root, "/", stream, owner=(0, 0))
@@ -269,6 +276,28 @@ def step_failure(error: StepFailed) -> Progress:
     """A failed RUN as the classic builder ends its stream; the CLI exits with its code."""
     message = f"The command '{error.command}' returned a non-zero code: {error.code}"
     return {"errorDetail": {"code": error.code, "message": message}, "error": message}
+
+
+def _fetch(address: str, directory: Path) -> Path:
+    """A context from elsewhere, below ``directory``; returns where it is."""
+    if (git := parse_git(address)) is not None:
+        return clone(git, directory)
+    if not is_remote(address):
+        raise InvalidParameter(f"invalid remote context {address!r}: expected http(s) or git")
+    fetched = directory / "fetched"
+    context = directory / "context"
+    fetched.mkdir()
+    context.mkdir()
+    file = download(address, fetched)
+    with file.open("rb") as stream:
+        head = stream.read(512)
+        stream.seek(0)
+        if is_archive(head):
+            with descriptor(os.open(context, os.O_RDONLY | os.O_DIRECTORY)) as root:
+                archive_put(root, "/", stream, owner=(0, 0))
+            return context
+    file.rename(context / _DOCKERFILE)
+    return context
 
 
 def _epoch(text: str) -> int:

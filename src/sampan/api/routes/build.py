@@ -21,7 +21,7 @@ from sampan.errors import InvalidParameter, Unsupported
 
 _PRUNE_FILTERS = ("until", "id", "parent", "type", "description", "inuse", "shared", "private")
 #: Parameters of the classic builder that ask for what this one does not do.
-_REFUSED = ("remote", "squash", "outputs", "session", "isolation")
+_REFUSED = ("squash", "outputs", "session", "isolation")
 
 
 async def build(call: Call) -> web.StreamResponse:
@@ -40,6 +40,7 @@ async def build(call: Call) -> web.StreamResponse:
 def _options(call: Call) -> BuildOptions:
     return BuildOptions(
         dockerfile=call.text("dockerfile") or "Dockerfile",
+        remote=call.text("remote"),
         tags=tuple(call.texts("t")),
         target=call.text("target"),
         platform=call.platform(),
