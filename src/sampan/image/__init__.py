@@ -3,6 +3,7 @@
 from sampan.image.bootstrap import bootstrap
 from sampan.image.changes import apply_changes
 from sampan.image.config import Config, chain_ids, rfc3339
+from sampan.image.convert import compress_layers
 from sampan.image.create import Layer, append, assemble_new, commit, import_, store_layer
 from sampan.image.history import Step, steps
 from sampan.image.image import Image, assemble, manifests_below, open_image
@@ -29,6 +30,7 @@ __all__ = [
     "bootstrap",
     "chain_ids",
     "commit",
+    "compress_layers",
     "import_",
     "load",
     "make_index",

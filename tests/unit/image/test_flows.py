@@ -22,6 +22,7 @@ from sampan.image import (
     Saved,
     Unpacker,
     commit,
+    compress_layers,
     import_,
     load,
     make_index,
@@ -30,7 +31,7 @@ from sampan.image import (
     steps,
 )
 from sampan.image.bootstrap import plan
-from sampan.layer.compression import Compression
+from sampan.layer.compression import Compression, detect
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.mount import Mount
@@ -255,6 +256,21 @@ def test_commit_without_changes_adds_no_layer(content: FileStore) -> None:
     assert child.config.diff_ids == base.config.diff_ids
     assert steps(child)[-1].layer is None
     assert child.id != base.id
+
+
+@pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])
+def test_layers_are_compressed_for_transfer(content: FileStore, compression: Compression) -> None:
+    packed = gzip.compress(files({"b": b"2"}), mtime=0)
+    plain = [LAYER, files({"b": b"2"})]
+    image = only(load(io.BytesIO(docker_archive(LAYER, packed, plain=plain)), content))
+    converted = compress_layers(image, content, compression=compression)
+    assert converted.id == image.id
+    first, second = converted.manifest.layers
+    assert first.media_type.endswith(f"+{compression}")
+    assert detect(content.read(first.digest)) is compression
+    assert second == image.manifest.layers[1]
+    assert open_image(content, converted.target) == converted
+    assert compress_layers(converted, content) is converted
 
 
 # unpack
