@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from sampan.engine import clock, imageflows, roots
 from sampan.engine.core import Core
@@ -10,8 +10,8 @@ from sampan.engine.options import PathStat
 from sampan.engine.table import Container
 from sampan.errors import Forbidden, InvalidParameter
 from sampan.layer import archive_get, archive_put, archive_stat
+from sampan.layer.model import Change, ChangeKind, Readable
 from sampan.layer.model import PathStat as LayerStat
-from sampan.layer.model import Readable
 from sampan.snapshot import rootfs
 from sampan.wire.container import FilesystemChange
 
@@ -109,7 +109,31 @@ async def changes(core: Core, container: Container) -> list[FilesystemChange]:
     found = await core.threads.run_long(rootfs.changes, core.snapshots, container.id)
     return [
         FilesystemChange(path=change.path.decode(errors="replace"), kind=int(change.kind))
+        for change in without_mount_points(found)
+    ]
+
+
+#: what a start leaves in every root, for mounts to go over (dockerd keeps it in an init layer)
+_MOUNT_POINTS = frozenset(
+    f"/{name}".encode()
+    for name in ("dev", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "sys")
+)
+
+
+def without_mount_points(found: Sequence[Change]) -> list[Change]:
+    """The changes a user made: mount points of ours, and directories that only they changed, go."""
+    own = {
+        change.path
         for change in found
+        if change.path in _MOUNT_POINTS and change.kind is ChangeKind.ADDED
+    }
+    kept = [change for change in found if change.path not in own]
+    parents = {path.rpartition(b"/")[0] for path in own} - {b""}
+    used = {parent for parent in parents if any(c.path.startswith(parent + b"/") for c in kept)}
+    return [
+        change
+        for change in kept
+        if change.path not in parents - used or change.kind is not ChangeKind.MODIFIED
     ]
 
 

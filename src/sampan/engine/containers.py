@@ -50,6 +50,7 @@ from sampan.engine.table import Container
 from sampan.engine.validate import parse_signal
 from sampan.errors import Conflict, NotFound, SampanError
 from sampan.kernel import cgroup
+from sampan.model.mount import Mount
 from sampan.wire.container import (
     ContainerCreateRequest,
     ContainerCreateResponse,
@@ -138,8 +139,19 @@ class Containers:
         if size:
             written, root = await sizes.container_sizes(self._core, container)
         return inspecting.inspect(
-            container, self._core.config, self._core.fabric, size_rw=written, size_root=root
+            container,
+            self._core.config,
+            self._core.fabric,
+            root=self._root(container),
+            size_rw=written,
+            size_root=root,
         )
+
+    def _root(self, container: Container) -> tuple[Mount, ...]:
+        try:
+            return self._core.snapshots.mounts(container.id)
+        except NotFound:
+            return ()  # its snapshot was lost; everything else can still be told
 
     async def start(self, ref: str) -> None:
         """Start; returns once the program's execve succeeded.

@@ -20,6 +20,7 @@ from sampan.engine.events import Events
 from sampan.engine.hostdevices import HostDevices
 from sampan.engine.imagetable import ImageTable
 from sampan.engine.ingests import Ingests
+from sampan.engine.networkrecord import NetworkRecord
 from sampan.engine.record import Record, replace_state
 from sampan.engine.record import State as ContainerState
 from sampan.engine.spec import Host
@@ -50,6 +51,8 @@ class Core:
     config: EngineConfig
     engine_id: str
     facts: Facts
+    #: text of the profile containers get by default: "" the built-in one, or ``unconfined``
+    seccomp: str
     host: Host
     state: State
     threads: Threads
@@ -111,6 +114,13 @@ class Core:
         shown["name"] = record.name
         shown.update(attributes)
         self.events.publish("container", action, record.id, shown)
+
+    def publish_network(
+        self, network_id: str, record: NetworkRecord, container: str, action: str
+    ) -> None:
+        """A network event about a container."""
+        attributes = {"container": container, "name": record.name, "type": record.driver}
+        self.events.publish("network", action, network_id, attributes)
 
 
 def encode(document: object) -> bytes:

@@ -172,7 +172,10 @@ def _prepare(core: Core, record: Record, undo: ExitStack) -> Record:
     undo.callback(core.snapshots.remove, record.id)
     directory.mkdir(mode=0o710, parents=True)
     undo.callback(shutil.rmtree, directory, ignore_errors=True)
-    mounts = [_prepare_mount(core, record, mount, undo) for mount in record.mounts]
+    mounts = [
+        _prepare_mount(core, record, mount, number, undo)
+        for number, mount in enumerate(record.mounts)
+    ]
     return msgspec.structs.replace(record, mounts=mounts)
 
 
@@ -196,7 +199,11 @@ def _check_bind_sources(record: Record) -> None:
             )
 
 
-def _prepare_mount(core: Core, record: Record, mount: MountRecord, undo: ExitStack) -> MountRecord:
+def _prepare_mount(
+    core: Core, record: Record, mount: MountRecord, number: int, undo: ExitStack
+) -> MountRecord:
+    if mount.type == "image":
+        return _prepare_image(core, record, mount, number, undo)
     if mount.type != "volume":
         return mount
     volume, made = core.volumes.ensure(
@@ -207,3 +214,18 @@ def _prepare_mount(core: Core, record: Record, mount: MountRecord, undo: ExitSta
     if mount.copy_up and mount.writable:
         core.volumes.copy_up(volume, core.snapshots.mounts(record.id), mount.destination)
     return msgspec.structs.replace(mount, source=str(volume.mountpoint), driver=volume.driver)
+
+
+def _prepare_image(
+    core: Core, record: Record, mount: MountRecord, number: int, undo: ExitStack
+) -> MountRecord:
+    """A snapshot of another image's root, to be mounted in the container."""
+    entry, _ = core.images.find(mount.name)
+    image = core.images.view(entry)
+    if image.chain_id is None:
+        raise InvalidParameter(f"image {mount.name} has no layers to mount")
+    key = f"{record.id}-image-{number}"
+    make = core.snapshots.prepare if mount.writable else core.snapshots.view
+    make(key, str(image.chain_id))
+    undo.callback(core.snapshots.remove, key)
+    return msgspec.structs.replace(mount, source=str(image.id))

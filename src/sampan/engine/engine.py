@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import zlib
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Unpack
@@ -32,17 +34,33 @@ from sampan.engine.system import System
 from sampan.engine.threads import Tasks, Threads
 from sampan.engine.volumes import Volumes
 from sampan.engine.volumestore import VolumeStore
-from sampan.errors import Conflict, SampanError
+from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.image import Unpacker
 from sampan.kernel.facts import Facts, probe
 from sampan.network.drivers import Drivers
 from sampan.network.resolver import Resolver
 from sampan.registry.client import Registry, Settings
 from sampan.registry.registries import Registries
+from sampan.runtime import seccomp_profile
 from sampan.runtime.client import Launcher
 from sampan.snapshot import Snapshotter
 from sampan.snapshot.copy import CopySnapshotter
 from sampan.snapshot.overlay import OverlaySnapshotter
+
+_RELOADABLE = frozenset(
+    {
+        "debug",
+        "default_runtime",
+        "insecure_registries",
+        "labels",
+        "max_concurrent_downloads",
+        "max_concurrent_uploads",
+        "max_download_attempts",
+        "registry_mirrors",
+        "runtimes",
+        "shutdown_timeout",
+    }
+)
 
 
 class Engine:
@@ -91,6 +109,25 @@ class Engine:
         TimeoutError; the container is gone in any case.
         """
         return await running.run(self, image, command, options)
+
+    async def reload(self, config: EngineConfig) -> None:
+        """Take over what may change while running: labels, runtimes, registries, limits.
+
+        Raises InvalidParameter when something else differs (it needs a restart).
+        """
+        changed = {
+            field.name
+            for field in fields(config)
+            if getattr(config, field.name) != getattr(self.config, field.name)
+        }
+        if fixed := sorted(changed - _RELOADABLE):
+            raise InvalidParameter(f"{', '.join(fixed)} cannot be changed without a restart")
+        core = self._core
+        if changed & {"insecure_registries", "registry_mirrors", "max_concurrent_uploads"}:
+            core.registry.settings = _registry_settings(config)
+        core.config = self.config = config
+        attributes = {"name": os.uname().nodename, "labels": json.dumps(list(config.labels))}
+        core.events.publish("daemon", "reload", core.engine_id, attributes)
 
     async def close(self, *, stop_containers: bool = False) -> None:
         """Let go of everything; containers go on running unless ``stop_containers``."""
@@ -161,6 +198,7 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
         config=config,
         engine_id=_engine_id(state),
         facts=facts,
+        seccomp=await threads.run(_seccomp, config),
         host=probe_host(facts, len(os.sched_getaffinity(0))),
         state=state,
         threads=threads,
@@ -177,6 +215,20 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
         ingests=Ingests(erase),
     )
     return core
+
+
+def _seccomp(config: EngineConfig) -> str:
+    """The text of the daemon's seccomp profile, "" for the built-in one, or ``unconfined``."""
+    if config.seccomp_profile in ("", "unconfined"):
+        return config.seccomp_profile
+    try:
+        text = Path(config.seccomp_profile).read_text()
+    except OSError as error:
+        raise InvalidParameter(
+            f"opening seccomp profile ({config.seccomp_profile}) failed: {error.strerror}"
+        ) from error
+    seccomp_profile.parse(text)
+    return text
 
 
 def _report(name: str, error: BaseException) -> None:

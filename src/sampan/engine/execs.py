@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -253,8 +255,15 @@ def _default_ulimits(core: Core) -> Sequence[ResourcesUlimit]:
     ]
 
 
+#: seconds the news of an exec's end may take from its monitor to us
+_NEWS = 2.0
+
+
 async def refresh(core: Core, found: Exec) -> None:
-    """Ask the monitor how an exec ended, if its end may be on its way to us."""
+    """Ask how an exec ended, if its end may be on its way to us.
+
+    A client that has read the output to its end asks for the exit code at once, and must get it.
+    """
     container = found.container
     if not found.running or not found.pid or container.run is None:
         return
@@ -264,3 +273,16 @@ async def refresh(core: Core, found: Exec) -> None:
         return
     if code is not None:
         found.exited(core, code)
+    elif not _runs(found.pid):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_NEWS):
+                await found.ended.wait()
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and not merely waiting to be reaped (proc_pid_stat(5))."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from sampan.engine.fabric import Fabric, Plug, dns_names
 from sampan.engine.lifecycle import Status
 from sampan.engine.record import MountRecord
 from sampan.engine.table import Container
+from sampan.model.mount import Mount
 from sampan.network.publish import port_map
 from sampan.wire.container import (
     ContainerConfig,
@@ -40,10 +41,12 @@ def inspect(
     config: EngineConfig,
     fabric: Fabric,
     *,
+    root: Sequence[Mount] = (),
     size_rw: int | None = None,
     size_root: int | None = None,
 ) -> ContainerInspectResponse:
-    """``GET /containers/{id}/json``."""
+    """``GET /containers/{id}/json``; ``root`` are the mounts of the container's snapshot."""
+    layers = layer_directories(root)
     record = container.record
     directory = config.containers / record.id
     return ContainerInspectResponse(
@@ -67,7 +70,7 @@ def inspect(
         app_armor_profile="",
         exec_ids=sorted(container.execs) or None,
         host_config=host_config(record.host_config),
-        graph_driver=DriverData(name=record.driver, data={}),
+        graph_driver=DriverData(name=record.driver, data=layers),
         storage=Storage(root_fs=RootFSStorage(snapshot=RootFSStorageSnapshot(name=record.driver))),
         size_rw=size_rw,
         size_root_fs=size_root,
@@ -75,6 +78,13 @@ def inspect(
         config=container_config(record.config, record.image),
         network_settings=network_settings(container, fabric),
     )
+
+
+def layer_directories(root: Sequence[Mount]) -> dict[str, str]:
+    """The directories of an overlay root under dockerd's names; empty for another kind."""
+    options = dict(option.partition("=")[::2] for mount in root[:1] for option in mount.options)
+    names = {"lowerdir": "LowerDir", "upperdir": "UpperDir", "workdir": "WorkDir"}
+    return {name: options[key] for key, name in names.items() if key in options}
 
 
 def state(container: Container) -> ContainerState:

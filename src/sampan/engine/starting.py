@@ -208,7 +208,7 @@ def _image_mounts(core: Core, container: Container) -> tuple[Mount, ...]:
 
 def _seccomp(core: Core, container: Container, security: SecurityOptions) -> oci.Seccomp | None:
     host = container.record.host_config
-    profile = security.seccomp or core.config.seccomp_profile
+    profile = security.seccomp or core.seccomp
     if not core.facts.seccomp or profile == "unconfined":
         return None
     if host.privileged and not security.seccomp:
@@ -380,8 +380,25 @@ def _started(
     for client, stream in zip(launch.clients, launched.streams, strict=True):
         client.resolve(stream)
     container.pending = [c for c in container.pending if not c.socket.done()]
+    _publish_connections(core, container)
     core.publish(container, "start")
     return run
+
+
+def _publish_connections(core: Core, container: Container) -> None:
+    """What dockerd tells of networks and volumes before it tells that a container started."""
+    for mount in container.record.mounts:
+        if mount.type == "volume":
+            attributes = {
+                "container": container.id,
+                "destination": mount.destination,
+                "driver": mount.driver,
+                "propagation": mount.propagation,
+                "read/write": str(mount.writable).lower(),
+            }
+            core.events.publish("volume", "mount", mount.name, attributes)
+    for plug in container.endpoints.values():
+        core.publish_network(plug.network.id, plug.network.record, container.id, "connect")
 
 
 async def plug_pending(core: Core, container: Container) -> None:

@@ -141,6 +141,12 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
     waiting.resolve(container, "not-running", "next-exit")
     plugs = list(container.endpoints.values())
     container.endpoints = {}
+    for plug in plugs:
+        core.publish_network(plug.network.id, plug.network.record, container.id, "disconnect")
+    for mount in container.record.mounts:
+        if mount.type == "volume":
+            attributes = {"container": container.id, "driver": mount.driver}
+            core.events.publish("volume", "unmount", mount.name, attributes)
     core.fabric.release(plugs)
     if plugs:
         core.state.submit(*core.fabric.delete_endpoints(plugs))

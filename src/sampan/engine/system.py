@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import msgspec
 
 from sampan import __version__
 from sampan.engine import clock, transfer
+from sampan.engine.config import EngineConfig
 from sampan.engine.core import Core
 from sampan.engine.images import Images
 from sampan.engine.lifecycle import Status
@@ -51,106 +53,116 @@ class System:
 
     async def info(self) -> SystemInfo:
         """Counts, limits and features, read from the kernel and the state."""
+        return msgspec.structs.replace(
+            self._limits(),
+            **self._counts(),
+            **self._host(),
+            **self._settings(),
+            security_options=_security_options(self._core),
+            system_time=clock.rfc3339(clock.now()),
+            warnings=[],
+        )
+
+    def _counts(self) -> dict[str, object]:
+        """How many there are of what."""
         core = self._core
-        config, facts = core.config, core.facts
         states = [container.state.status for container in core.containers]
-        controllers = facts.layout.controllers
-        legacy = facts.layout.mode != "v2"
+        running, paused = states.count(Status.RUNNING), states.count(Status.PAUSED)
+        return {
+            "containers": len(states),
+            "containers_running": running,
+            "containers_paused": paused,
+            "containers_stopped": len(states) - running - paused,
+            "images": len(core.images),
+            "n_fd": len(os.listdir("/proc/self/fd")),
+            "n_goroutines": threading.active_count(),
+            "n_events_listener": core.events.listeners,
+        }
+
+    def _limits(self) -> SystemInfo:
+        """What the kernel's control groups can limit."""
+        facts = self._core.facts
+        controllers, legacy = facts.layout.controllers, facts.layout.mode != "v2"
+        cpu = "cpu" in controllers
         return SystemInfo(
-            id=core.engine_id,
-            containers=len(states),
-            containers_running=states.count(Status.RUNNING),
-            containers_paused=states.count(Status.PAUSED),
-            containers_stopped=len(states)
-            - states.count(Status.RUNNING)
-            - states.count(Status.PAUSED),
-            images=len(core.images),
-            driver=core.snapshots.name,
-            driver_status=[["Data Root", str(config.data_root)]],
-            docker_root_dir=str(config.data_root),
-            plugins=PluginsInfo(
+            memory_limit="memory" in controllers,
+            swap_limit=_swap_limit(self._core),
+            cpu_cfs_period=cpu,
+            cpu_cfs_quota=cpu,
+            cpu_shares=cpu,
+            cpu_set="cpuset" in controllers,
+            pids_limit="pids" in controllers,
+            oom_kill_disable=legacy and "memory" in controllers,
+            cgroup_driver="cgroupfs",
+            cgroup_version="1" if legacy else "2",
+        )
+
+    def _host(self) -> dict[str, object]:
+        """The machine and its operating system."""
+        facts = self._core.facts
+        return {
+            "ipv4_forwarding": _flag("/proc/sys/net/ipv4/ip_forward"),
+            "kernel_version": facts.release,
+            "operating_system": _os_release().get("PRETTY_NAME", "Linux"),
+            "os_version": _os_release().get("VERSION_ID", ""),
+            "os_type": "linux",
+            "architecture": facts.machine,
+            "ncpu": self._core.host.cpus,
+            "mem_total": memory_total(),
+            "name": os.uname().nodename,
+        }
+
+    def _settings(self) -> dict[str, object]:
+        """What this engine was told, and what it offers."""
+        core, config = self._core, self._core.config
+        unknown = Commit(id="")
+        return {
+            "id": core.engine_id,
+            "driver": core.snapshots.name,
+            "driver_status": [["Data Root", str(config.data_root)]],
+            "docker_root_dir": str(config.data_root),
+            "plugins": PluginsInfo(
                 volume=["local"],
                 network=["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
                 log=sorted(LOG_DRIVERS),
             ),
-            memory_limit="memory" in controllers,
-            swap_limit=_swap_limit(core),
-            cpu_cfs_period="cpu" in controllers,
-            cpu_cfs_quota="cpu" in controllers,
-            cpu_shares="cpu" in controllers,
-            cpu_set="cpuset" in controllers,
-            pids_limit="pids" in controllers,
-            oom_kill_disable=legacy and "memory" in controllers,
-            ipv4_forwarding=_flag("/proc/sys/net/ipv4/ip_forward"),
-            debug=config.debug,
-            n_fd=len(os.listdir("/proc/self/fd")),
-            n_goroutines=0,
-            system_time=clock.rfc3339(clock.now()),
-            logging_driver=config.log_driver,
-            cgroup_driver="cgroupfs",
-            cgroup_version="1" if legacy else "2",
-            n_events_listener=core.events.listeners,
-            kernel_version=facts.release,
-            operating_system=_operating_system(),
-            os_version=_os_release().get("VERSION_ID", ""),
-            os_type="linux",
-            architecture=facts.machine,
-            ncpu=core.host.cpus,
-            mem_total=memory_total(),
-            index_server_address="https://index.docker.io/v1/",
-            registry_config=RegistryServiceConfig(
-                insecure_registry_cid_rs=["::1/128", "127.0.0.0/8"],
-                index_configs={
-                    "docker.io": IndexInfo(
-                        name="docker.io",
-                        mirrors=list(config.registry_mirrors),
-                        secure=True,
-                        official=True,
-                    ),
-                    **{
-                        host: IndexInfo(name=host, mirrors=[], secure=False, official=False)
-                        for host in config.insecure_registries
-                    },
-                },
-                mirrors=list(config.registry_mirrors),
-            ),
-            name=os.uname().nodename,
-            labels=list(config.labels),
-            experimental_build=config.experimental,
-            server_version=__version__,
-            runtimes={
+            "debug": config.debug,
+            "logging_driver": config.log_driver,
+            "index_server_address": "https://index.docker.io/v1/",
+            "registry_config": _registries(config),
+            "labels": list(config.labels),
+            "experimental_build": config.experimental,
+            "server_version": __version__,
+            "runtimes": {
                 "sampan": Runtime(path="sampan-runtime"),
                 **{
                     name: Runtime(path=runtime.path, runtime_args=list(runtime.args) or None)
                     for name, runtime in config.runtimes.items()
                 },
             },
-            default_runtime=config.default_runtime,
-            swarm=SwarmInfo(
+            "default_runtime": config.default_runtime,
+            "swarm": SwarmInfo(
                 node_id="",
                 node_addr="",
                 local_node_state="inactive",
                 control_available=False,
                 error="",
-                remote_managers=None,
             ),
-            live_restore_enabled=True,
-            isolation="",
-            init_binary="sampan-init",
-            containerd_commit=Commit(id=""),
-            runc_commit=Commit(id=""),
-            init_commit=Commit(id=""),
-            security_options=_security_options(core),
-            product_license="",
-            default_address_pools=[
+            "live_restore_enabled": True,
+            "isolation": "",
+            "init_binary": "sampan-init",
+            "containerd_commit": unknown,
+            "runc_commit": unknown,
+            "init_commit": unknown,
+            "product_license": "",
+            "default_address_pools": [
                 SystemInfoDefaultAddressPool(base=pool.base, size=pool.size)
                 for pool in config.address_pools
             ]
             or None,
-            firewall_backend=FirewallInfo(driver="nftables" if config.firewall else "none"),
-            cdi_spec_dirs=list(config.cdi_spec_dirs),
-            warnings=[],
-        )
+            "firewall_backend": FirewallInfo(driver="nftables" if config.firewall else "none"),
+            "cdi_spec_dirs": list(config.cdi_spec_dirs),
+        }
 
     async def version(self) -> SystemVersion:
         """Versions of the engine, its API and the kernel."""
@@ -295,8 +307,21 @@ def _os_release() -> dict[str, str]:
         return {}
 
 
-def _operating_system() -> str:
-    return _os_release().get("PRETTY_NAME", "Linux")
+def _registries(config: EngineConfig) -> RegistryServiceConfig:
+    hub = IndexInfo(
+        name="docker.io", mirrors=list(config.registry_mirrors), secure=True, official=True
+    )
+    return RegistryServiceConfig(
+        insecure_registry_cid_rs=["::1/128", "127.0.0.0/8"],
+        index_configs={
+            "docker.io": hub,
+            **{
+                host: IndexInfo(name=host, mirrors=[], secure=False, official=False)
+                for host in config.insecure_registries
+            },
+        },
+        mirrors=list(config.registry_mirrors),
+    )
 
 
 def _security_options(core: Core) -> list[str]:
