@@ -21,6 +21,7 @@ from sampan.registry.progress import (
 from sampan.registry.pull import Pulled
 from sampan.registry.registries import Endpoint, Registries
 from sampan.registry.repository import Repository
+from sampan.registry.search import Found
 from sampan.registry.session import Patience
 from sampan.registry.tls import Certificates, Proxies
 
@@ -31,6 +32,7 @@ __all__ = [
     "Credentials",
     "Endpoint",
     "Event",
+    "Found",
     "LayerProgress",
     "Listener",
     "Manifest",

@@ -24,7 +24,7 @@ from sampan.errors import NotFound, SampanError, Unavailable
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
-from sampan.model.reference import Reference
+from sampan.model.reference import DEFAULT_DOMAIN, Reference
 from sampan.registry.auth import Authenticator
 from sampan.registry.credentials import NONE, Credentials
 from sampan.registry.download import Transfers
@@ -35,6 +35,7 @@ from sampan.registry.pull import Pull, Pulled
 from sampan.registry.push import Push
 from sampan.registry.registries import Endpoint, Registries
 from sampan.registry.repository import Repository
+from sampan.registry.search import HUB_INDEX, Found, search
 from sampan.registry.session import ConnectionRefused, Patience, Session, UntrustedCertificate
 from sampan.registry.tls import Certificates, Proxies
 
@@ -265,6 +266,20 @@ class Registry:
         """All tags of a reference's repository, at its origin."""
         async with self.origin(reference, credentials) as repository:
             return [tag async for tag in repository.tags()]
+
+    async def search(
+        self, text: str, *, limit: int = 25, credentials: Credentials = NONE
+    ) -> list[Found]:
+        """Repositories that match ``[host/]term``, Docker Hub's without a host."""
+        domain, slash, term = text.partition("/")
+        if not slash or not ("." in domain or ":" in domain or domain == "localhost"):
+            domain, term = HUB_INDEX, text
+        if domain == DEFAULT_DOMAIN:
+            domain = HUB_INDEX
+        insecure = self.settings.registries.is_insecure(domain)
+        endpoint = Endpoint(host=domain, repository="", insecure=insecure)
+        async with self.connect(endpoint, credentials) as repository:
+            return await search(repository, term, limit)
 
     async def login(self, domain: str, credentials: Credentials) -> str:
         """Check credentials; a refresh token to keep instead of a password, or empty.

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.content import ContentStore
-from sampan.errors import Corrupt, InvalidParameter, Unauthorized
+from sampan.errors import Corrupt, InvalidParameter, NotFound, Unauthorized
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.reference import Reference
@@ -60,7 +60,7 @@ class Push:
         self._listener(
             Message(text=f"The push refers to repository [{self._reference.familiar_name}]")
         )
-        manifests = await self._manifests(root)
+        manifests = await self._manifests(await self._complete(root))
         blobs = {
             blob.digest: blob
             for manifest in manifests
@@ -84,28 +84,51 @@ class Push:
         return await asyncio.get_running_loop().run_in_executor(self._registry.threads, function)
 
     async def _manifests(self, root: Digest) -> list[Manifest]:
-        """The manifests to push, each after those it lists.
-
-        Manifests of an index that are not here are left out: an image pulled for one platform can
-        be pushed again to where the others are.
-        """
+        """The manifests to push, each after those it lists."""
         found: dict[Digest, Manifest] = {}
 
-        async def visit(digest: Digest, *, needed: bool) -> None:
+        async def visit(digest: Digest) -> None:
             if digest in found:
                 return
             if len(found) > _MAX_MANIFESTS:
                 raise InvalidParameter(f"{root} lists more than {_MAX_MANIFESTS} manifests")
-            if not needed and not await self._thread(lambda: self._content.exists(digest)):
-                return
-            raw = await self._thread(lambda: self._content.read(digest, limit=MAX_MANIFEST))
-            manifest = parse(raw, digest=digest)
+            manifest = await self._read_manifest(digest)
             for child in manifest.manifests:
-                await visit(child.digest, needed=False)
+                await visit(child.digest)
             found[digest] = manifest
 
-        await visit(root, needed=True)
+        await visit(root)
         return list(found.values())
+
+    async def _read_manifest(self, digest: Digest) -> Manifest:
+        raw = await self._thread(lambda: self._content.read(digest, limit=MAX_MANIFEST))
+        return parse(raw, digest=digest)
+
+    async def _complete(self, root: Digest) -> Digest:
+        """What of ``root`` can be pushed: itself, or the one image of an index that is here.
+
+        An image pulled for one platform leaves the index without the others; dockerd then pushes
+        that one image, and says so.
+        """
+        manifest = await self._read_manifest(root)
+        exists = self._content.exists
+        here = await self._thread(
+            lambda: [item for item in manifest.manifests if exists(item.digest)]
+        )
+        if len(here) == len(manifest.manifests):
+            return root
+        if len(here) != 1:
+            raise NotFound(
+                f"{self._reference.familiar}: only {len(here)} of the "
+                f"{len(manifest.manifests)} manifests of its index are here"
+            )
+        self._listener(
+            Message(
+                text="Not all multiplatform-content is present and only the available "
+                f"single-platform image was pushed: {root} -> {here[0].digest}"
+            )
+        )
+        return await self._complete(here[0].digest)
 
     def _source(self, digest: Digest, sources: Sources | None) -> str:
         """A repository of the same registry to mount a blob from."""

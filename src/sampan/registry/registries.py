@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -104,6 +105,36 @@ class Registries:
             search=tuple(file.unqualified_search_registries),
             aliases=dict(file.aliases),
             _tables=tuple(file.registry),
+        )
+
+    @classmethod
+    def load(cls, path: Path, directories: Iterable[Path] = ()) -> Registries:
+        """The configuration in ``path`` and the ``*.conf`` files of the drop-in ``directories``.
+
+        A later file's tables for a prefix, aliases and search list replace an earlier's. What does
+        not exist is empty. Raises :class:`InvalidParameter` naming the file.
+        """
+        found = [path] if path.exists() else []
+        for directory in directories:
+            found += sorted(directory.glob("*.conf")) if directory.is_dir() else []
+        merged = cls()
+        for file in found:
+            try:
+                merged = merged._merged(cls.parse(file.read_text()))
+            except (OSError, UnicodeDecodeError) as error:
+                raise InvalidParameter(f"cannot read {file}: {error}") from error
+            except InvalidParameter as error:
+                raise InvalidParameter(f"{file}: {error.message}") from error
+        return merged
+
+    def _merged(self, later: Registries) -> Registries:
+        replaced = {table.prefix or table.location for table in later._tables}
+        kept = [item for item in self._tables if (item.prefix or item.location) not in replaced]
+        return replace(
+            self,
+            search=later.search or self.search,
+            aliases={**self.aliases, **later.aliases},
+            _tables=(*kept, *later._tables),
         )
 
     def with_daemon_options(

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import bcrypt
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from sampan.content.store import FileStore
-from sampan.errors import Forbidden, NotFound, SampanError, Unauthorized
+from sampan.errors import Forbidden, NotFound, SampanError, Unauthorized, Unavailable
 from sampan.model.reference import Reference
-from sampan.registry import Credentials, Event, LayerProgress, Registry, Step
-from sampan.registry.server.config import Access, Auth, TokenIssuer
+from sampan.registry import (
+    Certificates,
+    Credentials,
+    Event,
+    LayerProgress,
+    Patience,
+    Registry,
+    Settings,
+    Step,
+)
+from sampan.registry.server.config import TLS, Access, Auth, TokenIssuer
 from tests.conformance.registry.conftest import Server
 from tests.unit.registry import samples
 
@@ -173,3 +186,87 @@ async def test_tokens_of_another_issuer(start: Start, tmp_path: Path) -> None:
     assert await status(iss="other") == 401
     assert await status(exp=time.time() - 60) == 401
     assert await status(access=[]) == 401
+
+
+def authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A certificate authority in ``ca.crt``."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+    made = _certificate(name, name, key.public_key(), key, ca=True)
+    (directory / "ca.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return made, key
+
+
+def issue(
+    directory: Path,
+    name: str,
+    signer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey],
+    suffix: str,
+) -> None:
+    """A certificate for 127.0.0.1 in ``<name>.<suffix>`` and ``<name>.key``."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = _certificate(subject, signer[0].subject, key.public_key(), signer[1], ca=False)
+    (directory / f"{name}.{suffix}").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (directory / f"{name}.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+def _certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    ca: bool,
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+
+
+async def test_tls_with_client_certificates_from_certs_d(
+    start: Start, content: FileStore, tmp_path: Path
+) -> None:
+    signer = authority(tmp_path)
+    issue(tmp_path, "server", signer, "crt")
+    tls = TLS(
+        certificate=str(tmp_path / "server.crt"),
+        key=str(tmp_path / "server.key"),
+        client_ca=str(tmp_path / "ca.crt"),
+    )
+    server = await start(tls=tls)
+    root = samples.image(1, 3_000_000).store(content)
+    reference = Reference.parse(f"{server.address}/a:x")
+    place = tmp_path / "certs.d" / server.address
+    place.mkdir(parents=True)
+    (place / "ca.crt").write_bytes((tmp_path / "ca.crt").read_bytes())
+
+    def settings() -> Settings:
+        certificates = Certificates((tmp_path / "certs.d",))
+        return Settings(certificates=certificates, patience=Patience(attempts=1))
+
+    async with Registry(settings()) as registry:
+        with pytest.raises(Unavailable):  # it demands a certificate
+            await registry.push(reference, root, content=content)
+    issue(place, "client", signer, "cert")
+    async with Registry(settings()) as registry:
+        await registry.push(reference, root, content=content)
+        fresh = FileStore(tmp_path / "fresh")
+        assert (await registry.pull(reference, content=fresh)).root.digest == root

@@ -308,3 +308,53 @@ async def test_mirrors_come_first_and_may_fail(start: Start, content: FileStore)
         assert mirror.requests
     finally:
         await runner.cleanup()
+
+
+async def test_search(start: Start, registry: Registry) -> None:
+    """Docker Hub's own search where there is one, names of the catalog elsewhere."""
+    server = await start()
+    for name in ("team/web-app", "team/db", "web"):
+        await server.push(name, samples.image(0), "x")
+    found = await registry.search(f"{server.address}/web")
+    assert [item.name for item in found] == ["team/web-app", "web"]
+    assert len(await registry.search(f"{server.address}/web", limit=1)) == 1
+
+    async def hub(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/v2/":
+            return web.json_response({})
+        assert (request.path, request.query["q"], request.query["n"]) == ("/v1/search", "deb", "25")
+        entry = {"name": "debian", "description": None, "star_count": 5, "is_official": True}
+        return web.json_response({"results": [entry]})
+
+    runner = web.ServerRunner(web.Server(hub))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        (debian,) = await registry.search(f"{host}:{port}/deb")
+        assert (debian.name, debian.stars, debian.official) == ("debian", 5, True)
+    finally:
+        await runner.cleanup()
+
+
+async def test_an_image_pulled_for_one_platform_is_pushed_alone(
+    start: Start, registry: Registry, content: FileStore, tmp_path: Path
+) -> None:
+    server = await start()
+    images = [samples.image(1, architecture=name) for name in ("amd64", "arm64")]
+    for image in images:
+        image.store(content)
+    entries = [
+        image.descriptor(platform={"os": "linux", "architecture": name})
+        for image, name in zip(images, ("amd64", "arm64"), strict=True)
+    ]
+    root = samples.index(*entries).store(content)
+    source = Reference.parse(f"{server.address}/multi:x")
+    await registry.push(source, root, content=content)
+    other = FileStore(tmp_path / "other")
+    await registry.pull(source, content=other, platform=Platform.parse("linux/arm64"))
+    target = Reference.parse(f"{server.address}/single:x")
+    events: list[Event] = []
+    done = await registry.push(target, root, content=other, listener=events.append)
+    assert done.digest == images[1].digest
+    assert any("single-platform image was pushed" in str(event) for event in events)

@@ -77,6 +77,25 @@ def test_registries_conf() -> None:
     assert conf.push_endpoint(Reference.parse("example.org/team/app")).host == "internal.example"
 
 
+def test_drop_in_files_replace_what_came_before(tmp_path: Path) -> None:
+    (tmp_path / "registries.conf").write_text(CONF)
+    drop_ins = tmp_path / "registries.conf.d"
+    drop_ins.mkdir()
+    (drop_ins / "10.conf").write_text(
+        '[aliases]\nmore = "r.example/more"\n[[registry]]\nlocation = "evil.example"\n'
+    )
+    conf = Registries.load(tmp_path / "registries.conf", [drop_ins, tmp_path / "none"])
+    assert places(conf, "evil.example/x") == ["evil.example/x"]
+    assert [str(conf.resolve(name)) for name in ("tool", "more")] == [
+        "tools.example/team/tool",
+        "r.example/more",
+    ]
+    (drop_ins / "20.conf").write_text("x = [")
+    with pytest.raises(InvalidParameter, match=r"20\.conf"):
+        Registries.load(tmp_path / "registries.conf", [drop_ins])
+    assert Registries.load(tmp_path / "none") == Registries()
+
+
 @pytest.mark.parametrize("text", ["[registries]", "x = [", '[[registry]]\nfoo = 1\nlocation="a"'])
 def test_a_wrong_registries_conf_is_refused(text: str) -> None:
     with pytest.raises(InvalidParameter):

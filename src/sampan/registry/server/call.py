@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from sampan.registry.server.services import Services
 
 
+#: How long a client may pause within a body, in seconds; a stalled upload blocks no other.
+IDLE_SECONDS = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request, what its path addresses, who sent it, and everything to answer it with."""
@@ -40,6 +44,21 @@ class Call:
     def query(self, name: str) -> str:
         """A query parameter, empty when absent."""
         return self.request.query.get(name, "")
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request's body; raises BLOB_UPLOAD_INVALID when nothing comes for a while."""
+        pieces = self.request.content.iter_any()
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    piece = await anext(pieces, None)
+            except TimeoutError as error:
+                raise ProtocolError(
+                    Code.BLOB_UPLOAD_INVALID, "the client sends nothing any more", status=408
+                ) from error
+            if piece is None:
+                return
+            yield piece
 
     def page_size(self, limit: int) -> int | None:
         """The ``n`` parameter up to ``limit``, None when absent; raises 400 for nonsense."""

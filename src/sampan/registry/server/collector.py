@@ -115,6 +115,7 @@ class Collector:
     async def _uploads(self, now: float, report: Report) -> None:
         """Drop uploads nobody went on with."""
         oldest = now - self._upload_age
+        await self._driver.tidy(oldest)
         async for entry in self._driver.list(keys.SESSIONS):
             upload = entry.key.removeprefix(keys.SESSIONS)
             if entry.modified < oldest:

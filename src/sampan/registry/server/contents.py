@@ -82,7 +82,7 @@ async def _received(call: Call, reference: str | Digest) -> Manifest:
     """The manifest in the request's body, checked against ``reference``."""
     limit = call.services.config.max_manifest_bytes
     raw = bytearray()
-    async for piece in call.request.content.iter_any():
+    async for piece in call.body():
         raw += piece
         if len(raw) > limit:
             raise ProtocolError(

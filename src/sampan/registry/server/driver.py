@@ -118,6 +118,10 @@ class Driver(Protocol):
         """Uploads with bytes: ``key`` is the upload id, ``modified`` the last append."""
         ...
 
+    async def tidy(self, oldest: float) -> None:
+        """Remove what writers that died before ``oldest`` left behind, invisible to the rest."""
+        ...
+
     async def close(self) -> None:
         """Give connections back."""
         ...

@@ -239,6 +239,15 @@ class FileDriver:
         async for entry in self.list("_uploads/"):
             yield Entry(entry.key.removeprefix("_uploads/"), entry.size, entry.modified)
 
+    async def tidy(self, oldest: float) -> None:
+        await self._thread(self._tidy, oldest)
+
+    def _tidy(self, oldest: float) -> None:
+        for path in self._root.rglob(f"{TEMPORARY_PREFIX}*"):
+            with suppress(FileNotFoundError):  # finished meanwhile
+                if path.is_file() and path.stat().st_mtime < oldest:
+                    path.unlink()
+
     async def close(self) -> None:
         self._pool.shutdown(wait=False)
 

@@ -183,5 +183,11 @@ class S3Driver:
             if part == "parts":
                 yield Entry(upload, item.size, item.modified)
 
+    async def tidy(self, oldest: float) -> None:
+        async for key, upload, begun in self._client.multipart_list():
+            known = await self._parts(key.removeprefix("uploads/").partition("/")[0])
+            if begun < oldest and known.upload != upload:
+                await self._client.multipart_abort(key, upload)
+
     async def close(self) -> None:
         await self._client.close()

@@ -238,6 +238,20 @@ class S3Client:
         async with self._request("POST", self._key(key), {"uploadId": upload}, body=body) as answer:
             await _checked(answer)
 
+    async def multipart_list(self) -> AsyncIterator[tuple[str, str, float]]:
+        """Unfinished multipart uploads: key, id, and when they were begun."""
+        query = {"uploads": "", "prefix": self._prefix}
+        while True:
+            async with self._request("GET", self._base or "/", query) as response:
+                tree = await _xml(response)
+            for item in tree.iter("Upload"):
+                key = (item.findtext("Key") or "").removeprefix(self._prefix)
+                yield key, item.findtext("UploadId") or "", _time(item.findtext("Initiated") or "")
+            if tree.findtext("IsTruncated") != "true":
+                return
+            query["key-marker"] = tree.findtext("NextKeyMarker") or ""
+            query["upload-id-marker"] = tree.findtext("NextUploadIdMarker") or ""
+
     async def multipart_abort(self, key: str, upload: str) -> None:
         """Drop the parts sent so far."""
         try:

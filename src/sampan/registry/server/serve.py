@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 1024
 _SHUTDOWN_SECONDS = 30.0
 _RESTART_PAUSE = 1.0
+_KEEPALIVE_SECONDS = 75.0
+_STALLED_MILLISECONDS = 120_000
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,8 @@ def bind(listen: str, *, port: int | None = None, shared: bool) -> socket.socket
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Accepted connections inherit it: one whose peer takes or acknowledges nothing ends.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MILLISECONDS)
         sock.bind(address)
     except BaseException:
         sock.close()
@@ -98,7 +102,10 @@ async def serving(
     try:
         async with Services(config, metrics, collects=collects) as services:
             server = web.Server(
-                Application(services), access_log=None, auto_decompress=False, tcp_keepalive=True
+                Application(services),
+                access_log=None,
+                auto_decompress=False,
+                keepalive_timeout=_KEEPALIVE_SECONDS,
             )
             sock = sock or bind(config.listen, shared=False)
             listener = await asyncio.get_running_loop().create_server(

@@ -202,7 +202,7 @@ async def _append(call: Call, upload: str, session: Session, size: int) -> int:
     hasher = services.uploads.hasher(upload, session, size)
     if hasher is not None and size == 0:
         hasher = hashlib.new(session.algorithm)
-    limited = services.quotas.limited(call.repository, size, call.request.content.iter_any())
+    limited = services.quotas.limited(call.repository, size, call.body())
     try:
         new_size = await services.store.driver.upload_append(
             upload, size, services.uploads.hashed(limited, hasher)
