@@ -185,7 +185,6 @@ def test_same_complaint(both: Both, command: str) -> None:
         "--stop-timeout x",
         "--shm-size x",
         "--runtime nope",
-        "--volumes-from nope",
         "--name /",
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sampan.cli.clock import parse_rfc3339
 from sampan.cli.command import NONE, Command, Flag
 from sampan.cli.commands import containers, images, volumes
@@ -54,62 +56,102 @@ _CACHE = Listing(
 )
 
 
-def _row(kind: str, total: int, active: int, size: int, reclaimable: str) -> Document:
-    return {
-        "Type": kind,
-        "TotalCount": str(total),
-        "Active": str(active),
-        "Size": human_size(size),
-        "Reclaimable": reclaimable,
-    }
+class Usage(NamedTuple):
+    """The space one kind of object takes."""
+
+    title: str
+    items: list[Document]
+    total: int
+    active: int
+    size: int
+    reclaimable: int
+
+    def row(self) -> Document:
+        """The line of the summary; a share is only told where there is something."""
+        reclaimable = human_size(self.reclaimable)
+        if self.size > 0 and self.title != "Build Cache":
+            reclaimable += f" ({self.reclaimable * 100 // self.size}%)"
+        return {
+            "Type": self.title,
+            "TotalCount": str(self.total),
+            "Active": str(self.active),
+            "Size": human_size(self.size),
+            "Reclaimable": reclaimable,
+        }
 
 
-def _share(reclaimable: int, total: int) -> str:
-    shown = human_size(reclaimable)
-    return f"{shown} ({reclaimable * 100 // total}%)" if total > 0 else shown
+class Usages(NamedTuple):
+    """The space everything takes."""
+
+    images: Usage
+    containers: Usage
+    volumes: Usage
+    cache: Usage
+
+    @classmethod
+    def read(cls, answer: Document) -> Usages:
+        """The answer of ``/system/df``, in the shape of API 1.52 or an older one."""
+        if "ImageUsage" in answer:
+            return cls(
+                _summed("Images", table(answer, "ImageUsage")),
+                _summed("Containers", table(answer, "ContainerUsage")),
+                _summed("Local Volumes", table(answer, "VolumeUsage")),
+                _summed("Build Cache", table(answer, "BuildCacheUsage")),
+            )
+        return cls(
+            _images(tables(answer, "Images"), number(answer, "LayersSize")),
+            _containers(tables(answer, "Containers")),
+            _volumes(tables(answer, "Volumes")),
+            _cache(tables(answer, "BuildCache")),
+        )
 
 
-def _images_row(usage: Document) -> Document:
-    all_images = tables(usage, "Images")
-    active = [image for image in all_images if number(image, "Containers") > 0]
-    total = number(usage, "LayersSize")
+def _summed(title: str, usage: Document) -> Usage:
+    return Usage(
+        title,
+        tables(usage, "Items"),
+        number(usage, "TotalCount"),
+        number(usage, "ActiveCount"),
+        number(usage, "TotalSize"),
+        number(usage, "Reclaimable"),
+    )
+
+
+def _images(rows: list[Document], total: int) -> Usage:
+    active = [image for image in rows if number(image, "Containers") > 0]
     used = sum(
         number(image, "Size") - max(number(image, "SharedSize"), 0)
         for image in active
         if number(image, "Size") != -1 and number(image, "SharedSize") != -1
     )
-    return _row("Images", len(all_images), len(active), total, _share(total - used, total))
+    return Usage("Images", rows, len(rows), len(active), total, total - used)
 
 
-def _containers_row(usage: Document) -> Document:
-    rows = tables(usage, "Containers")
+def _containers(rows: list[Document]) -> Usage:
     live = [row for row in rows if text(row, "State") in ("running", "paused", "restarting")]
     total = sum(number(row, "SizeRw") for row in rows)
-    reclaimable = total - sum(number(row, "SizeRw") for row in live)
-    return _row("Containers", len(rows), len(live), total, _share(reclaimable, total))
+    busy = sum(number(row, "SizeRw") for row in live)
+    return Usage("Containers", rows, len(rows), len(live), total, total - busy)
 
 
-def _volumes_row(usage: Document) -> Document:
-    rows = [(row, table(row, "UsageData")) for row in tables(usage, "Volumes")]
-    used = [number(data, "RefCount") > 0 for _row_, data in rows]
-    sizes = [max(number(data, "Size"), 0) for _row_, data in rows]
-    reclaimable = sum(size for size, busy in zip(sizes, used, strict=True) if not busy)
-    total = sum(sizes)
-    return _row("Local Volumes", len(rows), sum(used), total, _share(reclaimable, total))
+def _volumes(rows: list[Document]) -> Usage:
+    usages = [table(row, "UsageData") for row in rows]
+    sizes = [(number(usage, "RefCount") > 0, max(number(usage, "Size"), 0)) for usage in usages]
+    total = sum(size for _busy, size in sizes)
+    free = sum(size for busy, size in sizes if not busy)
+    return Usage("Local Volumes", rows, len(rows), sum(busy for busy, _ in sizes), total, free)
 
 
-def _cache_row(usage: Document) -> Document:
-    rows = tables(usage, "BuildCache")
+def _cache(rows: list[Document]) -> Usage:
+    own = [row for row in rows if not flag(row, "Shared")]
+    total = sum(number(row, "Size") for row in own)
+    free = sum(number(row, "Size") for row in own if not flag(row, "InUse"))
     active = sum(flag(row, "InUse") for row in rows)
-    total = sum(number(row, "Size") for row in rows if not flag(row, "Shared"))
-    reclaimable = sum(
-        number(row, "Size") for row in rows if not flag(row, "InUse") and not flag(row, "Shared")
-    )
-    return _row("Build Cache", len(rows), active, total, human_size(reclaimable))
+    return Usage("Build Cache", rows, len(rows), active, total, free)
 
 
-def _verbose(usage: Document) -> str:
-    image_rows = images.rows_of(tables(usage, "Images"), digests=False)
+def _verbose(usages: Usages) -> str:
+    image_rows = images.rows_of(usages.images.items, digests=False)
     image_shape = images.listing(truncate=True, digests=False)._replace(
         table=(
             "Repository",
@@ -134,50 +176,47 @@ def _verbose(usage: Document) -> str:
             "Names",
         )
     )
-    container_rows = [{**row, "SizeRootFs": 0} for row in tables(usage, "Containers")]
+    container_rows = [{**row, "SizeRootFs": 0} for row in usages.containers.items]
     volume_shape = volumes.LISTING._replace(table=("Name", "Links", "Size"))
-    cache = tables(usage, "BuildCache")
-    size = sum(number(row, "Size") for row in cache if not flag(row, "Shared"))
     return (
         "Images space usage:\n\n"
         + image_shape.render(image_rows, "")
         + "\nContainers space usage:\n\n"
         + container_shape.render(container_rows, "")
         + "\nLocal Volumes space usage:\n\n"
-        + volume_shape.render(tables(usage, "Volumes"), "")
-        + f"\nBuild cache usage: {human_size(size)}\n\n"
-        + _CACHE.render(cache, "")
+        + volume_shape.render(usages.volumes.items, "")
+        + f"\nBuild cache usage: {human_size(usages.cache.size)}\n\n"
+        + _CACHE.render(usages.cache.items, "")
     )
 
 
-def _verbose_value(usage: Document) -> Value:
+def _verbose_value(usages: Usages) -> Value:
     """What a template sees of the verbose form: the rows of each kind."""
     from sampan.cli.gotemplate import Struct
 
     kinds = (
         ("Images", images.listing(truncate=False, digests=False),
-         images.rows_of(tables(usage, "Images"), digests=False)),
-        ("Containers", containers.listing(truncate=False, size=False), tables(usage, "Containers")),
-        ("Volumes", volumes.LISTING, tables(usage, "Volumes")),
-        ("BuildCache", _CACHE, tables(usage, "BuildCache")),
+         images.rows_of(usages.images.items, digests=False)),
+        ("Containers", containers.listing(truncate=False, size=False), usages.containers.items),
+        ("Volumes", volumes.LISTING, usages.volumes.items),
+        ("BuildCache", _CACHE, usages.cache.items),
     )  # fmt: skip
     fields: dict[str, Value] = {name: shape.records(rows) for name, shape, rows in kinds}
     return Struct("formatter.diskUsageContext", fields)
 
 
 def _df(session: Session, arguments: Arguments) -> None:
-    usage = as_table(session.client.get("/system/df"))
+    verbose = arguments.flag("verbose")
+    usages = Usages.read(as_table(session.client.get("/system/df", {"verbose": verbose})))
     form = arguments.text("format")
-    if arguments.flag("verbose"):
-        if form:
-            from sampan.cli.inspection import print_one
+    if not verbose:
+        session.out(_SUMMARY.render([usage.row() for usage in usages], form))
+    elif form:
+        from sampan.cli.inspection import print_one
 
-            print_one(session, form, _verbose_value(usage))
-        else:
-            session.out(_verbose(usage))
-        return
-    rows = [_images_row(usage), _containers_row(usage), _volumes_row(usage), _cache_row(usage)]
-    session.out(_SUMMARY.render(rows, form))
+        print_one(session, form, _verbose_value(usages))
+    else:
+        session.out(_verbose(usages))
 
 
 DF = Command(

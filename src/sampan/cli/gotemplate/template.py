@@ -316,7 +316,9 @@ class _Execution:
         before = self._template.source[:position]
         line = before.count("\n") + 1
         column = len(before) - (before.rfind("\n") + 1)
-        return TemplateError(f'template: :{line}:{column}: executing "" at <{context}>: {message}')
+        name = self._template.name
+        where = f'template: {name}:{line}:{column}: executing "{name}"'
+        return TemplateError(f"{where} at <{context}>: {message}")
 
 
 def _assign(scope: list[tuple[str, Value]], name: str, value: Value) -> None:
