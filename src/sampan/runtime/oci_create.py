@@ -65,7 +65,7 @@ class Creation:
             self.runtime.log.write("debug", f"config.json: unknown property {place} is ignored")
         return known_only(spec)
 
-    def make(self, streams: tuple[int, int, int], on_terminal: Callable[[int], None]) -> Record:
+    def make(self, on_terminal: Callable[[int], None]) -> Record:
         """Init up to where it waits to be started. Nothing is left after an error."""
         store = self.runtime.store
         directory = store.claim(self.id)
@@ -77,9 +77,10 @@ class Creation:
                 spawn.start_listener(Path(short, "start.sock")) as listener,
             ):
                 preserve = self._preserved()
-                child = spawn.spawn(
-                    plan_, layout, streams=streams, listener=listener, preserve=preserve
-                )
+                with standard_streams(self.terminal) as streams:
+                    child = spawn.spawn(
+                        plan_, layout, streams=streams, listener=listener, preserve=preserve
+                    )
             try:
                 spawn.provision(child, plan_, layout)
                 record = self._record(plan_, child.pid)
@@ -195,7 +196,7 @@ def create(runtime: Runtime, parsed: Parsed) -> int:
     """runtime.md "Create"."""
     creation = Creation(runtime, parsed, detached=True)
     with failures("create"):
-        creation.make((0, 1, 2), console_sender(parsed.string("console-socket")))
+        creation.make(console_sender(parsed.string("console-socket")))
     return 0
 
 
@@ -242,7 +243,7 @@ def run(runtime: Runtime, parsed: Parsed) -> int:
     with oci_foreground.Foreground(creation.terminal and not console) as foreground:
         sender = console_sender(console) if console else foreground.take_terminal
         with failures("run"):
-            record = creation.make((0, 1, 2), sender)
+            record = creation.make(sender)
         try:
             start_created(runtime, record)
             status = 0 if detached else foreground.wait(record["pid"])
@@ -296,6 +297,22 @@ def send_descriptor(path: str, fd: int, name: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(path)
         socket.send_fds(connection, [name], [fd])
+
+
+@contextlib.contextmanager
+def standard_streams(terminal: bool) -> Iterator[tuple[int, int, int]]:
+    """Our own, which the container gets; with a terminal /dev/null until it is there.
+
+    containerd reads our output until the last holder is gone, and init outlives us.
+    """
+    if not terminal:
+        yield 0, 1, 2
+        return
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield null, null, null
+    finally:
+        os.close(null)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from sampan.runtime.oci_create import (
     console_sender,
     failures,
     send_descriptor,
+    standard_streams,
 )
 from sampan.runtime.oci_state import Record
 from sampan.runtime.process_plan import ProcessOptions
@@ -76,13 +77,14 @@ def _spawn(
     try:
         if not oci_state.alive(record):
             raise Conflict("cannot exec in a stopped container")
-        child = spawn.spawn(
-            made,
-            facts.layout,
-            streams=(0, 1, 2),
-            preserve=parsed.number("preserve-fds"),
-            into=(target, _namespaces(spec)),
-        )
+        with standard_streams(made.terminal) as streams:
+            child = spawn.spawn(
+                made,
+                facts.layout,
+                streams=streams,
+                preserve=parsed.number("preserve-fds"),
+                into=(target, _namespaces(spec)),
+            )
     finally:
         os.close(target)
     try:

@@ -316,7 +316,10 @@ def _mount_operations(
             planner.device(device)
         planner.inside.append(operation("device_links", ptmx=planner.devpts is not None))
     for device in linux.get("devices") or ():
-        planner.device(_checked_device(device))
+        # /dev/ptmx leads to the container's own devpts; the host's, which docker lists among all
+        # devices for --privileged, would make terminals elsewhere.
+        if posixpath.normpath(device.get("path", "")) != "/dev/ptmx":
+            planner.device(_checked_device(device))
     if terminal:
         bind = "/dev" not in planner.bound
         planner.inside.append(_console(planner.devpts, options.console_size, bind=bind))
