@@ -100,6 +100,11 @@ class Connection:
         if not data:
             self.close()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether no part of a request has been received."""
+        return not self._buffer
+
     def take(self) -> tuple[socket.socket, bytes]:
         """Give the socket away: (it, what was received beyond the last frame)."""
         self._loop.remove(self.sock.fileno())

@@ -38,16 +38,15 @@ class ExecTasks:
         *,
         patience: float,
         tell: Callable[[Message], None],
-        settle: Callable[[], None],
+        codes: dict[str, int],
     ) -> None:
-        """``tell`` sends an event to whoever watches; ``settle`` is called when one has ended."""
+        """``tell`` sends an event to whoever watches; ``codes``: of those that have ended."""
         self._loop = loop
         self._layout = layout
         self._patience = patience
         self._tell = tell
-        self._settle = settle
         self._tasks: dict[str, Task] = {}
-        self._codes: dict[str, int] = {}
+        self.codes = codes
         self._requests: dict[str, _Request] = {}
 
     def start(
@@ -65,7 +64,7 @@ class ExecTasks:
         ``seccomp``: its filter. Raises :class:`Conflict`, :class:`OSError`.
         """
         name: str = message["exec_id"]
-        if name in self._tasks or name in self._codes:
+        if name in self._tasks or name in self.codes:
             raise Conflict(f"exec id {name} is taken")
         plan = plan_codec.decode(message["plan"], b"")
         plan = plan_codec.joining(plan, path, seccomp if message["seccomp"] else None)
@@ -108,8 +107,8 @@ class ExecTasks:
 
     def code(self, name: str) -> int | None:
         """Exit code of an ended one, None while it runs. Raises :class:`NotFound`."""
-        if name in self._codes:
-            return self._codes[name]
+        if name in self.codes:
+            return self.codes[name]
         self.find(name)
         return None
 
@@ -155,11 +154,10 @@ class ExecTasks:
         task = self._tasks.pop(name, None)
         if task is None:
             return
-        self._codes[name] = task.code
-        while len(self._codes) > _REMEMBERED:
-            del self._codes[next(iter(self._codes))]
+        self.codes[name] = task.code
+        while len(self.codes) > _REMEMBERED:
+            del self.codes[next(iter(self.codes))]
         self._tell({"event": "exec-exit", "exec_id": name, "code": task.code})
-        self._settle()
 
 
 def hand_over(connection: Connection, streams: Streams, attach: Message) -> None:

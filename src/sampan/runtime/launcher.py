@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from sampan.kernel import cgroup, prctl, process
-from sampan.runtime import init, maker, monitor, version
+from sampan.runtime import init, monitor, version, worker_process
 from sampan.runtime.channel import Message
 
 _BACKLOG = 512
@@ -63,7 +63,7 @@ def main() -> NoReturn:
 def _keep_spare(
     listener: socket.socket, layout: cgroup.Layout, identity: Message, title: process.Title
 ) -> None:
-    """Have a monitor and its maker wait for the next connection; returns when they are taken."""
+    """Have a monitor and its worker wait for the next connection; returns when they are taken."""
     told, taken = os.pipe2(os.O_CLOEXEC)
     try:
         child = os.fork()
@@ -94,7 +94,7 @@ def _be_monitor(
     taken: int,
     title: process.Title,
 ) -> NoReturn:
-    """In the child: fork the maker, then wait for what it makes."""
+    """In the child: fork the first worker, then wait for what it makes."""
     os.setsid()
     _die_with(identity["pid"])
     process.set_signal(_SIGCHLD, ignored=False)
@@ -104,11 +104,11 @@ def _be_monitor(
     if child == 0:
         ours.close()
         _die_with(me)
-        _guarded(maker.serve, listener, theirs, taken, layout, identity)
+        _guarded(worker_process.serve, listener, theirs, taken, layout, identity, title)
     theirs.close()
     listener.close()
     os.close(taken)
-    monitor.serve(ours, child, layout, title)
+    monitor.serve(ours, child, layout, title, _guarded)
     os._exit(0)
 
 

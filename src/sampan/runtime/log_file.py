@@ -11,6 +11,7 @@ import os
 import signal
 import time
 import zlib
+from collections.abc import Mapping
 from typing import Protocol
 
 from sampan.runtime.log_format import JsonFormat, Lines, LocalFormat
@@ -119,6 +120,11 @@ class RotatedFile:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._path}.1.tmp")
 
+    @property
+    def compressing(self) -> bool:
+        """Whether a compressor runs or has not been collected yet."""
+        return self._compressor != 0
+
     def reap(self) -> None:
         """Collect a compressor that has ended."""
         if self._compressor:
@@ -150,10 +156,10 @@ def _compress(path: str) -> None:
 class Log:
     """The log of one container: output of streams goes in, records come to the file."""
 
-    def __init__(self, file: RotatedFile, form: Format) -> None:
+    def __init__(self, file: RotatedFile, form: Format, pending: Mapping[str, bytes]) -> None:
         self._file = file
         self._format = form
-        self._lines = {"stdout": Lines(), "stderr": Lines()}
+        self._lines = {name: Lines(pending.get(name, b"")) for name in ("stdout", "stderr")}
 
     @classmethod
     def open(
@@ -165,16 +171,30 @@ class Log:
         max_file: int,
         compress: bool,
         attrs: dict[str, str],
+        pending: Mapping[str, bytes],
     ) -> Log:
-        """The log of ``driver`` (``json-file`` or ``local``). Raises :class:`OSError`."""
+        """The log of ``driver`` (``json-file`` or ``local``). Raises :class:`OSError`.
+
+        ``pending``: parts of lines another object left (:meth:`pending`).
+        """
         form: Format = JsonFormat(attrs) if driver == "json-file" else LocalFormat()
         file = RotatedFile(path, max_size=max_size, max_file=max_file, compress=compress)
-        return cls(file, form)
+        return cls(file, form, pending)
 
     @property
     def lost(self) -> int:
         """Bytes of records that could not be written."""
         return self._file.lost
+
+    def pending(self) -> dict[str, bytes]:
+        """Parts of lines that wait for their end."""
+        return {name: lines.pending for name, lines in self._lines.items()}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a rotated file is being compressed."""
+        self._file.reap()
+        return self._file.compressing
 
     def write(self, stream: str, data: bytes) -> None:
         """Log what ``stream`` (``stdout`` or ``stderr``) put out."""
@@ -190,10 +210,6 @@ class Log:
         now = time.time_ns()
         for data, whole in batches:
             self._file.write(self._format.records(stream, data, whole, now), self._format)
-
-    def reap(self) -> None:
-        """Collect ended helper processes; call it when a child has ended."""
-        self._file.reap()
 
     def close(self) -> None:
         """Close the file."""

@@ -64,16 +64,17 @@ def timestamp(nanoseconds: int) -> bytes:
 class Lines:
     """Cuts one stream into batches of whole lines and partial pieces."""
 
-    __slots__ = ("_pending",)
+    __slots__ = ("pending",)
 
-    def __init__(self) -> None:
-        self._pending = b""
+    def __init__(self, pending: bytes = b"") -> None:
+        """``pending``: the beginning of a line, from before."""
+        self.pending = pending
 
     def feed(self, data: bytes) -> list[tuple[bytes, bool]]:
         """(bytes, whole) in order: ``whole`` is one or more lines, each with its newline, else it
         is a piece of 16 KiB of a longer line."""
-        if self._pending:
-            data = self._pending + data
+        if self.pending:
+            data = self.pending + data
         batches: list[tuple[bytes, bool]] = []
         start = position = 0
         end = len(data)
@@ -93,12 +94,12 @@ class Lines:
         if position > start:
             whole = data if not start and position == end else data[start:position]
             batches.append((whole, True))
-        self._pending = data[position:]
+        self.pending = data[position:]
         return batches
 
     def finish(self) -> list[tuple[bytes, bool]]:
         """What is left at the end of the stream."""
-        rest, self._pending = self._pending, b""
+        rest, self.pending = self.pending, b""
         return [(rest, False)] if rest else []
 
 

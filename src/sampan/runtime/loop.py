@@ -22,6 +22,7 @@ class Loop:
         self._callbacks: dict[int, Callback] = {}
         self._deadlines: dict[object, tuple[float, Callable[[], None]]] = {}
         self._running = True
+        self._quiet: tuple[float, Callable[[], None]] | None = None
 
     def add(self, fd: int, events: int, callback: Callback) -> None:
         """Call ``callback(events)`` when ``fd`` is ready (level-triggered)."""
@@ -45,26 +46,37 @@ class Loop:
         """Forget a deadline; unknown ones are fine."""
         self._deadlines.pop(key, None)
 
+    def when_quiet(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` each time no descriptor was ready for ``seconds``."""
+        self._quiet = (seconds, callback)
+
     def stop(self) -> None:
         """Return from :meth:`run` after the present callbacks."""
         self._running = False
 
     def run(self) -> None:
         """Until :meth:`stop`."""
+        active = time.monotonic()
         while self._running:
             self._expire()
-            for fd, events in self._epoll.poll(self._timeout()):
+            ready = self._epoll.poll(self._timeout(active))
+            if ready:
+                active = time.monotonic()
+            elif self._quiet is not None and time.monotonic() - active >= self._quiet[0]:
+                active = time.monotonic()
+                self._quiet[1]()
+            for fd, events in ready:
                 callback = self._callbacks.get(fd)
                 if callback is not None:
                     callback(events)
 
-    def _timeout(self) -> float:
+    def _timeout(self, active: float) -> float:
         if not self._running:
             return 0
-        if not self._deadlines:
-            return -1
-        first = min(when for when, _ in self._deadlines.values())
-        return max(first - time.monotonic(), 0)
+        times = [when for when, _ in self._deadlines.values()]
+        if self._quiet is not None:
+            times.append(active + self._quiet[0])
+        return max(min(times) - time.monotonic(), 0) if times else -1
 
     def _expire(self) -> None:
         if not self._deadlines:

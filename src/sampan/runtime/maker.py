@@ -1,11 +1,8 @@
-"""Makes a container for a monitor, then ends.
+"""Making a container: what the first worker of a monitor does before it looks after it.
 
-Making one takes a plan, cgroups, mounts and a megabyte of memory that nobody needs afterwards. So
-the monitor does not do it: its child does, and gives it what it made, the first process included
-(which is the monitor's child all the same, see CLONE_PARENT in clone(2)).
-
-A maker waits, forked ahead of time, for the launcher's next connection: neither its fork nor its
-monitor's is in the way of a start.
+It was forked ahead of time, so neither its own fork nor its monitor's is in the way of a start. The
+container's first process is the monitor's child, not ours (CLONE_PARENT in clone(2)): the monitor
+stays when we end.
 """
 
 from __future__ import annotations
@@ -14,44 +11,15 @@ import contextlib
 import os
 import signal
 import socket
-from typing import Any, NoReturn
 
 from sampan.errors import SampanError, StartFailed
 from sampan.kernel import cgroup, namespaces, process
 from sampan.runtime import channel, plan_codec, records, spawn
-from sampan.runtime.connection import listen, trusted
+from sampan.runtime.connection import listen
 from sampan.runtime.operations import Failure, sentence
 from sampan.runtime.plan import Plan
-from sampan.runtime.streams import Ends, open_ends
-
-_REQUEST_SECONDS = 10.0
-
-
-def serve(
-    listener: socket.socket,
-    monitor: socket.socket,
-    taken: int,
-    layout: cgroup.Layout,
-    identity: channel.Message,
-) -> NoReturn:
-    """Wait for a connection to the launcher and do what it asks; then end.
-
-    ``taken``: pipe to the launcher: a byte when the connection is there, its end when we are done.
-    ``identity``: the answer for who only asks which launcher this is.
-    """
-    client, _ = listener.accept()
-    listener.close()
-    os.write(taken, b"1")
-    monitor.send(b"1")
-    if trusted(client):
-        client.settimeout(_REQUEST_SECONDS)
-        message, blob, _ = channel.receive_frame(client)
-        client.settimeout(None)
-        if message is not None and message.get("op") == "create":
-            Maker(monitor, layout).make(client, message, blob)
-        elif message is not None:
-            channel.send_frame(client, {"ok": True, **identity})
-    os._exit(0)
+from sampan.runtime.state import State, live_record
+from sampan.runtime.streams import Ends, close_ends, open_ends
 
 
 class Maker:
@@ -62,49 +30,98 @@ class Maker:
         self._layout = layout
         self._stack = contextlib.ExitStack()
         self._directory = ""
+        self._listener: socket.socket | None = None
 
-    def make(self, client: socket.socket, message: channel.Message, blob: bytes) -> None:
-        """Make what ``message`` says, answer ``client``, hand everything to the monitor.
+    def make(self, client: socket.socket, message: channel.Message, blob: bytes) -> State | None:
+        """Make what ``message`` says and answer ``client``.
 
-        On failure all is undone, and the client told why.
+        None on failure: all is undone then, and the client told why. What fails after the answer
+        is in the state's ``error``.
         """
         try:
             with self._stack:
-                plan, child = self._begin(client, message, blob)
+                plan, child, state = self._begin(client, message, blob)
                 self._stack.pop_all()
         except (SampanError, Failure, OSError) as error:
             reason = as_error(error)
-            channel.send_frame(client, {"error": type(reason).__name__, "message": reason.message})
-            return
+            answer = {"error": type(reason).__name__, "message": reason.message}
+            channel.send_frame(client, answer)
+            return None
         try:
             spawn.provision(child, plan, self._layout)
         except (SampanError, Failure, OSError) as error:
-            # The client has its answer, so it is the monitor that must end this.
-            failed = {"kind": "failed", "message": as_error(error).message}
-            channel.send_frame(self._monitor, failed)
-            return
-        channel.send_frame(self._monitor, {"kind": "done", "warnings": child.warnings})
+            state.error = as_error(error).message
+        state.warnings += child.warnings
+        if child.stage:
+            ask_to_reap(self._monitor, child.stage)
+        # From here on these are the worker's, by number.
+        for sock in (client, child.channel, self._listener):
+            if sock is not None:
+                sock.detach()
+        return state
 
     def _begin(
         self, client: socket.socket, message: channel.Message, blob: bytes
-    ) -> tuple[Plan, spawn.Child]:
+    ) -> tuple[Plan, spawn.Child, State]:
         """Everything up to the answer: namespaces exist."""
         self._directory = message["directory"]
         plan = plan_codec.decode(message["plan"], blob)
-        listener = self._prepare_directory()
-        self._publish(plan, 0, 0)
+        self._listener = self._prepare_directory()
         ends = open_ends(
             terminal=plan.terminal, stdin=message["open_stdin"], output=not plan.terminal
         )
+        state = self._state(message, plan, client, self._listener, ends)
+        records.write(self._directory, records.INIT, live_record(state, "created"))
         child = spawn.spawn(plan, self._layout, streams=ends.child, sibling=True)
-        self._stack.callback(_end, child)
-        start_time = process.start_time(child.pid)
-        self._publish(plan, child.pid, start_time)
-        self._hand_over(client, message, plan, child, listener, ends, start_time)
-        answer = {"ok": True, "pid": child.pid, "start_time": start_time}
-        with contextlib.suppress(OSError):  # it has gone: the monitor notices as well
+        self._stack.callback(self._end, child)
+        close_ends(ends.child)
+        state.pid, state.pidfd = child.pid, child.pidfd
+        state.channel = child.channel.fileno()
+        state.start_time = process.start_time(child.pid)
+        records.write(self._directory, records.INIT, live_record(state, "created"))
+        made = {
+            "kind": "made",
+            "pid": child.pid,
+            "directory": self._directory,
+            "container_id": plan.container_id,
+        }
+        channel.send_frame(self._monitor, made)
+        answer = {"ok": True, "pid": child.pid, "start_time": state.start_time}
+        with contextlib.suppress(OSError):  # it has gone, which the worker notices as well
             channel.send_frame(client, answer)
-        return plan, child
+        return plan, child, state
+
+    def _state(
+        self,
+        message: channel.Message,
+        plan: Plan,
+        client: socket.socket,
+        listener: socket.socket,
+        ends: Ends,
+    ) -> State:
+        seccomp = plan.seccomp
+        return State(
+            directory=self._directory,
+            container_id=plan.container_id,
+            cgroup=plan.cgroup,
+            pid=0,
+            start_time=0,
+            own_pids=bool(plan.new & namespaces.CLONE_NEWPID),
+            joinable=plan.new | sum(flag for flag, _ in plan.join),
+            limits=list(plan.limits),
+            seccomp_flags=-1 if seccomp is None else seccomp.flags,
+            seccomp_program=b"" if seccomp is None else seccomp.program,
+            terminal=plan.terminal,
+            stdin=message["open_stdin"],
+            stdin_once=message["stdin_once"],
+            patience=message["stall_timeout"],
+            log=message["log"],
+            listener=listener.fileno(),
+            pidfd=-1,
+            channel=-1,
+            creator=client.fileno(),
+            pipes=ends.ours,
+        )
 
     def _prepare_directory(self) -> socket.socket:
         try:
@@ -117,64 +134,19 @@ class Maker:
         records.remove(self._directory, records.EXIT)
         return listener
 
-    def _publish(self, plan: Plan, pid: int, start_time: int) -> None:
-        record = live_record(plan.container_id, plan.cgroup, pid, start_time, os.getppid())
-        records.write(self._directory, records.INIT, record)
-
-    def _hand_over(
-        self,
-        client: socket.socket,
-        message: channel.Message,
-        plan: Plan,
-        child: spawn.Child,
-        listener: socket.socket,
-        ends: Ends,
-        start_time: int,
-    ) -> None:
-        """What the monitor needs from now on, in one message. Ours are closed when we end."""
-        seccomp = plan.seccomp
-        fds = [client.fileno(), listener.fileno(), child.pidfd, child.channel.fileno()]
-        fds += [fd for fd in ends.ours if fd >= 0]
-        handed: dict[str, Any] = {
-            "kind": "made",
-            "directory": self._directory,
-            "container_id": plan.container_id,
-            "cgroup": plan.cgroup,
-            "pid": child.pid,
-            "start_time": start_time,
-            "own_pids": bool(plan.new & namespaces.CLONE_NEWPID),
-            "joinable": plan.new | sum(flag for flag, _ in plan.join),
-            "limits": plan.limits,
-            "terminal": plan.terminal,
-            "open": [fd >= 0 for fd in ends.ours],
-            "stdin": message["open_stdin"],
-            "stdin_once": message["stdin_once"],
-            "stall_timeout": message["stall_timeout"],
-            "log": message["log"],
-            "seccomp": None if seccomp is None else seccomp.flags,
-            "stage": child.stage,
-        }
-        program = b"" if seccomp is None else seccomp.program
-        channel.send_frame(self._monitor, handed, program, fds)
+    def _end(self, child: spawn.Child) -> None:
+        """Undo: what was made for it dies or is closed with us."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        ask_to_reap(self._monitor, child.pid)
 
 
-def live_record(
-    container_id: str,
-    path: str,
-    pid: int,
-    start_time: int,
-    monitor_pid: int,
-    status: str = "created",
-) -> dict[str, Any]:
-    """The contents of init.json: :class:`sampan.runtime.requests.Live`."""
-    return {
-        "container_id": container_id,
-        "pid": pid,
-        "start_time": start_time,
-        "monitor_pid": monitor_pid,
-        "cgroup": path,
-        "status": status,
-    }
+def ask_to_reap(monitor: socket.socket, pid: int) -> int:
+    """Have the monitor wait for its child ``pid``; returns the wait status."""
+    channel.send_frame(monitor, {"kind": "reap", "pid": pid})
+    answer, _, _ = channel.receive_frame(monitor)
+    assert answer is not None, "the monitor is gone, and we with it"
+    return int(answer["status"])
 
 
 def as_error(error: Exception) -> SampanError:
@@ -187,11 +159,6 @@ def as_error(error: Exception) -> SampanError:
         what = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return StartFailed(f"cannot make the container: {what}{error.strerror}")
     return StartFailed(f"cannot make the container: {error}")
-
-
-def _end(child: spawn.Child) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
 
 
 def _remove_directory(path: str) -> None:

@@ -20,6 +20,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from sampan.kernel import tty
+from sampan.runtime.attach_client import STDERR, STDOUT, AttachClient
 from sampan.runtime.loop import HANGUP, READ, WRITE, Callback, Loop
 
 BUFFER_LIMIT = 1 << 20
@@ -27,8 +28,6 @@ READ_SIZE = 128 * 1024
 PIPE_SIZE = 256 * 1024
 _INPUT_SIZE = 64 * 1024
 _F_SETPIPE_SZ = 1031
-_NOW = int(socket.MSG_DONTWAIT) | int(socket.MSG_NOSIGNAL)
-STDOUT, STDERR = 1, 2
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
@@ -37,62 +36,6 @@ class Sink(Protocol):
 
     def write(self, stream: str, data: bytes) -> None: ...
     def finish(self, stream: str) -> None: ...
-
-
-class AttachClient:
-    """One attached connection.
-
-    ``stdin``, ``stdout``, ``stderr``: what it is attached to; ``reading``: it has not ended its
-    side yet (what a client without stdin sends is thrown away).
-    """
-
-    __slots__ = ("buffered", "queue", "reading", "sock", "stderr", "stdin", "stdout")
-
-    def __init__(self, sock: socket.socket, *, stdin: bool, stdout: bool, stderr: bool) -> None:
-        self.sock = sock
-        self.stdin = stdin
-        self.stdout = stdout
-        self.stderr = stderr
-        self.reading = True
-        self.queue: deque[bytes] = deque()
-        self.buffered = 0
-
-    def wants(self, stream: int) -> bool:
-        """Whether it gets this output stream."""
-        return self.stdout if stream == STDOUT else self.stderr
-
-    def send(self, data: bytes) -> bool:
-        """Send now or keep for later; False when the peer is gone."""
-        if not self.queue:
-            try:
-                sent = self.sock.send(data, _NOW)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                return False
-            if sent == len(data):
-                return True
-            data = data[sent:]
-        self.queue.append(data)
-        self.buffered += len(data)
-        return True
-
-    def flush(self) -> bool:
-        """Send what was kept, as far as it goes; False when the peer is gone."""
-        while self.queue:
-            data = self.queue[0]
-            try:
-                sent = self.sock.send(data, _NOW)
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            self.buffered -= sent
-            if sent < len(data):
-                self.queue[0] = data[sent:]
-            else:
-                self.queue.popleft()
-        return True
 
 
 class Ends(NamedTuple):
@@ -145,13 +88,17 @@ class Streams:
         patience: float,
         on_end: Callable[[], None],
         held: bool = False,
+        manager: int = -1,
+        input_ended: bool = False,
+        ended: bool = False,
     ) -> None:
         """``ends``: :attr:`Ends.ours`, which become this object's.
 
         ``stdin``: clients' input is wanted; ``stdin_once``: the first client's end of input is the
         process's. ``on_end`` is called once when all output has ended. With a ``terminal`` there
         are no pipes: see :meth:`use_terminal`. ``held`` output is not read before :meth:`release`:
-        who attaches until then gets it all.
+        who attaches until then gets it all. ``manager``, ``input_ended``, ``ended``: as another
+        object left them.
         """
         self._loop = loop
         self._log = log
@@ -165,11 +112,11 @@ class Streams:
         self._outputs: dict[int, int] = {}
         self._clients: list[AttachClient] = []
         self._input: deque[bytes] = deque()
-        self._input_ends = False
+        self._input_ends = input_ended
         self._stdin_watched = False
         self._paused = False
         self._held: list[tuple[int, Callback]] | None = [] if held else None
-        self._ended = False
+        self._ended = ended
         if self._stdin >= 0:
             os.set_blocking(self._stdin, False)
         for stream in (STDOUT, STDERR):
@@ -178,6 +125,25 @@ class Streams:
                 os.set_blocking(fd, False)
                 self._outputs[fd] = stream
                 self._read_from(fd, partial(self._pipe_ready, fd))
+        if manager >= 0:
+            self.use_terminal(manager)
+
+    @property
+    def ends(self) -> tuple[tuple[int, int, int], int]:
+        """((stdin, stdout, stderr), manager) as they are now, -1 for what is closed."""
+        by_stream = {stream: fd for fd, stream in self._outputs.items() if fd != self._manager}
+        stdin = -1 if self.terminal else self._stdin
+        return (stdin, by_stream.get(STDOUT, -1), by_stream.get(STDERR, -1)), self._manager
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is kept here that descriptors alone would lose."""
+        return not self._clients and not self._input and not self._paused and self._held is None
+
+    @property
+    def input_ended(self) -> bool:
+        """Whether the process gets no more input."""
+        return self._input_ends
 
     def use_terminal(self, manager: int) -> None:
         """Take the terminal's manager (a descriptor that becomes ours)."""

@@ -37,6 +37,7 @@ class Task:
         "_executing",
         "_loop",
         "_owner",
+        "_reap",
         "child",
         "code",
         "limits",
@@ -56,20 +57,27 @@ class Task:
         *,
         limits: Sequence[tuple[int, int, int]],
         name: str = "",
+        running: bool = False,
+        reap: Callable[[int], int] = lambda pid: os.waitpid(pid, 0)[1],
     ) -> None:
-        """``limits``: as in a plan; ``name``: the exec id, "" for the container's first process."""
+        """``limits``: as in a plan; ``name``: the exec id, "" for the container's first process.
+
+        ``running``: it is past its start. ``reap``: gets the wait status of an ended child.
+        """
         self._loop = loop
         self._owner = owner
         self.child = child
         self.streams = streams
         self.name = name
         self.limits = limits
-        self.state = "setup"
+        self._reap = reap
+        self.state = "running" if running else "setup"
         self.code = 0
         self.signal = 0
         self._executing = False
         self.on_seccomp: Callable[[int], None] | None = None
-        loop.add(child.channel.fileno(), READ, self._channel_ready)
+        if not running:
+            loop.add(child.channel.fileno(), READ, self._channel_ready)
         loop.add(child.pidfd, READ, self._ended)
 
     def start(self) -> None:
@@ -134,7 +142,7 @@ class Task:
         while self.child.channel.fileno() >= 0 and self._receive():
             pass
         self._loop.remove(self.child.pidfd)
-        _, status = os.waitpid(self.child.pid, 0)
+        status = self._reap(self.child.pid)
         if self.state != "running":
             self._fail(StartFailed(spawn.DIED))
         else:

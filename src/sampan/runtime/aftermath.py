@@ -1,0 +1,60 @@
+"""Ending what is left of a container whose monitor or worker was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from sampan.kernel import cgroup
+from sampan.kernel.process import start_time
+from sampan.runtime import records
+
+_WAIT_MILLISECONDS = 5000
+_KILLED = 137
+
+
+def end_and_record(directory: str | Path) -> dict[str, Any]:
+    """Kill what runs, remove cgroups and sockets, record the end unless it is; returns the record.
+
+    Idempotent. Raises :class:`OSError` when a cgroup cannot be emptied.
+    """
+    live = records.read(directory, records.INIT)
+    if live is not None:
+        _end(live)
+    record = records.read(directory, records.EXIT)
+    if record is None:
+        record = {
+            "code": _KILLED,
+            "signal": int(signal.SIGKILL),
+            "oom": False,
+            "at": time.time_ns(),
+            "error": "the monitor of the container was killed",
+        }
+        records.write(directory, records.EXIT, record)
+    unfinished = (f"{records.INIT}.new", f"{records.EXIT}.new")
+    records.remove(directory, records.SOCKET, records.INIT, *unfinished)
+    return record
+
+
+def _end(live: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(live["pid"]) if live["pid"] else -1
+        if pidfd >= 0:
+            try:
+                # The pid may be somebody else's by now; pid and start time together are not.
+                if start_time(live["pid"]) == live["start_time"]:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    poller = select.poll()
+                    poller.register(pidfd, select.POLLIN)
+                    poller.poll(_WAIT_MILLISECONDS)
+            finally:
+                os.close(pidfd)
+    if live["cgroup"]:
+        layout = cgroup.probe()
+        cgroup.kill(layout, live["cgroup"])
+        cgroup.remove(layout, live["cgroup"])
