@@ -7,14 +7,17 @@ interpreter does, and this program is started several times per container.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+# Not from typing, which takes as long to import as everything here to run; type checkers know it.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-from sampan.errors import InvalidParameter
+    from sampan.errors import InvalidParameter
 
 Value = str | int | bool | list[str]
 
 #: kind of value -> what an absent flag is
-_DEFAULTS: Mapping[str, Value] = {"switch": False, "string": "", "number": 0, "list": ()}  # type: ignore[dict-item]
+_DEFAULTS: Mapping[str, Value] = {"switch": False, "string": "", "number": 0, "list": []}
 
 
 class Flag:
@@ -69,7 +72,7 @@ class Parsed:
     def list(self, name: str) -> list[str]:
         """Every value a repeatable flag was given."""
         value = self._values[name]
-        return list(value) if isinstance(value, list | tuple) else [str(value)]
+        return list(value) if isinstance(value, list) else [str(value)]
 
 
 _BUNDLE = Flag("bundle b", "string", "path of the bundle, the current directory by default")
@@ -214,6 +217,12 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
+def _invalid(message: str) -> InvalidParameter:
+    from sampan.errors import InvalidParameter
+
+    return InvalidParameter(message)
+
+
 def parse(flags: Sequence[Flag], words: Sequence[str]) -> Parsed:
     """Flags up to the first word that is none (or ``--``); the rest are arguments.
 
@@ -231,13 +240,13 @@ def parse(flags: Sequence[Flag], words: Sequence[str]) -> Parsed:
         name, equals, value = word.lstrip("-").partition("=")
         flag = table.get(name)
         if flag is None:
-            raise InvalidParameter(f"flag provided but not defined: -{name}")
+            raise _invalid(f"flag provided but not defined: -{name}")
         if flag.kind == "switch":
             values[flag.names[0]] = _boolean(name, value) if equals else True
         else:
             if not equals:
                 if at == len(words):
-                    raise InvalidParameter(f"flag needs an argument: -{name}")
+                    raise _invalid(f"flag needs an argument: -{name}")
                 value = words[at]
                 at += 1
             _store(values, flag, name, value)
@@ -254,7 +263,7 @@ def _store(values: dict[str, Value], flag: Flag, name: str, value: str) -> None:
         try:
             values[key] = int(value, 0)
         except ValueError:
-            raise InvalidParameter(f'invalid value "{value}" for flag -{name}') from None
+            raise _invalid(f'invalid value "{value}" for flag -{name}') from None
     else:
         values[key] = value
 
@@ -264,7 +273,19 @@ def _boolean(name: str, value: str) -> bool:
         return True
     if value.lower() in ("0", "f", "false"):
         return False
-    raise InvalidParameter(f'invalid boolean value "{value}" for -{name}')
+    raise _invalid(f'invalid boolean value "{value}" for -{name}')
+
+
+def find(name: str) -> Command:
+    """The command called ``name``. Raises InvalidParameter; Unsupported for checkpoints."""
+    command = COMMANDS.get(name)
+    if command is None:
+        from sampan.errors import Unsupported
+
+        if name in ("checkpoint", "restore"):
+            raise Unsupported(f"{name}: checkpoints are not supported")
+        raise _invalid(f"No help topic for '{name}'")
+    return command
 
 
 def check_arguments(name: str, command: Command, arguments: Sequence[str]) -> None:
@@ -272,15 +293,11 @@ def check_arguments(name: str, command: Command, arguments: Sequence[str]) -> No
     count = len(arguments)
     program = "sampan-runtime"
     if command.most is not None and command.least == command.most != count:
-        raise InvalidParameter(f'{program}: "{name}" requires exactly {command.least} argument(s)')
+        raise _invalid(f'{program}: "{name}" requires exactly {command.least} argument(s)')
     if count < command.least:
-        raise InvalidParameter(
-            f'{program}: "{name}" requires a minimum of {command.least} argument(s)'
-        )
+        raise _invalid(f'{program}: "{name}" requires a minimum of {command.least} argument(s)')
     if command.most is not None and count > command.most:
-        raise InvalidParameter(
-            f'{program}: "{name}" requires a maximum of {command.most} argument(s)'
-        )
+        raise _invalid(f'{program}: "{name}" requires a maximum of {command.most} argument(s)')
 
 
 def usage(program: str, command_name: str | None = None) -> str:

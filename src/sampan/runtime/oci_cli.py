@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from sampan.errors import InvalidParameter, SampanError
 from sampan.runtime import oci_arguments
-from sampan.runtime.oci_arguments import Parsed
-from sampan.runtime.oci_log import Log
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.runtime.oci_control import Runtime
+    from collections.abc import Callable, Sequence
+
+    from sampan.runtime.oci_arguments import Parsed
+    from sampan.runtime.oci_log import Log
 
 PROGRAM = "sampan-runtime"
 _EXEC_FAILED = 255
+_LEAN = ("start", "kill", "delete")
+_SEALED = ("create", "run", "exec")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,39 +36,69 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(oci_arguments.usage(PROGRAM), end="")
             return 0
         name, *rest = options.arguments
-        command = oci_arguments.COMMANDS.get(name)
-        if command is None:
-            raise InvalidParameter(f"No help topic for '{name}'")
+        command = oci_arguments.find(name)
         if rest[:1] in (["--help"], ["-h"]):
             print(oci_arguments.usage(PROGRAM, name), end="")
             return 0
         parsed = oci_arguments.parse(command.flags, rest)
         oci_arguments.check_arguments(name, command, parsed.arguments)
-        log = Log(options.string("log"), options.string("log-format"), options.switch("debug"))
-    except (SampanError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return _perform(name, options, parsed, log)
+        if name in _SEALED:
+            from sampan.runtime import oci_sealed
+
+            oci_sealed.reexecute(words)
+    except Exception as error:
+        return _usage_error(error)
+    return _perform(name, options, parsed)
 
 
-def _perform(name: str, options: Parsed, parsed: Parsed, log: Log) -> int:
+def _usage_error(error: Exception) -> int:
+    """Print what is wrong with the command line; anything unexpected goes on up."""
+    from sampan.errors import SampanError
+
+    if not isinstance(error, SampanError | OSError):
+        raise error
+    print(error, file=sys.stderr)
+    return 1
+
+
+def _perform(name: str, options: Parsed, parsed: Parsed) -> int:
+    from sampan.runtime.oci_log import Log
+
     try:
-        return _command(name)(_runtime(options, log), parsed)
+        log = Log(options.string("log"), options.string("log-format"), options.switch("debug"))
+    except OSError as error:
+        return _usage_error(error)
+    try:
+        root = options.string("root") or default_root()
+        if name in _LEAN:
+            from sampan.runtime import oci_lean
+
+            status = oci_lean.perform(name, root, parsed)
+            if status is not None:
+                return status
+        from sampan.runtime import oci_control, oci_state
+
+        return _command(name)(oci_control.Runtime(oci_state.Store(root), log), parsed)
     except BrokenPipeError:
         # Whoever read our output has enough of it; nothing more can be told there.
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
         return 1
-    except SampanError as error:
-        log.fatal(error.message)
-    except OSError as error:
-        log.fatal(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except Exception as error:
+        _fatal(log, error)
     return _EXEC_FAILED if name == "exec" else 1
 
 
-def _runtime(options: Parsed, log: Log) -> Runtime:
-    from sampan.runtime import oci_control, oci_state
+def _fatal(log: Log, error: Exception) -> None:
+    """Report what ended the command; a bug goes on up with its traceback."""
+    from sampan.errors import SampanError
 
-    return oci_control.Runtime(oci_state.Store(options.string("root") or default_root()), log)
+    if isinstance(error, SampanError):
+        log.fatal(error.message)
+    elif isinstance(error, OSError):
+        log.fatal(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    else:
+        log.write("error", f"internal error: {type(error).__name__}: {error}")
+        raise error
 
 
 def default_root() -> str:
@@ -110,11 +141,11 @@ def _command(name: str) -> Callable[..., int]:
 
 
 def _version() -> int:
-    from sampan import __version__
+    from sampan.errors import SampanError
     from sampan.kernel.libseccomp import Library
     from sampan.runtime.oci_state import OCI_VERSION
 
-    print(f"{PROGRAM} version {__version__}")
+    print(f"{PROGRAM} version {_package_version()}")
     print(f"spec: {OCI_VERSION}")
     print(f"python: {sys.version.split()[0]}")
     try:
@@ -122,6 +153,16 @@ def _version() -> int:
     except SampanError:
         print("libseccomp: none")
     return 0
+
+
+def _package_version() -> str:
+    """From the text of sampan/__init__.py, which is not run here."""
+    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "__init__.py")
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("__version__"):
+                return line.split('"')[1]
+    return "unknown"
 
 
 if __name__ == "__main__":

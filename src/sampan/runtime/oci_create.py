@@ -21,7 +21,7 @@ from sampan.kernel import cgroup, process, seccomp
 from sampan.kernel import facts as kernel_facts
 from sampan.model import oci
 from sampan.model.mount import Mount
-from sampan.runtime import oci_control, oci_state, plan, spawn, validate
+from sampan.runtime import oci_control, oci_lean, oci_state, plan, spawn, validate
 from sampan.runtime.oci_arguments import Parsed
 from sampan.runtime.oci_control import Runtime
 from sampan.runtime.oci_state import OCI_VERSION, Record
@@ -65,41 +65,41 @@ class Creation:
             self.runtime.log.write("debug", f"config.json: unknown property {place} is ignored")
         return known_only(spec)
 
-    def make(self, on_terminal: Callable[[int], None]) -> Record:
+    def make(self, verb: str, on_terminal: Callable[[int], None]) -> Record:
         """Init up to where it waits to be started. Nothing is left after an error."""
-        store = self.runtime.store
-        directory = store.claim(self.id)
+        directory = self.runtime.store.claim(self.id)
         try:
-            plan_, layout = self._plan()
-            oci_state.write_atomically(f"{directory}/config.json", json.dumps(self.spec).encode())
-            with (
-                short_path(directory) as short,
-                spawn.start_listener(Path(short, "start.sock")) as listener,
-            ):
-                preserve = self._preserved()
-                with standard_streams(self.terminal) as streams:
-                    child = spawn.spawn(
-                        plan_, layout, streams=streams, listener=listener, preserve=preserve
-                    )
-            try:
-                spawn.provision(child, plan_, layout)
-                record = self._record(plan_, child.pid)
-                spawn.wait_ready(
-                    child,
-                    on_terminal=on_terminal,
-                    on_hooks=lambda: self._hooks(record),
-                )
-                store.save(record)
-                self._announce(child.pidfd, child.pid)
-            except BaseException:
-                spawn.undo(child, plan_, layout)
-                raise
-            for warning in child.warnings:
-                self.runtime.log.write("warning", warning)
-            child.close()
+            with failures(verb):
+                return self._make(directory, on_terminal)
         except BaseException:
-            store.release(self.id)
+            self.runtime.store.release(self.id)
             raise
+
+    def _make(self, directory: str, on_terminal: Callable[[int], None]) -> Record:
+        plan_, layout = self._plan()
+        oci_state.write_atomically(f"{directory}/config.json", json.dumps(self.spec).encode())
+        preserve = self._preserved()
+        with (
+            short_path(directory) as short,
+            spawn.start_listener(Path(short, "start.sock")) as listener,
+            standard_streams(self.terminal) as streams,
+        ):
+            child = spawn.spawn(
+                plan_, layout, streams=streams, listener=listener, preserve=preserve
+            )
+        try:
+            spawn.provision(child, plan_, layout)
+            record = self._record(plan_, child.pid)
+            spawn.wait_ready(child, on_terminal=on_terminal, on_hooks=lambda: self._hooks(record))
+            self._save_live(record, plan_, layout)
+            self.runtime.store.save(record)
+            self._announce(child.pidfd, child.pid)
+        except BaseException:
+            spawn.undo(child, plan_, layout)
+            raise
+        for warning in child.warnings:
+            self.runtime.log.write("warning", warning)
+        child.close()
         return record
 
     def _plan(self) -> tuple[plan.Plan, cgroup.Layout]:
@@ -164,6 +164,28 @@ class Creation:
             "oci_version": OCI_VERSION,
         }
 
+    def _save_live(self, record: Record, plan_: plan.Plan, layout: cgroup.Layout) -> None:
+        hooks = self.spec.get("hooks") or {}
+        profile = (self.spec.get("linux") or {}).get("seccomp") or {}
+        freezer = layout.directory("freezer", plan_.cgroup)
+        if layout.mode == "v2" and layout.unified is not None:
+            freezer_file = f"{layout.unified.directory(plan_.cgroup)}/cgroup.freeze"
+        else:
+            freezer_file = f"{freezer}/freezer.state" if freezer else ""
+        live = oci_lean.Live(
+            pid=record["pid"],
+            start_time=record["start_time"],
+            shares_pids=record["shares_pids"],
+            special=bool(
+                hooks.get("poststart") or hooks.get("poststop") or profile.get("listenerPath")
+            ),
+            freezer=freezer_file if plan_.cgroup else "",
+            limits=plan_.limits,
+            cgroups=layout.directories(plan_.cgroup) if plan_.cgroup else (),
+        )
+        path = f"{self.runtime.store.directory(self.id)}/{oci_lean.NAME}"
+        oci_state.write_atomically(path, live.dump())
+
     def _state(self, status: str, pid: int) -> dict[str, object]:
         document: dict[str, object] = {
             "ociVersion": OCI_VERSION,
@@ -195,8 +217,7 @@ class Creation:
 def create(runtime: Runtime, parsed: Parsed) -> int:
     """runtime.md "Create"."""
     creation = Creation(runtime, parsed, detached=True)
-    with failures("create"):
-        creation.make(console_sender(parsed.string("console-socket")))
+    creation.make("create", console_sender(parsed.string("console-socket")))
     return 0
 
 
@@ -242,8 +263,7 @@ def run(runtime: Runtime, parsed: Parsed) -> int:
     console = parsed.string("console-socket")
     with oci_foreground.Foreground(creation.terminal and not console) as foreground:
         sender = console_sender(console) if console else foreground.take_terminal
-        with failures("run"):
-            record = creation.make(sender)
+        record = creation.make("run", sender)
         try:
             start_created(runtime, record)
             status = 0 if detached else foreground.wait(record["pid"])

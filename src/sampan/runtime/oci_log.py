@@ -6,7 +6,6 @@ match on runc's words, so errors go to both places as runc sends them.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -35,6 +34,8 @@ class Log:
         """One line."""
         if _LEVELS[level] < self._least:
             return
+        import json
+
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._json:
             line = json.dumps({"level": level, "msg": message, "time": stamp})

@@ -2,6 +2,7 @@
 
     ROOT/<id>/state.json     who the first process is, its cgroup, the bundle (written last)
     ROOT/<id>/config.json    the specification as it was when the container was created
+    ROOT/<id>/live           what start, kill and delete need of it, see oci_lean
     ROOT/<id>/start.sock     where init waits to be started; removed once it was
 
 The directory's creation is what takes the id; everything in it is written atomically. The status
