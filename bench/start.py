@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 
 from bench.peers import BIN, Engine, busybox_root, dockerd, program, sampand
-from bench.timing import Row, alternate, command, medians
+from bench.timing import Row, alternate, command, medians, works
 
 
 def docker_run(rounds: int = 15) -> Iterator[Row]:
@@ -160,7 +160,7 @@ def _bundle() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="bench-bundle-") as directory:
         path = Path(directory)
         with tarfile.open(fileobj=BytesIO(busybox_root())) as tar:
-            tar.extractall(path / "rootfs", filter="fully_trusted")
+            tar.extractall(path / "rootfs")
         command([program("runc") or "runc", "spec", "--bundle", directory])()
         spec = json.loads((path / "config.json").read_text())
         spec["process"].update(terminal=False, args=["/bin/true"])
@@ -174,10 +174,11 @@ def runtime(rounds: int = 15) -> Iterator[Row]:
         candidates = {}
         for name in ("sampan-runtime", "runc", "crun"):
             path = program(name)
-            if path is not None:
-                candidates[name] = command(
-                    [path, "--root", f"{root}/{name}", "run", "--bundle", str(bundle), "bench"]
-                )
+            if path is None:
+                continue
+            words = [path, "--root", f"{root}/{name}", "run", "--bundle", str(bundle), "bench"]
+            if works(words):
+                candidates[name] = command(words)
         found = medians(alternate(candidates, rounds))
         for peer in ("runc", "crun"):
             if peer in found:

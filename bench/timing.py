@@ -54,6 +54,11 @@ def command(words: Sequence[str]) -> Callable[[], None]:
     return call
 
 
+def works(words: Sequence[str]) -> bool:
+    """Whether a peer's command succeeds on this host (crun refuses a hybrid cgroup tree)."""
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
 def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Median milliseconds of each candidate."""
     return {name: statistics.median(values) * 1000 for name, values in times.items()}
