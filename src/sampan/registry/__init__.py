@@ -5,9 +5,11 @@ The client is :class:`Registry`; protocol conversations are generators without I
 """
 
 from sampan.registry.client import Registry, Settings
+from sampan.registry.cosign import Signer
 from sampan.registry.credentials import ConfigFile, Credentials, decode_header
 from sampan.registry.http import TooManyRequests
 from sampan.registry.manifest import Manifest
+from sampan.registry.policy import Policy
 from sampan.registry.progress import (
     Completed,
     Event,
@@ -38,12 +40,14 @@ __all__ = [
     "Manifest",
     "Message",
     "Patience",
+    "Policy",
     "Proxies",
     "Pulled",
     "Registries",
     "Registry",
     "Repository",
     "Settings",
+    "Signer",
     "Step",
     "TooManyRequests",
     "Warned",

@@ -26,10 +26,12 @@ from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import DEFAULT_DOMAIN, Reference
 from sampan.registry.auth import Authenticator
+from sampan.registry.cosign import Signer
 from sampan.registry.credentials import NONE, Credentials
 from sampan.registry.download import Transfers
 from sampan.registry.http import Request, failure
 from sampan.registry.manifest import Manifest
+from sampan.registry.policy import Policy
 from sampan.registry.progress import Completed, Listener, Warned, ignore
 from sampan.registry.pull import Pull, Pulled
 from sampan.registry.push import Push
@@ -44,14 +46,16 @@ from sampan.registry.tls import Certificates, Proxies
 class Settings:
     """How to talk to registries.
 
-    ``downloads`` and ``uploads`` limit blobs in transit at the same time; ``chunk`` is the most
-    bytes of an upload request, None for a blob in one.
+    ``policy`` says which images are accepted, by their signatures. ``downloads`` and ``uploads``
+    limit blobs in transit at the same time; ``chunk`` is the most bytes of an upload request, None
+    for a blob in one.
     """
 
     registries: Registries = field(default_factory=Registries)
     certificates: Certificates = field(default_factory=Certificates)
     proxies: Proxies = field(default_factory=Proxies)
     patience: Patience = field(default_factory=Patience)
+    policy: Policy = field(default_factory=Policy)
     downloads: int = 3
     uploads: int = 5
     chunk: int | None = None
@@ -226,15 +230,17 @@ class Registry:
         credentials: Credentials = NONE,
         listener: Listener = ignore,
         sources: Callable[[Digest], Iterable[Reference]] | None = None,
+        signer: Signer | None = None,
     ) -> Completed:
         """Send the manifest or index ``root`` and all it needs to where ``reference`` says.
 
         ``sources`` names repositories known to hold a blob, to mount it from instead of sending.
-        Only what the registry lacks is sent. Raises as :meth:`pull`.
+        ``signer`` attaches a cosign signature before the tag is set. Only what the registry lacks
+        is sent. Raises as :meth:`pull`.
         """
         endpoint = self.settings.registries.push_endpoint(reference)
         push = Push(self, reference, endpoint, content, credentials=credentials, listener=listener)
-        return await push.run(root, sources)
+        return await push.run(root, sources, signer)
 
     async def resolve(self, reference: Reference, credentials: Credentials = NONE) -> Manifest:
         """The manifest or index a reference points to, mirrors asked first."""

@@ -25,6 +25,7 @@ from sampan.registry.manifest import MAX_MANIFEST, Manifest, parse
 from sampan.registry.progress import LayerProgress, Listener, Message, Step
 from sampan.registry.registries import Endpoint
 from sampan.registry.repository import Repository
+from sampan.registry.signatures import enforce
 
 if TYPE_CHECKING:
     from sampan.registry.client import Registry
@@ -129,6 +130,9 @@ class Pull:
                 )
             else:
                 raise InvalidParameter(f"{self._reference.familiar}: indexes nested too deeply")
+            candidates = tuple({root.digest: 0, manifest.digest: 0})
+            policy = self._registry.settings.policy
+            await enforce(policy, repository, self._reference, candidates)
             if manifest.config:
                 await self._document(repository, manifest.config)
             return Pulled(reference=self._reference, root=root, manifest=manifest)

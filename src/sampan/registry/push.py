@@ -18,11 +18,13 @@ from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.reference import Reference
 from sampan.registry.concurrent import all_of
+from sampan.registry.cosign import Signer
 from sampan.registry.credentials import Credentials
 from sampan.registry.manifest import MAX_MANIFEST, Manifest, is_foreign, parse
 from sampan.registry.progress import Completed, LayerProgress, Listener, Message, Step
 from sampan.registry.registries import Endpoint
 from sampan.registry.repository import Repository
+from sampan.registry.signatures import sign
 from sampan.registry.upload import Upload, push
 
 if TYPE_CHECKING:
@@ -55,8 +57,10 @@ class Push:
         self._credentials = credentials
         self._listener = listener
 
-    async def run(self, root: Digest, sources: Sources | None) -> Completed:
-        """Push everything; returns what the tag then points to."""
+    async def run(
+        self, root: Digest, sources: Sources | None, signer: Signer | None = None
+    ) -> Completed:
+        """Push everything, signed by ``signer``; returns what the tag then points to."""
         self._listener(
             Message(text=f"The push refers to repository [{self._reference.familiar_name}]")
         )
@@ -73,7 +77,7 @@ class Push:
             await all_of(
                 self._blob(blob, self._source(blob.digest, sources)) for blob in blobs.values()
             )
-            return await self._finish(manifests)
+            return await self._finish(manifests, signer)
         except Unauthorized as error:
             raise Unauthorized(
                 f"push access denied for {self._reference.familiar_name}, repository does not "
@@ -195,7 +199,7 @@ class Push:
             LayerProgress(digest=digest, step=step, current=current, total=total, detail=detail)
         )
 
-    async def _finish(self, manifests: list[Manifest]) -> Completed:
+    async def _finish(self, manifests: list[Manifest], signer: Signer | None) -> Completed:
         """Push the manifests, the last one, the root, under the tag."""
         *others, root = manifests
         tag = self._reference.tag
@@ -204,6 +208,9 @@ class Push:
         ) as repository:
             for manifest in others:
                 await self._manifest(repository, manifest, "")
+            if signer:
+                await self._manifest(repository, root, "")
+                await sign(signer, repository, self._reference, root.digest)
             await self._manifest(repository, root, tag)
         completed = Completed(tag=tag, digest=root.digest, size=len(root.raw))
         self._listener(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -108,6 +110,51 @@ def test_skopeo(place: Place, layout: Path) -> None:
     place.run("skopeo", "delete", "--tls-verify=false", other)
     with pytest.raises(AssertionError):
         place.run("skopeo", "inspect", "--tls-verify=false", other)
+
+
+SIGN = """
+import asyncio, sys
+from pathlib import Path
+from sampan.content.store import FileStore
+from sampan.model.reference import Reference
+from sampan.registry import Registry, Signer
+
+async def main(name: str, key: str, content: str) -> None:
+    reference = Reference.parse(name)
+    store = FileStore(Path(content))
+    async with Registry() as registry:
+        pulled = await registry.pull(reference, content=store)
+        signer = Signer.load(Path(key).read_bytes())
+        await registry.push(reference, pulled.root.digest, content=store, signer=signer)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_openssl_accepts_our_signatures(place: Place, layout: Path) -> None:
+    """As a stand-in for cosign: Debian's skopeo and podman are built without sigstore."""
+    needs("openssl")
+    signed = seed(place, layout, "signed/image:1")
+    key, public = place.root / "key.pem", place.root / "public.pem"
+    curve = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+    place.run("openssl", "genpkey", *curve, "-out", str(key))
+    place.run("openssl", "pkey", "-in", str(key), "-pubout", "-out", str(public))
+    place.run(sys.executable, "-c", SIGN, signed, str(key), str(place.root / "signing"))
+    digest = stored(place, "signed/image", "1").digest
+    target = place.root / "signature"
+    name = f"docker://{place.registry}/signed/image:sha256-{digest.hex}.sig"
+    place.run("skopeo", "copy", "--src-tls-verify=false", name, f"dir:{target}")
+    (layer,) = json.loads((target / "manifest.json").read_text())["layers"]
+    assert layer["mediaType"] == "application/vnd.dev.cosign.simplesigning.v1+json"
+    payload = target / Digest.parse(layer["digest"]).hex
+    critical = json.loads(payload.read_text())["critical"]
+    assert critical["image"]["docker-manifest-digest"] == str(digest)
+    assert critical["identity"]["docker-reference"] == signed
+    signature = target / "signature"
+    text = layer["annotations"]["dev.cosignproject.cosign/signature"]
+    signature.write_bytes(base64.b64decode(text))
+    verify = ("openssl", "dgst", "-sha256", "-verify", str(public), "-signature", str(signature))
+    assert "Verified OK" in place.run(*verify, str(payload))
 
 
 @pytest.fixture(scope="module")
