@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import statistics
+import subprocess
 import tarfile
 import tempfile
 import time
@@ -190,23 +191,24 @@ def podman(rounds: int = 10) -> Iterator[Row]:
     path = program("podman")
     if path is None:
         return
-    with sampand() as ours, tempfile.TemporaryDirectory(prefix="bench-podman-") as root:
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(sampand())
+        root = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-podman-"))
         ours.load_busybox()
-        base = [
-            path,
-            "--root",
-            f"{root}/root",
-            "--runroot",
-            f"{root}/run",
-            "--cgroup-manager=cgroupfs",
-        ]
+        base = [path, "--root", f"{root}/root", "--runroot", f"{root}/run"]
+        base += ["--cgroup-manager=cgroupfs", "--runtime=runc"]
+        # podman insists on its default limits, which this kind of machine cannot give
+        limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
+        stack.callback(subprocess.run, ["umount", "-l", f"{root}/root/overlay"], check=False)
         archive = Path(root) / "busybox.tar"
         archive.write_bytes(busybox_root())
         command([*base, "import", "-q", str(archive), "bench"])()
         found = medians(
             alternate(
                 {
-                    "podman": command([*base, "run", "--rm", "--network", "none", "bench", "true"]),
+                    "podman": command(
+                        [*base, "run", "--rm", *limits, "--network", "none", "bench", "true"]
+                    ),
                     "sampan": command(
                         [
                             *(str(BIN / "sampan"), "-H", f"unix://{ours.socket}"),
