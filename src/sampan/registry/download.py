@@ -25,7 +25,6 @@ from sampan.registry.session import (
     FAILURES,
     RETRIABLE,
     Answer,
-    passes,
     retry_after,
     unreachable,
 )
@@ -94,7 +93,7 @@ class Download:
             except FAILURES as error:
                 if writer.offset > before:
                     attempt = 1  # it moves: go on as long as it does
-                if attempt >= session.patience.attempts or not passes(error):
+                if attempt >= session.patience.attempts or not session.passes(error):
                     raise unreachable(session.host, error) from error
             else:
                 if refused is None:

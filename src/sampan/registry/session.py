@@ -135,6 +135,7 @@ class Session:
         self.patience = patience
         self._warn = warn
         self._authenticating = asyncio.Lock()
+        self._answered = False
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             auto_decompress=False,
@@ -159,6 +160,16 @@ class Session:
     def base(self) -> str:
         """The URL of the host."""
         return f"{self.scheme}://{self.host}"
+
+    def passes(self, error: BaseException) -> bool:
+        """Whether a failure may be gone at the next try.
+
+        Not a certificate or an address that is wrong. A refused connection is final at first, so
+        that a wrong name is told at once; of a host that has answered it means a restart.
+        """
+        if isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL):
+            return False
+        return self._answered or not isinstance(error, aiohttp.ClientConnectorError)
 
     @asynccontextmanager
     async def stream(self, request: Request, scope: str) -> AsyncIterator[Answer]:
@@ -215,7 +226,7 @@ class Session:
             try:
                 reply = await action()
             except FAILURES as error:
-                if attempt >= self.patience.attempts or not passes(error):
+                if attempt >= self.patience.attempts or not self.passes(error):
                     raise unreachable(self.host, error) from error
             else:
                 if reply.status not in RETRIABLE or attempt >= self.patience.attempts:
@@ -249,7 +260,7 @@ class Session:
             async with self.stream(request, scope) as answer:
                 return await answer.reply()
         except FAILURES as error:
-            if not passes(error):
+            if not self.passes(error):
                 raise unreachable(self.host, error) from error
             return Reply(status=BROKEN)
 
@@ -267,6 +278,7 @@ class Session:
                 proxy=self._proxies.of(request.url) or None,
                 ssl=self._tls(request.url),
             ) as response:
+                self._answered = True
                 for warning in response.headers.getall("Warning", ()):
                     self._warn(_warning(warning))
                 location = response.headers.get("Location")
@@ -354,13 +366,6 @@ def _warning(header: str) -> str:
     """The text of a ``Warning: 299 - "text"`` header, printable and bounded."""
     text = header.partition('"')[2].rpartition('"')[0] or header
     return "".join(char if char.isprintable() else " " for char in text)[:_MAX_WARNING]
-
-
-def passes(error: BaseException) -> bool:
-    """Whether a failure may be gone at the next try: not a certificate or an unknown host."""
-    return not isinstance(
-        error, aiohttp.ClientSSLError | aiohttp.ClientConnectorError | aiohttp.InvalidURL
-    )
 
 
 def unreachable(host: str, error: BaseException) -> Unavailable:

@@ -44,7 +44,7 @@ async def test_killed_workers_lose_nothing_that_was_accepted(
 
         async def kill() -> None:
             while True:
-                await asyncio.sleep(choose.uniform(0.1, 0.4))
+                await asyncio.sleep(choose.uniform(0.2, 0.6))
                 if workers := children(pid):
                     os.kill(choose.choice(workers), signal.SIGKILL)
 
