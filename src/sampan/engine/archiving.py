@@ -27,13 +27,13 @@ def wire_stat(stat: LayerStat) -> PathStat:
     )
 
 
-async def stat(core: Core, container: Container, path: str) -> PathStat:
+async def stat(core: Core, container: Container, path: str, *, ref: str) -> PathStat:
     """See :meth:`sampan.engine.containers.Containers.archive_stat`."""
     _check(path)
 
     def work() -> LayerStat:
         with roots.root(core, container) as root:
-            return archive_stat(root, path)
+            return archive_stat(root, path, container=ref)
 
     return wire_stat(await core.threads.run(work))
 
@@ -43,20 +43,22 @@ def _check(path: str) -> None:
         raise InvalidParameter("bad parameter: path cannot be empty")
 
 
-async def get(core: Core, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+async def get(
+    core: Core, container: Container, path: str, *, ref: str
+) -> tuple[PathStat, AsyncIterator[bytes]]:
     """See :meth:`sampan.engine.containers.Containers.archive_get`."""
     _check(path)
-    source = _reading(core, container, path)
+    source = _reading(core, container, path, ref)
     first = await core.threads.run(next, source)
     assert isinstance(first, LayerStat)
     core.publish(container, "archive-path", path=path)
     return wire_stat(first), core.threads.iterate(_chunks(source))
 
 
-def _reading(core: Core, container: Container, path: str) -> Iterator[LayerStat | bytes]:
+def _reading(core: Core, container: Container, path: str, ref: str) -> Iterator[LayerStat | bytes]:
     """The stat, then the tar; the root stays open meanwhile."""
     with roots.root(core, container) as root:
-        found, chunks = archive_get(root, path)
+        found, chunks = archive_get(root, path, container=ref)
         yield found
         yield from chunks
 
@@ -75,6 +77,7 @@ async def put(
     *,
     no_overwrite_dir_non_dir: bool,
     copy_uid_gid: bool,
+    ref: str,
 ) -> None:
     """See :meth:`sampan.engine.containers.Containers.archive_put`."""
     _check(path)
@@ -87,6 +90,7 @@ async def put(
                 root,
                 path,
                 stream,
+                container=ref,
                 no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
                 owner=(0, 0) if copy_uid_gid else None,
             )

@@ -350,11 +350,11 @@ class Containers:
 
     async def archive_stat(self, ref: str, path: str) -> PathStat:
         """What ``path`` in the container is; NotFound when missing."""
-        return await archiving.stat(self._core, self._find(ref), path)
+        return await archiving.stat(self._core, self._find(ref), path, ref=ref)
 
     async def archive_get(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """A tar of ``path``, its entries named from the last component on."""
-        return await archiving.get(self._core, self._find(ref), path)
+        return await archiving.get(self._core, self._find(ref), path, ref=ref)
 
     async def archive_put(
         self,
@@ -373,6 +373,7 @@ class Containers:
             body,
             no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
             copy_uid_gid=copy_uid_gid,
+            ref=ref,
         )
 
     async def commit(self, ref: str, options: CommitOptions) -> IDResponse:

@@ -119,12 +119,20 @@ def _warnings(entry: Entry, image: Image, platform: str | None) -> list[str]:
 
 
 def _check_references(core: Core, host: HostConfig) -> None:
-    """Containers named by modes, links and volumes-from must exist."""
-    for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
-        if mode and mode.startswith("container:"):
-            core.containers.find(mode.partition(":")[2])
-    for link in host.links or []:
-        core.containers.find(link.partition(":")[0])
+    """Containers named by modes, links and volumes-from must exist.
+
+    One that does not is a wrong parameter, not a missing object: to a NotFound the docker command
+    line would answer by pulling the image and trying again.
+    """
+    modes = (host.network_mode, host.ipc_mode, host.pid_mode)
+    shared = [
+        mode.removeprefix("container:") for mode in modes if mode and mode.startswith("container:")
+    ]
+    for ref in (*shared, *(link.partition(":")[0] for link in host.links or [])):
+        try:
+            core.containers.find(ref)
+        except NotFound as error:
+            raise InvalidParameter(error.message) from None
     for request in host.device_requests or []:
         if request.driver != "cdi":
             capabilities = request.capabilities or []

@@ -110,7 +110,7 @@ def test_conflicts_name_the_container(docker: DockerCli, name: str) -> None:
         or "cannot remove container" in docker("rm", name, status=1).stderr
     )
     assert "is not paused" in docker("unpause", name, status=1).stderr
-    assert "Invalid signal: FOO" in docker("kill", "-s", "FOO", name, status=1).stderr
+    assert "nvalid signal: FOO" in docker("kill", "-s", "FOO", name, status=1).stderr
 
 
 def test_the_older_command_line(docker20: DockerCli, name: str) -> None:
