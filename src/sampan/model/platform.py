@@ -34,6 +34,7 @@ _MACHINES = {
 
 _DEFAULT_VARIANTS = {("arm64", "8"), ("arm64", "v8"), ("amd64", "v1")}
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
     """Operating system, architecture (Go's names) and variant."""
