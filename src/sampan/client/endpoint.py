@@ -127,7 +127,8 @@ class Endpoint(NamedTuple):
             ]
             # sh starts ssh in the background and ends, so ssh is nobody's zombie, and a SIGINT
             # meant for the container does not end the transport (background jobs ignore it).
-            shell = ["sh", "-c", '"$@" <&0 &', "sh", *arguments]
+            # Descriptor 3, since the shell gives a background job /dev/null for standard input.
+            shell = ["sh", "-c", 'exec 3<&0; "$@" <&3 3<&- &', "sh", *arguments]
             try:
                 pid = os.posix_spawnp("sh", shell, dict(environment), file_actions=actions)
             except OSError as error:

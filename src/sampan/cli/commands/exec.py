@@ -6,7 +6,7 @@ from sampan.cli.attachment import Attendance, check_terminal, detach_keys, plan_
 from sampan.cli.command import Arity, Command, Flag
 from sampan.cli.fault import CliError
 from sampan.cli.kinds import BOOL, LIST, STRING
-from sampan.cli.opts.variables import read_environment
+from sampan.cli.opts.variables import ENV, read_environment
 from sampan.cli.signals import SignalPipe
 from sampan.cli.terminal import size
 from sampan.client.document import as_table, number, text
@@ -80,7 +80,7 @@ EXEC = Command(
     (
         Flag("detach", "d", BOOL, "Detached mode: run command in the background"),
         Flag("detach-keys", "", STRING, "Override the key sequence for detaching a container"),
-        Flag("env", "e", LIST, "Set environment variables"),
+        Flag("env", "e", ENV, "Set environment variables"),
         Flag("env-file", "", LIST, "Read in a file of environment variables", complete="file"),
         Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached"),
         Flag("privileged", "", BOOL, "Give extended privileges to the command"),

@@ -154,8 +154,7 @@ def _prune_system(session: Session, arguments: Arguments) -> None:
         steps.append(lambda: _volumes(session, filters))
     steps.append(lambda: _networks(session, filters))
     steps.append(lambda: _images(session, images))
-    if "label" not in filters:
-        steps.append(lambda: _cache(session, filters, everything=everything))
+    steps.append(lambda: _cache(session, filters, everything=everything))
     total = 0
     for step in steps:
         space, output = step()
@@ -175,8 +174,7 @@ def _system_warning(session: Session, arguments: Arguments, filters: Filters) ->
         lines.append("all images without at least one container associated to them")
     else:
         lines.append("all dangling images")
-    if "label" not in filters:
-        lines.append("all build cache" if arguments.flag("all") else "unused build cache")
+    lines.append("all build cache" if arguments.flag("all") else "unused build cache")
     warning = "WARNING! This will remove:\n" + "".join(f"  - {line}\n" for line in lines)
     if filters:
         chosen = sorted(f"{name}={value}" for name in filters for value in filters[name])

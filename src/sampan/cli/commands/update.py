@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.cli.command import SOME, Command, Flag
 from sampan.cli.commands.lifecycle import for_each
 from sampan.cli.fault import CliError
-from sampan.cli.kinds import BYTES, DECIMAL, INT, STRING, UINT16
+from sampan.cli.kinds import BYTES, DECIMAL, INT, MEMORY_SWAP, STRING, UINT16
 from sampan.cli.opts.hosts import parse_restart
 from sampan.client.document import as_table, texts
 
@@ -76,7 +76,7 @@ UPDATE = Command(
         Flag(
             "memory-swap",
             "",
-            BYTES,
+            MEMORY_SWAP,
             "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
         ),
         Flag("pids-limit", "", INT, "Tune container pids limit (set -1 for unlimited)"),
