@@ -7,14 +7,18 @@
     with sampan.Engine() as engine:  # embedded, without a daemon
         print(engine.run("debian:bookworm", ["echo", "hi"]).stdout)
 
+    with sampan.connect() as engine:  # the daemon's, with the same methods
+        print(engine.run("debian:bookworm", ["echo", "hi"]).stdout)
+
 Names are imported when first used, so that the command line stays fast.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sampan.client.async_remote import AsyncRemoteEngine, connect_async
+    from sampan.client.remote import RemoteEngine, connect
     from sampan.engine.config import EngineConfig
     from sampan.engine.engine import Engine as AsyncEngine
     from sampan.engine.running import Completed, RunFailed
@@ -23,15 +27,30 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["AsyncEngine", "Completed", "Engine", "EngineConfig", "RunFailed", "SampanError"]
+__all__ = [
+    "AsyncEngine",
+    "AsyncRemoteEngine",
+    "Completed",
+    "Engine",
+    "EngineConfig",
+    "RemoteEngine",
+    "RunFailed",
+    "SampanError",
+    "connect",
+    "connect_async",
+]
 
 _HOMES = {
     "AsyncEngine": ("sampan.engine.engine", "Engine"),
+    "AsyncRemoteEngine": ("sampan.client.async_remote", "AsyncRemoteEngine"),
     "Completed": ("sampan.engine.running", "Completed"),
     "Engine": ("sampan.engine.sync", "Engine"),
     "EngineConfig": ("sampan.engine.config", "EngineConfig"),
+    "RemoteEngine": ("sampan.client.remote", "RemoteEngine"),
     "RunFailed": ("sampan.engine.running", "RunFailed"),
     "SampanError": ("sampan.errors", "SampanError"),
+    "connect": ("sampan.client.remote", "connect"),
+    "connect_async": ("sampan.client.async_remote", "connect_async"),
 }
 
 

@@ -62,7 +62,11 @@ def target(session: Session) -> Target:
     """The daemon the options, the environment and the configuration choose."""
     name = context_name(session)
     if name != DEFAULT:
-        context = ContextStore(session.config.directory).get(name)
+        try:
+            context = ContextStore(session.config.directory).get(name)
+        except CliError as error:
+            reason = f"unable to resolve docker endpoint: {error.message}"
+            raise CliError(f"Failed to initialize: {reason}") from error
         return Target(name, context_endpoint(context), ours=False)
     hosts = session.options.hosts
     if len(hosts) > 1:

@@ -158,9 +158,18 @@ class ApiClient:
         response = self.open(method, path, query, body, headers)
         return json_objects(response)
 
-    def hijack(self, path: str, query: Query | None = None, body: Body = None) -> Stream:
-        """POST asking for a raw stream (attach, exec); the connection is the caller's."""
+    def hijack(
+        self, path: str, query: Query | None = None, body: Body = None, *, exact: bool = False
+    ) -> Stream:
+        """POST asking for a raw stream (attach, exec); the connection is the caller's.
+
+        ``exact``: nothing of the stream is read ahead, its socket can be used directly.
+        """
         headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        if exact:
+            self.version  # noqa: B018 (negotiated now, on a connection of its own)
+            self.close()
+            self._idle = Connection(self._dial().socket, self.endpoint.host_header, exact=True)
         response = self.open("POST", path, query, body, headers)
         self._idle = self._busy = None
         return response.take_over()

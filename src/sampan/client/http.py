@@ -166,10 +166,14 @@ class Response:
 class Connection:
     """One connection; one request at a time."""
 
-    def __init__(self, sock: socket.socket, host: str) -> None:
+    def __init__(self, sock: socket.socket, host: str, *, exact: bool = False) -> None:
+        """``exact``: read not one byte beyond a response's head, so that the socket itself can
+        be handed over afterwards. Slower, and only of use for that.
+        """
         self._socket = sock
         self._host = host
         self._buffer = b""
+        self._ahead = 1 if exact else CHUNK
         self.closed = False
 
     def request(
@@ -263,7 +267,7 @@ class Connection:
         while (end := self._buffer.find(b"\n")) < 0:
             if len(self._buffer) > MAX_HEAD:
                 raise ProtocolError("HTTP line is too long")
-            piece = self._receive(CHUNK)
+            piece = self._receive(self._ahead)
             if not piece:
                 line, self._buffer = self._buffer, b""
                 return line

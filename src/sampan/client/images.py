@@ -1,0 +1,175 @@
+"""Images of a remote engine, under the names of the embedded one."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Iterator
+
+from sampan.client.encoding import auth_headers
+from sampan.client.encoding import filters as encoded
+from sampan.client.transport import Transport
+from sampan.model.reference import Reference
+from sampan.wire.base import Json
+from sampan.wire.image import (
+    DistributionInspect,
+    ImageDeleteResponseItem,
+    ImageHistoryResponseItem,
+    ImageInspect,
+    ImageSearchItem,
+    ImagesPruneReport,
+    ImageSummary,
+)
+from sampan.wire.options import Filters, ImportOptions, RegistryAuth
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.client.api import Query
+
+_TAR = {"Content-Type": "application/x-tar"}
+
+
+class Images:
+    """Images of a remote engine. ``ref`` is a reference, an id or a unique id prefix."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        *,
+        all: bool = False,
+        filters: Filters | None = None,
+        shared_size: bool = False,
+        digests: bool = False,
+        manifests: bool = False,
+    ) -> builtins.list[ImageSummary]:
+        """Images, newest first."""
+        query: Query = {
+            "all": all,
+            "filters": encoded(filters),
+            "shared-size": shared_size,
+            "digests": digests,
+            "manifests": manifests,
+        }
+        return self._transport.call(builtins.list[ImageSummary], "GET", "/images/json", query)
+
+    def inspect(
+        self, ref: str, *, manifests: bool = False, platform: str | None = None
+    ) -> ImageInspect:
+        """Everything known about an image; NotFound ``No such image: ref``."""
+        query = {"manifests": manifests, "platform": platform}
+        return self._transport.call(ImageInspect, "GET", f"/images/{ref}/json", query)
+
+    def history(
+        self, ref: str, platform: str | None = None
+    ) -> builtins.list[ImageHistoryResponseItem]:
+        """The image's layers and the instructions that made them, newest first."""
+        return self._transport.call(
+            builtins.list[ImageHistoryResponseItem],
+            "GET",
+            f"/images/{ref}/history",
+            {"platform": platform},
+        )
+
+    def tag(self, ref: str, repo: str, tag: str = "") -> None:
+        """Give an image another name."""
+        self._transport.do("POST", f"/images/{ref}/tag", {"repo": repo, "tag": tag})
+
+    def remove(
+        self, ref: str, *, force: bool = False, noprune: bool = False
+    ) -> builtins.list[ImageDeleteResponseItem]:
+        """Untag, and delete when it was the last name; Conflict when containers use it."""
+        return self._transport.call(
+            builtins.list[ImageDeleteResponseItem],
+            "DELETE",
+            f"/images/{ref}",
+            {"force": force, "noprune": noprune},
+        )
+
+    def prune(self, filters: Filters | None = None) -> ImagesPruneReport:
+        """Delete unused images (dangling ones unless ``dangling=false``)."""
+        query: Query = {"filters": encoded(filters)}
+        return self._transport.call(ImagesPruneReport, "POST", "/images/prune", query)
+
+    def load(
+        self, body: Iterable[bytes], *, quiet: bool = False, platform: str | None = None
+    ) -> Iterator[dict[str, Json]]:
+        """Take in a docker-archive or OCI layout tar, compressed or not."""
+        query = {"quiet": quiet, "platform": platform}
+        return self._transport.progress("/images/load", query, body, _TAR)
+
+    def save(self, refs: builtins.list[str], platform: str | None = None) -> Iterator[bytes]:
+        """A tar with the images (docker-archive and OCI layout in one)."""
+        query: Query = {"names": refs, "platform": platform}
+        return self._transport.pieces("GET", "/images/get", query)
+
+    def import_(self, body: Iterable[bytes], options: ImportOptions) -> Iterator[dict[str, Json]]:
+        """Make an image of a root file system tar; the last status is the new id."""
+        query: Query = {
+            "fromSrc": "-",
+            "repo": options.repo,
+            "tag": options.tag,
+            "message": options.message,
+            "changes": builtins.list(options.changes),
+            "platform": options.platform,
+        }
+        return self._transport.progress("/images/create", query, body, _TAR)
+
+    def pull(
+        self,
+        ref: str,
+        *,
+        tag: str = "",
+        platform: str | None = None,
+        auth: RegistryAuth | None = None,
+        all_tags: bool = False,
+    ) -> Iterator[dict[str, Json]]:
+        """Fetch an image from its registry; without a tag it is ``latest``."""
+        reference = Reference.parse(ref)
+        if not tag and not all_tags:
+            reference = reference.with_default_tag()
+            tag = str(reference.digest) if reference.digest else reference.tag
+        query = {"fromImage": reference.familiar_name, "tag": tag, "platform": platform}
+        return self._transport.progress("/images/create", query, None, auth_headers(auth))
+
+    def push(
+        self,
+        ref: str,
+        *,
+        tag: str = "",
+        platform: str | None = None,
+        auth: RegistryAuth | None = None,
+    ) -> Iterator[dict[str, Json]]:
+        """Send an image to its registry; without ``tag``, all tags of the repository."""
+        query = {"tag": tag, "platform": platform}
+        return self._transport.progress(f"/images/{ref}/push", query, None, auth_headers(auth))
+
+    def search(
+        self,
+        term: str,
+        *,
+        limit: int | None = None,
+        filters: Filters | None = None,
+        auth: RegistryAuth | None = None,
+    ) -> builtins.list[ImageSearchItem]:
+        """Search the default registry."""
+        query: Query = {"term": term, "limit": limit, "filters": encoded(filters)}
+        return self._transport.call(
+            builtins.list[ImageSearchItem],
+            "GET",
+            "/images/search",
+            query,
+            None,
+            auth_headers(auth),
+        )
+
+    def distribution(self, ref: str, auth: RegistryAuth | None = None) -> DistributionInspect:
+        """Descriptor and platforms of a reference, asked of its registry."""
+        return self._transport.call(
+            DistributionInspect,
+            "GET",
+            f"/distribution/{ref}/json",
+            None,
+            None,
+            auth_headers(auth),
+        )
