@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import select
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
@@ -257,32 +258,37 @@ def _default_ulimits(core: Core) -> Sequence[ResourcesUlimit]:
 
 #: seconds the news of an exec's end may take from its monitor to us
 _NEWS = 2.0
+#: seconds a program whose output has ended may take to end as well
+_ENDING = 0.05
 
 
 async def refresh(core: Core, found: Exec) -> None:
     """Ask how an exec ended, if its end may be on its way to us.
 
-    A client that has read the output to its end asks for the exit code at once, and must get it.
+    A client that has read the output to its end asks for the exit code at once, and must get it,
+    although a program closes its output a moment before it is gone.
     """
     container = found.container
     if not found.running or not found.pid or container.run is None:
         return
-    try:
-        code = await core.threads.run(container.monitor.exec_exit, found.id)
-    except SampanError:
+    attached = found.body.attach_stdout or found.body.attach_stderr
+    ended = await core.threads.run(_ends, found.pid, _ENDING if attached else 0.0)
+    if not ended or not found.running:
         return
-    if code is not None:
-        found.exited(core, code)
-    elif not _runs(found.pid):
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_NEWS):
-                await found.ended.wait()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_NEWS):
+            await found.ended.wait()
 
 
-def _runs(pid: int) -> bool:
-    """Whether a process is there and not merely waiting to be reaped (proc_pid_stat(5))."""
+def _ends(pid: int, seconds: float) -> bool:
+    """Whether a process has ended, or does within ``seconds``. Blocks."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] not in ("Z", "X")
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)

@@ -36,6 +36,7 @@ from sampan.errors import (
     InvalidParameter,
     NotModified,
     SampanError,
+    StartFailed,
 )
 from sampan.kernel import mount as kernel_mount
 from sampan.model import oci
@@ -301,7 +302,7 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
         undo.callback(monitor.close)
         # A start that fails has undone everything by itself; before it, we must.
         before_start = undo.enter_context(ExitStack())
-        before_start.callback(monitor.abort)
+        before_start.callback(_abort, monitor)
         pidfd = os.pidfd_open(monitor.pid)
         undo.callback(os.close, pidfd)
         streams = []
@@ -312,19 +313,38 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
             )
             undo.callback(stream.close)
             streams.append(stream)
-        plugs = core.fabric.attach(launch.plugs, monitor.pid, undo)
-        if launch.files is not None and launch.files.resolver is not None:
-            core.fabric.resolve_for(container.id, monitor.pid, launch.files.resolver)
-            undo.callback(core.fabric.resolver.unplug, container.id)
-        if plugs:
-            core.state.submit(*core.fabric.insert_endpoints(container.id, plugs)).result()
-            undo.callback(core.state.submit, *core.fabric.delete_endpoints(plugs))
+        plugs = _connect(core, container, launch, monitor, undo)
         events = monitor.watch()
         undo.callback(_until_gone, events)
         before_start.pop_all()
         monitor.start()
         undo.pop_all()
     return _Launched(monitor=monitor, events=events, pidfd=pidfd, plugs=plugs, streams=streams)
+
+
+def _abort(monitor: Monitor) -> None:
+    """Undo a creation; one that has been started ends (or has ended) by itself."""
+    with suppress(Conflict):
+        monitor.abort()
+
+
+def _connect(
+    core: Core, container: Container, launch: _Launch, monitor: Monitor, undo: ExitStack
+) -> Sequence[Plug]:
+    """Plug the network, serve names, store the endpoints; init goes on mounting meanwhile."""
+    try:
+        plugs = core.fabric.attach(launch.plugs, monitor.pid, undo)
+        if launch.files is not None and launch.files.resolver is not None:
+            core.fabric.resolve_for(container.id, monitor.pid, launch.files.resolver)
+            undo.callback(core.fabric.resolver.unplug, container.id)
+    except FileNotFoundError as error:
+        # Init has failed and is gone, its network namespace too: the monitor knows why.
+        monitor.start()
+        raise StartFailed("the container's first process is gone") from error
+    if plugs:
+        core.state.submit(*core.fabric.insert_endpoints(container.id, plugs)).result()
+        undo.callback(core.state.submit, *core.fabric.delete_endpoints(plugs))
+    return plugs
 
 
 def _until_gone(events: socket.socket) -> None:
