@@ -32,6 +32,8 @@ def candidates(session: Session, words: list[str]) -> list[str]:
     table = lookup()
     path, rest = _command(before[position:])
     if path not in table:
+        if rest:
+            return []
         if current.startswith("-"):
             return _matching(_flag_names(GLOBAL_FLAGS), current) if not path else []
         return _matching(_next_words(path), current)
