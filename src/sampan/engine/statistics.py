@@ -11,7 +11,7 @@ from sampan.engine import clock
 from sampan.engine.core import Core
 from sampan.engine.table import Container
 from sampan.kernel import cgroup
-from sampan.kernel.cgroup.stats import UNLIMITED, BlockIoEntry, CgroupStats
+from sampan.kernel.cgroup.usage import UNLIMITED, BlockIoEntry, CgroupStats
 from sampan.wire.stats import (
     ContainerBlkioStatEntry,
     ContainerBlkioStats,

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import json
 import os
 import struct
+
+# hashlib would bring OpenSSL, which takes longer to load than a filter to be installed.
+from _blake2 import blake2b
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +165,7 @@ class Compiler:
         Unsupported when libseccomp is missing or refuses.
         """
         # json keeps insertion order: the same profile comes from the same producer.
-        digest = hashlib.sha256(json.dumps(profile, separators=(",", ":")).encode()).digest()
+        digest = _digest(json.dumps(profile, separators=(",", ":")).encode())
         found = self._memory.get(digest)
         if found is None:
             found = self._load(profile, digest)
@@ -178,7 +180,7 @@ class Compiler:
             self._library = Library.load()
         library = self._library
         stamp = f"{_FORMAT} {self._machine} {library.version}\n".encode()
-        name = hashlib.sha256(stamp + digest).hexdigest()
+        name = _digest(stamp + digest).hex()
         if self._directory is None:
             return Filter(program=_program(library, profile, self._machine), flags=flags)
         path = self._directory / f"{name}.bpf"
@@ -190,6 +192,10 @@ class Compiler:
             program = _program(library, profile, self._machine)
             _write_atomically(path, program)
         return Filter(program=program, flags=flags)
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=32).digest()
 
 
 def install(filter_: Filter) -> int | None:

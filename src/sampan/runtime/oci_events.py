@@ -11,7 +11,7 @@ import time
 
 from sampan.errors import Conflict, InvalidParameter
 from sampan.kernel import cgroup
-from sampan.kernel.cgroup.stats import UNLIMITED, BlockIoEntry, CgroupStats
+from sampan.kernel.cgroup.usage import UNLIMITED, BlockIoEntry, CgroupStats
 from sampan.runtime.oci_arguments import Parsed
 from sampan.runtime.oci_control import Runtime
 from sampan.runtime.oci_state import Record

@@ -8,8 +8,10 @@
     kill(layout, path); remove(layout, path)
 
 Importing the package imports nothing outside the standard library, ``sampan.errors`` and
-``sampan.model``.
+``sampan.model``. ``stats`` is imported when first asked for: who starts containers never does.
 """
+
+from __future__ import annotations
 
 from sampan.kernel.cgroup.devices import DEFAULT_DEVICES
 from sampan.kernel.cgroup.layout import Hierarchy, Layout, check_path, detect, own_path, probe
@@ -27,7 +29,10 @@ from sampan.kernel.cgroup.members import (
 from sampan.kernel.cgroup.oom import OomWatch, oom_kills, watch_memory_pressure
 from sampan.kernel.cgroup.operations import CgroupOp, apply, create, describe
 from sampan.kernel.cgroup.plan import plan, plan_update
-from sampan.kernel.cgroup.stats import CgroupStats, stats
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.kernel.cgroup.usage import CgroupStats, stats
 
 __all__ = [
     "DEFAULT_DEVICES",
@@ -58,3 +63,12 @@ __all__ = [
     "thaw",
     "watch_memory_pressure",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """PEP 562."""
+    if name not in ("CgroupStats", "stats"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sampan.kernel.cgroup import usage
+
+    return getattr(usage, name)

@@ -13,8 +13,7 @@ import os
 import select
 
 from sampan.kernel.cgroup.layout import Layout
-from sampan.kernel.cgroup.operations import read, write
-from sampan.kernel.cgroup.stats import parse_flat
+from sampan.kernel.cgroup.operations import parse_flat, read, write
 from sampan.kernel.libc import check, typed
 
 _inotify_init1 = typed("inotify_init1", ctypes.c_int, restype=ctypes.c_int)

@@ -206,6 +206,16 @@ def read(path: str) -> str:
     return b"".join(chunks).decode(errors="replace").strip()
 
 
+def parse_flat(text: str) -> dict[str, int]:
+    """Lines "key number" (memory.stat, cpu.stat, memory.events); anything else is left out."""
+    values: dict[str, int] = {}
+    for line in text.splitlines():
+        key, _, number = line.partition(" ")
+        if number.isdigit():
+            values[key] = int(number)
+    return values
+
+
 def _write_file(op: WriteFile) -> None:
     for path, value in ((op.path, op.value), *op.alternatives):
         try:

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 
 from sampan.kernel.cgroup.layout import Layout
-from sampan.kernel.cgroup.operations import read
+from sampan.kernel.cgroup.operations import parse_flat, read
 
 _USER_HZ = os.sysconf("SC_CLK_TCK")
 #: v1 spells "no limit" as the largest page-aligned signed long.
@@ -113,16 +113,6 @@ def stats(layout: Layout, path: str) -> CgroupStats:
         return _unified(layout.unified.directory(path))
     os.stat(layout.legacy[0].directory(path))
     return _legacy(layout, path)
-
-
-def parse_flat(text: str) -> dict[str, int]:
-    """Lines "key number" (memory.stat, cpu.stat, memory.events); anything else is left out."""
-    values: dict[str, int] = {}
-    for line in text.splitlines():
-        key, _, number = line.partition(" ")
-        if number.isdigit():
-            values[key] = int(number)
-    return values
 
 
 def parse_io_stat(text: str) -> tuple[tuple[BlockIoEntry, ...], tuple[BlockIoEntry, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.kernel.cgroup.stats import (
+from sampan.kernel.cgroup.usage import (
     BlockIoEntry,
     Pressure,
     parse_blkio,
