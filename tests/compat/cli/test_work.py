@@ -136,7 +136,8 @@ def test_copy_streams(both: Both, sampan: DockerCli, name: str, tmp_path: Path) 
         )  # fmt: skip
     sampan("cp", f"{name}:/tmp/passwd", str(tmp_path / "back"))
     assert "root:x:0:0" in (tmp_path / "back").read_text()
-    both("cp", str(archive), f"{name}:/nonexistent/dir/")
+    refused = sampan("cp", str(archive), f"{name}:/nonexistent/dir/", status=1)
+    assert refused.stderr == "no such directory\n"
     both("cp", f"{name}:/etc", str(archive))
 
 

@@ -249,7 +249,8 @@ def _tell(session: Session, arguments: Arguments, size: int, destination: str) -
 
 
 CP = Command(
-    "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n        cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+    "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n"
+    "        sampan cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     (
         Flag("archive", "a", BOOL, "Archive mode (copy all uid/gid information)"),
         Flag("follow-link", "L", BOOL, "Always follow symlinks in SRC_PATH"),
