@@ -42,6 +42,8 @@ def generate(folder: Path) -> dict[str, object]:
             if key in raw:
                 raise SystemExit(f"{key} is defined twice")
             raw[key] = schema
+    # podman fills in st_mode as it is, file type included; every runtime takes that.
+    raw["FileMode"] = {"type": "integer", "minimum": 0, "maximum": 0o177777}
     definitions = {key: _reduced(schema, raw) for key, schema in raw.items()}
     root = json.loads((folder / "config-schema.json").read_text())
     root["properties"]["linux"] = json.loads((folder / "config-linux.json").read_text())["linux"]

@@ -259,8 +259,13 @@ def copy_up(context: Context, *, slot: str, path: str) -> None:
         source = openat.in_root(context.root, path, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return
-    with m.descriptor(source):
-        copy_tree(source, context.take(slot))
+    # A mount's own descriptor is O_PATH, and nothing can be changed through such.
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    with (
+        m.descriptor(source),
+        m.descriptor(os.open(".", flags, dir_fd=context.take(slot))) as target,
+    ):
+        copy_tree(source, target)
 
 
 def remount(context: Context, *, destination: str, set_: int, clear: int) -> None:

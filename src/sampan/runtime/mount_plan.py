@@ -49,7 +49,7 @@ class MountPlanner:
 
     ``remapped``: the container has a user namespace of its own; ``owner``: the host's ids of its
     root, if the plan makes it. ``own_cgroups``: a new or joined
-    cgroup namespace. ``cgroup``: path of the container's cgroup.
+    cgroup namespace. ``cgroup``: path of the container's cgroup. ``idmap_root``: see PlanOptions.
     """
 
     facts: Facts
@@ -58,6 +58,7 @@ class MountPlanner:
     own_cgroups: bool
     cgroup: str
     owner: tuple[int, int] | None = None
+    idmap_root: bool = True
     host: list[Operation] = field(default_factory=list)
     inside: list[Operation] = field(default_factory=list)
     transferred: list[str] = field(default_factory=list)
@@ -74,7 +75,8 @@ class MountPlanner:
             slot = self._slot()
             options = mount_options.parse(entry.options, entry.type)
             if options.bind:
-                self._bind(slot, entry.source, options, idmapped=self.remapped)
+                idmapped = self.remapped and self.idmap_root
+                self._bind(slot, entry.source, options, idmapped=idmapped)
             elif entry.type == "overlay":
                 self._overlay(slot, entry.source, options)
             else:

@@ -112,6 +112,7 @@ class Creation:
             bundle=self.bundle,
             no_pivot=self.parsed.switch("no-pivot"),
             console_size=(console["height"], console["width"]) if console else None,
+            idmap_root=False,
             state=cast("Mapping[str, Value]", self._state("creating", 0)),
         )
         made = plan.plan(

@@ -18,12 +18,15 @@ class Log:
 
     def __init__(self, path: str, form: str, debug: bool) -> None:
         """``path``: "" is standard error; ``form``: "text" or "json". Raises OSError."""
-        self._least = _LEVELS["debug" if debug else "info"]
         self._json = form == "json"
         self._fd = 2
+        # On standard error only what ends the program: it is the container's, and its readers
+        # take every word for the container's or for a failure.
+        self._least = _LEVELS["debug" if debug else "error"]
         if path and path != "/dev/stderr":
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._fd = os.open(path, flags, 0o644)
+            self._least = _LEVELS["debug" if debug else "info"]
 
     @property
     def to_stderr(self) -> bool:

@@ -92,6 +92,8 @@ class PlanOptions:
     ``process``: see :class:`ProcessOptions`. ``bundle``: directory relative bind sources start
     from. ``no_pivot``: MS_MOVE and chroot instead of pivot_root(2). ``console_size``: (height,
     width). ``state``: the OCI state given to hooks that run inside (its pid is filled in there).
+    ``idmap_root``: files of the root file system are owned by unshifted ids, so a user namespace
+    needs them idmapped; a bundle's are as its maker wants them.
     """
 
     process: ProcessOptions = field(default_factory=ProcessOptions)
@@ -99,6 +101,7 @@ class PlanOptions:
     no_pivot: bool = False
     console_size: tuple[int, int] | None = None
     state: Mapping[str, Value] | None = None
+    idmap_root: bool = True
 
 
 def plan(
@@ -128,6 +131,7 @@ def plan(
         own_cgroups=bool((new | sum(joined)) & namespaces.CLONE_NEWCGROUP),
         cgroup=path,
         owner=_outside(uid_map, gid_map),
+        idmap_root=options.idmap_root,
     )
     process = spec.get("process")
     if process is None:
