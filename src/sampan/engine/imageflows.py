@@ -10,6 +10,7 @@ from sampan.engine import clock
 from sampan.engine.core import Core
 from sampan.engine.imagetable import Entry, insert_image, insert_name
 from sampan.engine.imageviews import parse_repository
+from sampan.engine.ingests import Garbage
 from sampan.engine.options import ImportOptions
 from sampan.engine.threads import BodyReader
 from sampan.errors import InvalidParameter, SampanError
@@ -63,22 +64,49 @@ async def consume(
         await asyncio.wait([feeding])
 
 
+def _garbage(target: Descriptor, image: Image | None) -> Garbage:
+    """Content of an image that was stored, but whose layers could not be unpacked."""
+    image_id = image.id if image is not None else target.digest
+    return Garbage(entry=Entry(target=target, id=image_id, created=0, names=set()), image=image)
+
+
+async def _consume_or_drop(
+    core: Core,
+    body: AsyncIterator[bytes],
+    work: Callable[[Readable], object],
+    refused: list[Garbage],
+) -> object:
+    """:func:`consume`; when it fails, nothing of what ``work`` noted as refused is kept."""
+    try:
+        return await consume(core, body, work)
+    except SampanError:
+        for garbage in refused:
+            await core.ingests.collect(garbage)
+        raise
+
+
 async def load_images(
     core: Core, body: AsyncIterator[bytes], *, platform: str | None
 ) -> AsyncIterator[Progress]:
     """See :meth:`sampan.engine.images.Images.load`."""
     wanted = Platform.parse(platform) if platform else None
 
+    refused: list[Garbage] = []
+
     def work(stream: Readable) -> tuple[Loaded, ...]:
         loaded = load(stream, core.content, platform=wanted)
-        for item in loaded:
-            if item.image is not None:
-                core.unpacker.unpack(item.image)
+        try:
+            for item in loaded:
+                if item.image is not None:
+                    core.unpacker.unpack(item.image)
+        except SampanError:
+            refused.extend(_garbage(item.target, item.image) for item in loaded)
+            raise
         return loaded
 
     try:
         async with core.ingests:
-            loaded = await consume(core, body, work)
+            loaded = await _consume_or_drop(core, body, work, refused)
             assert isinstance(loaded, tuple)
             for item in loaded:
                 image: Image | None = item.image
@@ -102,6 +130,8 @@ async def import_image(
     names = (parse_repository(options.repo, options.tag),) if options.repo else ()
     platform = Platform.parse(options.platform) if options.platform else None
 
+    refused: list[Garbage] = []
+
     def work(stream: Readable) -> Image:
         image = import_(
             stream,
@@ -111,12 +141,16 @@ async def import_image(
             platform=platform,
             now=datetime.now(UTC),
         )
-        core.unpacker.unpack(image)
+        try:
+            core.unpacker.unpack(image)
+        except SampanError:
+            refused.append(_garbage(image.target, image))
+            raise
         return image
 
     try:
         async with core.ingests:
-            image = await consume(core, body, work)
+            image = await _consume_or_drop(core, body, work, refused)
             assert isinstance(image, Image)
             entry = await record(core, image.target, image.id, names)
     except SampanError as error:
