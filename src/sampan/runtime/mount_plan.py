@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.kernel import mount as m
+from sampan.kernel.cgroup.layout import Hierarchy
 from sampan.kernel.facts import Facts
 from sampan.model import mount as model
 from sampan.model import oci
@@ -295,42 +296,7 @@ class MountPlanner:
         for hierarchy in self.facts.layout.legacy:
             name = posixpath.basename(hierarchy.mountpoint)
             part = self._slot()
-            if self.own_cgroups:
-                data: list[Value] = []
-                for controller in sorted(hierarchy.controllers):
-                    named = controller.startswith("name=")
-                    data += [["none", None]] if named else []
-                    data.append([*controller.split("=", 1)] if named else [controller, None])
-                self.inside.append(
-                    operation(
-                        "filesystem",
-                        slot=part,
-                        kind="cgroup",
-                        source="cgroup",
-                        options=data,
-                        attributes=options.set_ | base,
-                    )
-                )
-            else:
-                steps = [
-                    operation(
-                        "clone_tree",
-                        slot=part,
-                        source=hierarchy.directory(self.cgroup),
-                        recursive=False,
-                    ),
-                    operation(
-                        "attributes",
-                        slot=part,
-                        set_=options.set_ | base,
-                        clear=options.clear & ~base,
-                        recursive=False,
-                    ),
-                ]
-                if self.remapped:
-                    self._on_host(part, *steps)
-                else:
-                    self.inside += steps
+            self._hierarchy(part, hierarchy, options)
             self.inside.append(
                 operation(
                     "attach",
@@ -353,6 +319,46 @@ class MountPlanner:
                     "attributes", slot=slot, set_=m.MOUNT_ATTR_RDONLY, clear=0, recursive=False
                 )
             )
+
+    def _hierarchy(self, part: str, hierarchy: Hierarchy, options: MountOptions) -> None:
+        """One version 1 hierarchy, detached: the container's own cgroup as its root."""
+        base = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
+        if self.own_cgroups:
+            data: list[Value] = []
+            for controller in sorted(hierarchy.controllers):
+                named = controller.startswith("name=")
+                data += [["none", None]] if named else []
+                data.append([*controller.split("=", 1)] if named else [controller, None])
+            self.inside.append(
+                operation(
+                    "filesystem",
+                    slot=part,
+                    kind="cgroup",
+                    source="cgroup",
+                    options=data,
+                    attributes=options.set_ | base,
+                )
+            )
+            return
+        steps = [
+            operation(
+                "clone_tree",
+                slot=part,
+                source=hierarchy.directory(self.cgroup),
+                recursive=False,
+            ),
+            operation(
+                "attributes",
+                slot=part,
+                set_=options.set_ | base,
+                clear=options.clear & ~base,
+                recursive=False,
+            ),
+        ]
+        if self.remapped:
+            self._on_host(part, *steps)
+        else:
+            self.inside += steps
 
 
 def id_map(mappings: Sequence[oci.IDMapping]) -> list[Value]:

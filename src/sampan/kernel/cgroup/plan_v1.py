@@ -199,33 +199,26 @@ def _block_io(target: _Target, block_io: BlockIO) -> list[CgroupOp]:
                     "blockIO.weightDevice.leafWeight",
                 )
             )
-    throttles = (
-        (
-            "blkio.throttle.read_bps_device",
-            "throttleReadBpsDevice",
-            block_io.get("throttleReadBpsDevice"),
-        ),
-        (
-            "blkio.throttle.write_bps_device",
-            "throttleWriteBpsDevice",
-            block_io.get("throttleWriteBpsDevice"),
-        ),
-        (
-            "blkio.throttle.read_iops_device",
-            "throttleReadIOPSDevice",
-            block_io.get("throttleReadIOPSDevice"),
-        ),
-        (
-            "blkio.throttle.write_iops_device",
-            "throttleWriteIOPSDevice",
-            block_io.get("throttleWriteIOPSDevice"),
-        ),
+    return ops + _throttles(target, block_io)
+
+
+def _throttles(target: _Target, block_io: BlockIO) -> list[CgroupOp]:
+    limits = (
+        ("read_bps", "throttleReadBpsDevice", block_io.get("throttleReadBpsDevice")),
+        ("write_bps", "throttleWriteBpsDevice", block_io.get("throttleWriteBpsDevice")),
+        ("read_iops", "throttleReadIOPSDevice", block_io.get("throttleReadIOPSDevice")),
+        ("write_iops", "throttleWriteIOPSDevice", block_io.get("throttleWriteIOPSDevice")),
     )
-    for name, field, entries in throttles:
-        for entry in entries or ():
-            value = f"{entry['major']}:{entry['minor']} {entry['rate']}"
-            ops.append(target.write("blkio", name, value, f"blockIO.{field}"))
-    return ops
+    return [
+        target.write(
+            "blkio",
+            f"blkio.throttle.{what}_device",
+            f"{entry['major']}:{entry['minor']} {entry['rate']}",
+            f"blockIO.{field}",
+        )
+        for what, field, entries in limits
+        for entry in entries or ()
+    ]
 
 
 def _network(target: _Target, network: NetworkResources) -> list[CgroupOp]:
