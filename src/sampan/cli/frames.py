@@ -7,6 +7,8 @@ length ::= four bytes, big endian
 
 from __future__ import annotations
 
+from sampan.cli.fault import CliError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +19,7 @@ SYSTEM_ERROR = 3
 _HEADER = 8
 
 
-class FrameError(ValueError):
+class FrameError(CliError):
     """The bytes are not frames."""
 
 

@@ -111,9 +111,7 @@ class Pump:
             sent = self._stream.socket.send(self._input)
         except BlockingIOError:
             return
-        except OSError as error:
-            if _would_block(error):
-                return
+        except OSError:
             # The container does not read any more; its output still counts.
             self._input, self._reading = b"", False
             return
@@ -123,19 +121,14 @@ class Pump:
 
     def _receive(self) -> bool:
         """Read what is there. False at the end of the stream."""
-        while True:
-            try:
-                data = self._stream.socket.recv(_CHUNK)
-            except BlockingIOError:
-                return True
-            except OSError as error:
-                return _would_block(error)
-            if not data:
-                return False
-            self._write_output(data)
-            pending = getattr(self._stream.socket, "pending", None)
-            if pending is None or not pending():
-                return True
+        try:
+            data = self._stream.socket.recv(_CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._write_output(data)
+        return bool(data)
 
     def _write_output(self, data: bytes) -> None:
         if self._plan.tty:
@@ -148,11 +141,6 @@ class Pump:
                     write_all(2, piece)
             elif self._plan.stdout:
                 write_all(1, piece)
-
-
-def _would_block(error: OSError) -> bool:
-    """Whether a TLS socket only asks to be polled again."""
-    return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
 
 
 def wait_readable(descriptor: int, signals: SignalPipe, on_signal: Callable[[int], None]) -> None:

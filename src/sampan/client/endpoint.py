@@ -103,7 +103,9 @@ class Endpoint(NamedTuple):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self.tls is not None:
-                sock = _wrap_tls(sock, self.address, self.tls)
+                from sampan.client.tls import wrap
+
+                sock = wrap(sock, self.address, self.tls)
             sock.settimeout(None)
         except OSError as error:
             sock.close()
@@ -178,19 +180,6 @@ def _remote_command(socket_path: str) -> str:
         f"if command -v sampan >/dev/null 2>&1; then exec sampan{host} system dial-stdio; "
         f"else exec docker{host} system dial-stdio; fi"
     )
-
-
-def _wrap_tls(sock: socket.socket, host: str, files: TlsFiles) -> socket.socket:
-    import ssl
-
-    context = ssl.create_default_context(cafile=files.ca or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not files.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if files.cert or files.key:
-        context.load_cert_chain(files.cert, files.key or None)
-    return context.wrap_socket(sock, server_hostname=host)
 
 
 def _reason(error: OSError) -> str:

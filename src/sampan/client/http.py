@@ -297,9 +297,8 @@ class Connection:
 
     @property
     def buffered(self) -> bool:
-        """Whether received bytes wait in a buffer, ours or that of TLS."""
-        pending = getattr(self._socket, "pending", None)
-        return bool(self._buffer) or (pending is not None and pending() > 0)
+        """Whether received bytes wait in a buffer."""
+        return bool(self._buffer)
 
     def detach(self) -> Stream:
         """Hand the socket over; this object is closed without closing it."""
