@@ -260,6 +260,14 @@ def provision(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
 
     Raises :class:`OSError`, :class:`StartFailed`, or what :func:`sampan.kernel.cgroup.plan` does.
     """
+    try:
+        _provide(child, plan, layout)
+    except BrokenPipeError as error:
+        wait_ready(child)  # init has failed and gone meanwhile: its last word says why
+        raise StartFailed(DIED) from error
+
+
+def _provide(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
     if plan.uid_map:
         write_maps(child.pid, plan.uid_map, plan.gid_map)
         channel.send(child.channel, {"kind": "mapped"})
