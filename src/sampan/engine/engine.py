@@ -134,7 +134,7 @@ class Engine:
         core = self._core
         if stop_containers:
             await self._stop_all()
-        core.closing.set()
+        core.closing.set()  # no restart begins any more
         core.events.close()
         await core.tasks.cancel()
         for container in core.containers:

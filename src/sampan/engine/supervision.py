@@ -206,9 +206,23 @@ def _consider_restart(core: Core, container: Container, ran_for: float) -> None:
 async def restart_later(core: Core, container: Container, delay: float) -> None:
     """Start a container again after ``delay`` seconds, unless that is cancelled."""
     await asyncio.sleep(delay)
+    # From here on it is done to its end: a start cut in two would leave a container unwatched.
+    await asyncio.shield(
+        core.tasks.spawn(
+            _start_again(core, container), f"start {container.id[:12]}", quiet=True, whole=True
+        )
+    )
+
+
+async def _start_again(core: Core, container: Container) -> None:
     async with container.lock:
         container.backoff = None
-        if container.removed or container.state.status == Status.REMOVING or container.run:
+        if (
+            core.closing.is_set()
+            or container.removed
+            or container.state.status == Status.REMOVING
+            or container.run
+        ):
             return
         started = container.state.started_at
         try:
