@@ -102,9 +102,11 @@ def _exit_record(directory: Path) -> ExitRecord:
 
 async def _supervise(core: Core, container: Container, run: Run) -> None:
     record = await run.ended
-    await core.tasks.spawn(
+    ending = core.tasks.spawn(
         _end(core, container, run, record), f"end of {container.id[:12]}", quiet=True, whole=True
     )
+    # The engine's closing cancels us, who only wait, but lets the ending finish.
+    await asyncio.shield(ending)
 
 
 async def _end(core: Core, container: Container, run: Run, record: ExitRecord) -> None:
