@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from sampan.cli.container_spec import Spec, container_spec
 from sampan.cli.fault import CliError
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from sampan.cli.arguments import Arguments
     from sampan.cli.session import Session
 
+#: References that are surely right. The whole grammar costs more start-up time than the rest of
+#: a run, so it is only asked about the others.
+_PART = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
+_PLAIN = re.compile(rf"{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?", re.ASCII)
 _PULL = ("always", "missing", "never")
 
 
@@ -142,7 +147,8 @@ def parse_any(image: str) -> None:
     """Refuse what is neither a reference nor an id."""
     if len(image) == 64 and set(image) <= set("0123456789abcdef"):
         return
-    parse_reference(image)
+    if not _PLAIN.fullmatch(image):
+        parse_reference(image)
 
 
 def _replace(session: Session, name: str) -> None:
