@@ -20,6 +20,7 @@ from sampan.kernel.netlink import NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
 from sampan.runtime.client import Launcher
 from sampan.wire.container import ContainerCreateRequest, HostConfig
+from sampan.wire.exec import ExecCreateRequest, ExecStartRequest
 from sampan.wire.hostconfig import RestartPolicy
 
 BUSYBOX = Path("/bin/busybox")
@@ -147,6 +148,24 @@ async def run(
         await attachment.aclose()
         waiting.close()
     return Outcome(made.id, code or 0, output)
+
+
+async def start(
+    engine: Engine, name: str, *, host: HostConfig | None = None, **config: object
+) -> None:
+    """A container that stays."""
+    await engine.containers.create(request(["sleep", "1000"], host, **config), name)
+    await engine.containers.start(name)
+
+
+async def execute(engine: Engine, ref: str, *command: str) -> int:
+    """Exit code of one more program in a container."""
+    body = ExecCreateRequest(cmd=list(command), attach_stdout=True, attach_stderr=True)
+    exec_id = await engine.execs.create(ref, body)
+    await converse(await engine.execs.start(exec_id, ExecStartRequest()))
+    found = await engine.execs.inspect(exec_id)
+    assert found.exit_code is not None
+    return found.exit_code
 
 
 async def converse(attachment: object, stdin: bytes | None = None) -> str:
