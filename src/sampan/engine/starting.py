@@ -1,7 +1,7 @@
 """Starting a container, one straight line; whatever was done is undone when a step fails.
 
-    plan network -> write name files -> launcher.create -> plug waiting clients
-    -> network attach (while init mounts) -> endpoint rows -> start -> running
+    plan network -> write name files -> launcher.create -> network attach (while init mounts)
+    -> endpoint rows -> plug waiting clients -> start -> running
 
 All blocking steps share one thread, so the loop is left and entered once.
 """
@@ -305,6 +305,7 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
         before_start.callback(_abort, monitor)
         pidfd = os.pidfd_open(monitor.pid)
         undo.callback(os.close, pidfd)
+        plugs = _connect(core, container, launch, monitor, undo)
         streams = []
         for client in launch.clients:
             options = client.options
@@ -313,7 +314,6 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
             )
             undo.callback(stream.close)
             streams.append(stream)
-        plugs = _connect(core, container, launch, monitor, undo)
         events = monitor.watch()
         undo.callback(_until_gone, events)
         before_start.pop_all()
