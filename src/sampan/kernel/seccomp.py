@@ -127,6 +127,9 @@ _RECENT = {
     "file_setattr": 469,
     "listns": 470,
 }
+#: The notification descriptor is handed over with these, by a process that has the filter on:
+#: they would wait for an answer from whoever does not have it yet.
+_HANDING_OVER = ("write", "sendmsg")
 _REMEMBERED = 64  # filters in memory, some 10 KiB each
 _FORMAT = 1  # part of the cache key: raise it when the produced program changes
 
@@ -279,9 +282,8 @@ def _program(library: Library, profile: Seccomp, machine: str) -> bytes:
             # libseccomp refuses rules that say what the default says.
             continue
         for name in rule.get("names", ()):
-            if rule.get("action") == "SCMP_ACT_NOTIFY" and name == "write":
-                # The descriptor is handed over with write and sendmsg: that would wait for itself.
-                raise InvalidParameter(f"{where}: SCMP_ACT_NOTIFY cannot be used for write")
+            if rule.get("action") == "SCMP_ACT_NOTIFY" and name in _HANDING_OVER:
+                raise InvalidParameter(f"{where}: SCMP_ACT_NOTIFY cannot be used for {name}")
             number = library.resolve(name)
             if number is not None:
                 rules += _rules(number, action, rule, where)

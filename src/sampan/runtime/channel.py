@@ -45,7 +45,9 @@ def receive(channel: socket.socket) -> tuple[Message | None, list[int]]:
     try:
         data, ancillary, _, _ = channel.recvmsg(PACKET_LIMIT, _ANCILLARY, _CMSG_CLOEXEC)
     except ConnectionResetError:
-        return None, []
+        # It went without reading all we sent. The kernel tells that first, and once; what it had
+        # said before, such as why it goes, is still there to be read.
+        data, ancillary, _, _ = channel.recvmsg(PACKET_LIMIT, _ANCILLARY, _CMSG_CLOEXEC)
     fds = _descriptors(ancillary)
     if not data:
         return None, fds

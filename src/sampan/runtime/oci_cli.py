@@ -73,7 +73,7 @@ def _perform(name: str, options: Parsed, parsed: Parsed) -> int:
         if name in _LEAN:
             from sampan.runtime import oci_lean
 
-            status = oci_lean.perform(name, root, parsed)
+            status = oci_lean.perform(name, root, parsed, log)
             if status is not None:
                 return status
         from sampan.runtime import oci_control, oci_state

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
 from sampan.kernel import cgroup, process, seccomp
 from sampan.kernel import facts as kernel_facts
 from sampan.model import oci
@@ -73,6 +73,10 @@ class Creation:
                 return self._make(directory, on_terminal)
         except BaseException:
             self.runtime.store.release(self.id)
+            if hooks := (self.spec.get("hooks") or {}).get("poststop"):
+                from sampan.runtime import oci_hooks
+
+                oci_hooks.run_tolerant(hooks, self._state("stopped", 0), self.runtime.log)
             raise
 
     def _make(self, directory: str, on_terminal: Callable[[int], None]) -> Record:
@@ -235,22 +239,31 @@ def start(runtime: Runtime, parsed: Parsed) -> int:
 
 
 def start_created(runtime: Runtime, record: Record) -> None:
-    """Let a waiting init go on; poststart hooks after that."""
+    """Let a waiting init go on; poststart hooks after that.
+
+    When either fails the container is destroyed (runtime.md "Lifecycle", steps 7 to 13).
+    """
     directory = runtime.store.directory(record["id"])
     for warning in spawn.set_limits(
         record["pid"], [(number, soft, hard) for number, soft, hard in record["limits"]]
     ):
         runtime.log.write("warning", warning)
-    with failures("start"), short_path(directory) as short:
-        spawn.start(Path(short, "start.sock"))
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{directory}/start.sock")
     spec = runtime.store.load_spec(record["id"])
-    if hooks := (spec.get("hooks") or {}).get("poststart"):
-        from sampan.runtime import oci_hooks
+    state = oci_state.document(runtime.store, record, "created")
+    try:
+        with failures("start"), short_path(directory) as short:
+            spawn.start(Path(short, "start.sock"), on_seccomp=notifier(spec, state, record["pid"]))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{directory}/start.sock")
+        if hooks := (spec.get("hooks") or {}).get("poststart"):
+            from sampan.runtime import oci_hooks
 
-        document = oci_state.document(runtime.store, record, "running")
-        oci_hooks.run_tolerant(hooks, document, runtime.log)
+            document = oci_state.document(runtime.store, record, "running")
+            oci_hooks.run(hooks, document, "poststart")
+    except BaseException:
+        oci_control.end(runtime, record)
+        oci_control.destroy(runtime, record)
+        raise
 
 
 def run(runtime: Runtime, parsed: Parsed) -> int:
@@ -265,13 +278,8 @@ def run(runtime: Runtime, parsed: Parsed) -> int:
     with oci_foreground.Foreground(creation.terminal and not console) as foreground:
         sender = console_sender(console) if console else foreground.take_terminal
         record = creation.make("run", sender)
-        try:
-            start_created(runtime, record)
-            status = 0 if detached else foreground.wait(record["pid"])
-        except BaseException:
-            oci_control.end(runtime, record)
-            oci_control.destroy(runtime, record)
-            raise
+        start_created(runtime, record)
+        status = 0 if detached else foreground.wait(record["pid"])
     if not detached and not parsed.switch("keep"):
         oci_control.destroy(runtime, record)
     return status
@@ -287,9 +295,41 @@ def known_only(spec: oci.Spec) -> oci.Spec:
     return result
 
 
+def notifier(spec: oci.Spec, state: Mapping[str, object], pid: int) -> Callable[[int], None] | None:
+    """What sends a seccomp notification descriptor to linux.seccomp.listenerPath.
+
+    config-linux.md "The Container Process State". ``pid``: the process that has the filter.
+    """
+    profile = (spec.get("linux") or {}).get("seccomp") or {}
+    path = profile.get("listenerPath")
+    if not path:
+        return None
+    document: dict[str, object] = {
+        "ociVersion": OCI_VERSION,
+        "fds": ["seccompFd"],
+        "pid": pid,
+        "state": state,
+    }
+    if metadata := profile.get("listenerMetadata"):
+        document["metadata"] = metadata
+
+    def send(fd: int) -> None:
+        try:
+            send_descriptor(path, fd, json.dumps(document).encode())
+        except OSError as error:
+            raise StartFailed(f"linux.seccomp.listenerPath: {path}: {error.strerror}") from error
+
+    return send
+
+
 def compile_filter(profile: oci.Seccomp) -> seccomp.Filter:
     """The filter for ``profile``, from the host-wide cache when root."""
-    return seccomp.Compiler(_FILTERS if os.geteuid() == 0 else None).compile(profile)
+    made = seccomp.Compiler(_FILTERS if os.geteuid() == 0 else None).compile(profile)
+    if made.listener and not profile.get("listenerPath"):
+        raise InvalidParameter("linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath")
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        raise InvalidParameter("linux.seccomp: listenerMetadata needs a listenerPath")
+    return made
 
 
 def check_console(terminal: bool, console_socket: str, detached: bool) -> None:

@@ -19,6 +19,7 @@ from sampan.runtime.oci_create import (
     compile_filter,
     console_sender,
     failures,
+    notifier,
     send_descriptor,
     standard_streams,
 )
@@ -95,7 +96,8 @@ def _spawn(
         if path := parsed.string("pid-file"):
             oci_state.write_atomically(path, str(child.pid).encode(), 0o644)
         spawn.release(child, made)
-        spawn.wait_started(child.channel)
+        state = oci_state.document(runtime.store, record, "running")
+        spawn.wait_started(child.channel, on_seccomp=notifier(spec, state, child.pid))
     except BaseException:
         spawn.undo(child, made, facts.layout)
         raise

@@ -1,7 +1,7 @@
 """Hooks that run in the runtime's own namespaces: prestart, createRuntime, poststart, poststop.
 
-config.md "POSIX-platform Hooks": the container's state on standard input, a timeout in seconds; a
-failure of the first two stops the creation, one of the others is a warning.
+config.md "POSIX-platform Hooks": the container's state on standard input, a timeout in seconds. A
+failure ends the container, but for poststop's, which is a warning.
 """
 
 from __future__ import annotations

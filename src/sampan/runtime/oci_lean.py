@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from sampan.runtime.oci_arguments import Parsed
+    from sampan.runtime.oci_log import Log
 
 NAME = "live"
 _FILES = ("state.json", "config.json", NAME, "start.sock")
@@ -83,7 +84,7 @@ class Live:
         return fields[0] not in (b"Z", b"X") and int(fields[19]) == self.start_time
 
 
-def perform(command: str, root: str, parsed: Parsed) -> int | None:
+def perform(command: str, root: str, parsed: Parsed, log: Log) -> int | None:
     """The exit status, or None: not ordinary, use the full implementation."""
     container_id = parsed.arguments[0]
     if "/" in container_id or container_id in ("", ".", ".."):
@@ -92,7 +93,7 @@ def perform(command: str, root: str, parsed: Parsed) -> int | None:
     try:
         live = Live.parse(_read(f"{directory}/{NAME}"))
         if command == "start":
-            return _start(live, directory)
+            return _start(live, root, container_id, log)
         if command == "kill":
             return _kill(live, directory, parsed)
         if command == "delete":
@@ -113,7 +114,8 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
-def _start(live: Live, directory: str) -> int | None:
+def _start(live: Live, root: str, container_id: str, log: Log) -> int | None:
+    directory = f"{root}/{container_id}"
     if live.special or not live.alive():
         return None
     import _socket
@@ -129,7 +131,7 @@ def _start(live: Live, directory: str) -> int | None:
     while answer:
         last, answer = answer, connection.recv(1 << 16)
     if last != _EXECUTING:
-        _explain(last)
+        _give_up(root, container_id, log, last)
     os.unlink(f"{directory}/start.sock")
     return 0
 
@@ -146,12 +148,17 @@ def _set_limits(live: Live) -> bool:
     return True
 
 
-def _explain(answer: bytes) -> NoReturn:
-    """Init says why the program does not run; it has been started, so this cannot be repeated."""
+def _give_up(root: str, container_id: str, log: Log, answer: bytes) -> NoReturn:
+    """Init says why the program does not run: the container has ended."""
     import json
 
     from sampan.errors import StartFailed
+    from sampan.runtime import oci_control, oci_state
 
+    runtime = oci_control.Runtime(oci_state.Store(root), log)
+    record = runtime.store.load(container_id)
+    oci_control.end(runtime, record)
+    oci_control.destroy(runtime, record)
     message = json.loads(answer or b'{"message": "the first process died"}')
     raise StartFailed(
         f"sampan-runtime start failed: unable to start container process: {message.get('message')}"
