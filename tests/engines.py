@@ -16,6 +16,7 @@ from sampan.engine.config import EngineConfig
 from sampan.engine.engine import Engine
 from sampan.engine.options import AttachOptions, ImportOptions, LogsOptions
 from sampan.kernel import cgroup, namespaces, rtnetlink
+from sampan.kernel.mount import MNT_DETACH, umount2
 from sampan.kernel.netlink import NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
 from sampan.runtime.client import Launcher
@@ -91,6 +92,10 @@ class World:
         Launcher.spawn(self.config.exec_root).close(stop=True)
         with contextlib.suppress(OSError):
             cgroup.remove(layout, self.config.cgroup_parent)
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            point = line.split()[4]
+            if point.startswith(f"{self.root}/"):
+                umount2(point, MNT_DETACH)
         shutil.rmtree(self.root, ignore_errors=True)
 
 
@@ -200,6 +205,18 @@ async def logs(engine: Engine, ref: str, **options: object) -> str:
     stream = await engine.containers.logs(ref, LogsOptions(**options))  # type: ignore[arg-type]
     data = b"".join([chunk async for chunk in stream])
     return data.decode() if stream.tty else unframe(data)
+
+
+async def logged(engine: Engine, ref: str, text: str) -> None:
+    """Wait until ``text`` is in the log."""
+    stream = await engine.containers.logs(ref, LogsOptions(follow=True))
+    seen = b""
+    async for chunk in stream:
+        seen += chunk
+        if text.encode() in seen:
+            await stream.aclose()
+            return
+    raise AssertionError(f"{text!r} was never logged")
 
 
 def restart(name: str, count: int = 0) -> RestartPolicy:

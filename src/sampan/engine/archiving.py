@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from sampan.engine import clock, imageflows, roots
 from sampan.engine.core import Core
 from sampan.engine.options import PathStat
+from sampan.engine.roots import MOUNT_POINTS
 from sampan.engine.table import Container
 from sampan.errors import Forbidden, InvalidParameter
 from sampan.layer import archive_get, archive_put, archive_stat
@@ -117,19 +118,12 @@ async def changes(core: Core, container: Container) -> list[FilesystemChange]:
     ]
 
 
-#: what a start leaves in every root, for mounts to go over (dockerd keeps it in an init layer)
-_MOUNT_POINTS = frozenset(
-    f"/{name}".encode()
-    for name in ("dev", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "sys")
-)
-
-
 def without_mount_points(found: Sequence[Change]) -> list[Change]:
     """The changes a user made: mount points of ours, and directories that only they changed, go."""
     own = {
         change.path
         for change in found
-        if change.path in _MOUNT_POINTS and change.kind is ChangeKind.ADDED
+        if change.path[1:] in MOUNT_POINTS and change.kind is ChangeKind.ADDED
     }
     kept = [change for change in found if change.path not in own]
     parents = {path.rpartition(b"/")[0] for path in own} - {b""}

@@ -100,7 +100,11 @@ class Builds:
         self._sweep()
 
     def _pinned(self) -> set[Digest]:
-        return {layer.descriptor.digest for layer in self.cache.pinned()}
+        return {
+            digest
+            for layer in self.cache.pinned()
+            for digest in (layer.descriptor.digest, layer.chain_id)
+        }
 
     def _sweep(self) -> None:
         """Remove what builds that a crash ended have left."""

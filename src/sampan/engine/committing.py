@@ -9,6 +9,7 @@ from sampan.engine.core import Core
 from sampan.engine.imageviews import parse_repository
 from sampan.engine.lifecycle import Status
 from sampan.engine.options import CommitOptions
+from sampan.engine.roots import MOUNT_POINTS
 from sampan.engine.table import Container
 from sampan.errors import NotFound
 from sampan.image import Image
@@ -68,7 +69,7 @@ def _build(core: Core, container: Container, options: CommitOptions) -> Image:
             "be committed on top of"
         ) from None
     image = commit_image(
-        rootfs.diff(core.snapshots, record.id),
+        rootfs.diff(core.snapshots, record.id, without=MOUNT_POINTS),
         core.content,
         parent=parent,
         config=image_config(options.config or record.config),

@@ -74,6 +74,11 @@ def host_config(
         )
     if host.runtime and host.runtime != "sampan" and host.runtime not in config.runtimes:
         raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    if (host.runtime or config.default_runtime) != "sampan":
+        raise Unsupported(
+            f"runtime {host.runtime or config.default_runtime} is registered, but running "
+            "containers with another runtime than sampan is not supported"
+        )
     privileged = bool(host.privileged)
     confined = not privileged and security.system_paths_confined
     memory, swap = host.memory or 0, host.memory_swap or 0

@@ -68,7 +68,7 @@ class Core:
     registry: Registry
     ingests: Ingests
     containers: ContainerTable = field(default_factory=ContainerTable)
-    #: who else needs blobs: each tells which (the build cache, for one)
+    #: who else needs blobs and layers: each tells which (the build cache, for one)
     pins: list[Callable[[], set[Digest]]] = field(default_factory=list)
     execs: dict[str, Exec] = field(default_factory=dict)
     random: random.Random = field(default_factory=random.SystemRandom)
@@ -85,7 +85,7 @@ class Core:
                 return found
 
     def pinned(self) -> set[Digest]:
-        """Blobs that must stay although no image needs them."""
+        """Blobs and layers (by chain id) that must stay although no image needs them."""
         return {digest for pin in self.pins for digest in pin()}
 
     def exec_directory(self, container_id: str) -> Path:

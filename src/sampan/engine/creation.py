@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from sampan.engine import clock, completion
+from sampan.engine import clock, completion, roots
 from sampan.engine import mountspec as ms
 from sampan.engine.core import Core, insert_container
 from sampan.engine.imagetable import Entry
@@ -178,6 +178,7 @@ def _prepare(core: Core, record: Record, undo: ExitStack) -> Record:
     parent = str(image.chain_id) if image.chain_id else None
     core.snapshots.prepare(record.id, parent)
     undo.callback(core.snapshots.remove, record.id)
+    roots.mark(core, record.id)
     directory.mkdir(mode=0o710, parents=True)
     undo.callback(shutil.rmtree, directory, ignore_errors=True)
     mounts = [

@@ -16,7 +16,7 @@ from typing import Unpack
 
 from sampan import __version__
 from sampan.content.store import FileStore
-from sampan.engine import imageremoval, recovery, running
+from sampan.engine import collecting, imageremoval, recovery, running
 from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.containers import Containers
@@ -95,7 +95,9 @@ class Engine:
             core = await _assemble(config, undo)
             undo.push_async_callback(core.tasks.cancel)
             await recovery.restore(core)
-            return cls(core, undo.pop_all())
+            engine = cls(core, undo.pop_all())
+            core.tasks.spawn(collecting.collect(core), "garbage collection")
+            return engine
 
     async def run(
         self,

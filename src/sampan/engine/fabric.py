@@ -160,6 +160,7 @@ class Fabric:
     ) -> Plug:
         """Lease the addresses of one endpoint; :func:`with_routes` decides default routes."""
         record = container.record
+        _check_settings(network, settings)
         endpoint_id = os.urandom(32).hex()
         leased = self._leases[network.id]
         addresses: list[IPInterface] = []
@@ -332,6 +333,23 @@ class Fabric:
         if network is None:
             return None
         return Plug(network=network, endpoint=load_endpoint(stored), settings=stored.settings)
+
+
+def _check_settings(network: Network, settings: EndpointSettings) -> None:
+    """The default bridge has no names and no chosen addresses, as in dockerd."""
+    wanted = settings.ipam_config
+    if network.name != "bridge":
+        return
+    if wanted is not None and (wanted.ipv4_address or wanted.ipv6_address):
+        raise InvalidParameter(
+            "invalid config for network bridge: invalid endpoint settings: user specified IP "
+            "address is supported on user defined networks only"
+        )
+    if settings.aliases:
+        raise InvalidParameter(
+            "invalid config for network bridge: invalid endpoint settings: network-scoped alias "
+            "is supported only for containers in user defined networks"
+        )
 
 
 def dns_names(record: Record, settings: EndpointSettings) -> list[str]:

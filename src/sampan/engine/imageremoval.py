@@ -106,7 +106,7 @@ def erase(core: Core, garbage: Sequence[Garbage]) -> None:
 
 def _remove_snapshots(core: Core, image: Image) -> list[Digest]:
     """Remove an image's layers from the top down, as far as nobody else stands on them."""
-    kept = {chain for other in core.images for chain in _chains(core, other)}
+    kept = core.pinned() | {chain for other in core.images for chain in _chains(core, other)}
     removed = []
     for chain in reversed(image.chain_ids):
         if chain in kept:

@@ -46,6 +46,14 @@ class Ingests:
         if not self._active:
             await self._collect()
 
+    async def alone(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do ``work`` while nothing comes in; whether that was possible now."""
+        async with self._gate:
+            if self._active:
+                return False
+            await work()
+            return True
+
     async def _collect(self) -> None:
         async with self._gate:
             if self._active:

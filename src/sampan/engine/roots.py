@@ -10,7 +10,26 @@ from sampan.engine.core import Core
 from sampan.engine.table import Container
 from sampan.errors import SampanError
 from sampan.model.mount import Mount
-from sampan.snapshot.rootfs import detached_mount
+from sampan.snapshot.rootfs import detached_mount, layer_destination
+
+#: what every container's root has beside its image, as dockerd's init layer has: a file programs
+#: look for to learn that they run in a container, and mount points; paths are relative
+MOUNT_POINTS = frozenset(
+    {
+        b".dockerenv",
+        b"dev",
+        b"etc/hostname",
+        b"etc/hosts",
+        b"etc/resolv.conf",
+        b"proc",
+        b"sys",
+    }
+)
+
+
+def mark(core: Core, container_id: str) -> None:
+    """Put ``/.dockerenv`` into a new container's root."""
+    (layer_destination(core.snapshots.mounts(container_id)).root / ".dockerenv").touch(0o755)
 
 
 @contextmanager

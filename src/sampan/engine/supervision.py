@@ -121,7 +121,6 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
     """
     if container.health is not None:
         container.health.stop()
-        container.health = None
     host = container.record.host_config
     state = container.state
     removing = state.status == Status.REMOVING

@@ -110,4 +110,5 @@ async def rename(core: Core, container: Container, name: str) -> None:
             core.containers.release(chosen, container.id)
             raise
         core.containers.release(old, container.id)
+        core.fabric.enter(container, container.endpoints.values())
     core.publish(container, "rename", oldName=f"/{old}")

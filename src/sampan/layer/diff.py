@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from sampan.layer.compare import Difference, compare_trees
@@ -19,11 +19,14 @@ from sampan.layer.tree import DIRECTORY_FLAGS, Node, names, open_directory, port
 from sampan.layer.writer import TarWriter
 
 
-def diff_overlay(upper: Path, lowers: Sequence[Path] = ()) -> Iterator[bytes]:
+def diff_overlay(
+    upper: Path, lowers: Sequence[Path] = (), *, without: Container[bytes] = ()
+) -> Iterator[bytes]:
     """The changes in an overlay's upper directory, as an uncompressed layer.
 
     Lower directories are never walked; ``lowers`` (topmost first) only serve to leave out marks
-    about names that no lower layer has, and to see whether the root itself changed.
+    about names that no lower layer has, and to see whether the root itself changed. ``without``
+    are paths (relative) to leave out, such as mount points a runtime made.
     """
     writer = TarWriter()
     root = os.open(upper, DIRECTORY_FLAGS)
@@ -31,7 +34,7 @@ def diff_overlay(upper: Path, lowers: Sequence[Path] = ()) -> Iterator[bytes]:
         with Lowers(lowers) as below:
             yield from _changed_root(writer, root, below)
             for node in walk(root, first=is_whiteout):
-                if _unrepresentable(node.path):
+                if node.path in without or _unrepresentable(node.path):
                     continue
                 if is_whiteout(node.status):
                     if not below or below.lookup(node.path) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -152,15 +152,16 @@ def layer_destination(mounts: Sequence[Mount]) -> Destination:
     return Destination(root=Path(mount.source), whiteouts=Whiteouts.REMOVE)
 
 
-def diff(snapshotter: Snapshotter, key: str) -> Iterator[bytes]:
+def diff(snapshotter: Snapshotter, key: str, *, without: Container[bytes] = ()) -> Iterator[bytes]:
     """What active ``key`` changed over its parent, as an uncompressed layer (``docker commit``).
 
-    Blocking; raises NotFound at the first chunk.
+    ``without`` are paths (relative) to leave out, where the driver can. Blocking; raises NotFound
+    at the first chunk.
     """
     mounts = snapshotter.mounts(key)
     destination = layer_destination(mounts)
     if destination.whiteouts is Whiteouts.OVERLAY:
-        yield from diff_overlay(destination.root, destination.lowers)
+        yield from diff_overlay(destination.root, destination.lowers, without=without)
         return
     with ExitStack() as stack:
         upper, lower = _both(stack, snapshotter, key, destination.root)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sampan.engine.engine import Engine
-from sampan.engine.options import AttachOptions, LogsOptions
+from sampan.engine.options import AttachOptions
 from sampan.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -19,7 +19,16 @@ from sampan.errors import (
 from sampan.wire.container import ContainerCreateRequest, HealthConfig, HostConfig
 from sampan.wire.exec import ExecCreateRequest, ExecStartRequest
 from sampan.wire.hostconfig import Mount
-from tests.engines import World, converse, import_busybox, logs, request, restart, run
+from tests.engines import (
+    World,
+    converse,
+    import_busybox,
+    logged,
+    logs,
+    request,
+    restart,
+    run,
+)
 
 
 async def test_output_exit_code_and_log(engine: Engine) -> None:
@@ -122,24 +131,12 @@ async def test_stop_signal_and_restart_policy(engine: Engine) -> None:
     )
     await engine.containers.start("loyal")
     waiting = await engine.containers.wait("loyal", "next-exit")
-    await _logged(engine, "loyal", "up")
+    await logged(engine, "loyal", "up")
     await engine.containers.stop("loyal")
     assert (await waiting).status_code == 5
     state = (await engine.containers.inspect("loyal")).state
     assert state is not None
     assert state.status == "exited"
-
-
-async def _logged(engine: Engine, ref: str, text: str) -> None:
-    """Wait until ``text`` is in the log."""
-    stream = await engine.containers.logs(ref, LogsOptions(follow=True))
-    seen = b""
-    async for chunk in stream:
-        seen += chunk
-        if text.encode() in seen:
-            await stream.aclose()
-            return
-    raise AssertionError(f"{text!r} was never logged")
 
 
 async def test_failing_container_is_restarted(engine: Engine) -> None:

@@ -33,6 +33,7 @@ from tests.engines import (
     converse,
     execute,
     import_busybox,
+    logged,
     logs,
     request,
     run,
@@ -151,6 +152,7 @@ async def test_limits_are_in_force(engine: Engine) -> None:
     stats = [s async for s in await engine.containers.stats("limited", stream=False, one_shot=True)]
     assert stats[0].memory_stats is not None
     assert stats[0].memory_stats.limit == 64 << 20
+    await logged(engine, "limited", "shm")
     lines = (await logs(engine, "limited")).splitlines()
     assert lines[:2] == ["64", "77"]
     assert "size=1024k" in lines[2]
