@@ -45,7 +45,8 @@ def _follow(runtime: Runtime, record: Record, interval: float) -> None:
         due = time.monotonic() + interval
         while True:
             ready = dict(poller.poll(max(0.0, due - time.monotonic()) * 1000))
-            if watch.fileno() in ready:
+            if watch.fileno() in ready or pidfd in ready:
+                # Once more at the end: v1 notifies before it kills and counts.
                 for _ in range(watch.consume()):
                     _emit("oom", record, None)
             if pidfd in ready:

@@ -64,6 +64,7 @@ class OomWatch:
     def consume(self) -> int:
         """Read the notification; return the number of OOM kills since the last call.
 
+        v1 notifies before it kills: ask once more when the process has ended.
         A group whose OOM killer is disabled (v1) pauses instead of killing: that is 0 too.
         """
         with contextlib.suppress(BlockingIOError):
