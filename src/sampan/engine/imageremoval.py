@@ -33,7 +33,7 @@ async def remove(
     entry, reference = core.images.find(ref)
     names = imageviews.tags(entry)
     if reference is not None and (len(names) > 1 or reference.digest is not None):
-        return await _untag(core, entry, [reference])
+        return await _untag(core, entry, _with_digests(entry, reference))
     if reference is None and len(names) > 1 and not force:
         raise Conflict(
             f"conflict: unable to delete {entry.id.short} (must be forced) - image is referenced "
@@ -45,6 +45,19 @@ async def remove(
         # Forced while stopped containers still use it: they keep its layers, it loses its names.
         return removed
     return removed + await delete(core, entry)
+
+
+def _with_digests(entry: Entry, reference: Reference) -> list[Reference]:
+    """A name to remove; with the last tag of a repository go the digests it is known by there."""
+    others = [
+        other
+        for other in entry.references
+        if other.name == reference.name and other.tag and other.tag != reference.tag
+    ]
+    if reference.digest is not None or others:
+        return [reference]
+    same = [r for r in entry.references if r.name == reference.name and r.digest is not None]
+    return [reference, *same]
 
 
 def _check_unused(core: Core, entry: Entry, *, force: bool, by_name: bool) -> None:
@@ -88,12 +101,25 @@ async def delete(core: Core, entry: Entry) -> list[ImageDeleteResponseItem]:
         image = None  # damaged content must not keep an image from being deleted
     await core.state.write(delete_image(entry))
     core.images.forget(entry)
-    deleted = [ImageDeleteResponseItem(deleted=str(entry.id))]
-    chains = image.chain_ids if image is not None else ()
+    chains = await core.threads.run(unshared, core, image) if image is not None else []
     await core.ingests.collect(Garbage(entry=entry, image=image))
-    deleted += [ImageDeleteResponseItem(deleted=str(chain)) for chain in reversed(chains)]
     core.events.publish("image", "delete", str(entry.id), {"name": str(entry.id)})
-    return deleted
+    gone = [str(entry.id), *(str(chain) for chain in chains)]
+    return [ImageDeleteResponseItem(deleted=name) for name in gone]
+
+
+def unshared(core: Core, image: Image) -> list[Digest]:
+    """The layers that go with an image, topmost first: nobody else stands on them. Blocks."""
+    others = (entry for entry in core.images if entry.id != image.id)
+    kept = core.pinned() | {chain for other in others for chain in _chains(core, other)}
+    stood_on = {info.parent: info.key for info in core.snapshots.walk()}
+    found: list[Digest] = []
+    for chain in reversed(image.chain_ids):
+        above = stood_on.get(str(chain))
+        if chain in kept or (above is not None and (not found or above != str(found[-1]))):
+            break
+        found.append(chain)
+    return found
 
 
 def erase(core: Core, garbage: Sequence[Garbage]) -> None:
@@ -104,21 +130,15 @@ def erase(core: Core, garbage: Sequence[Garbage]) -> None:
     collect_content(core, [item.entry for item in garbage])
 
 
-def _remove_snapshots(core: Core, image: Image) -> list[Digest]:
-    """Remove an image's layers from the top down, as far as nobody else stands on them."""
-    kept = core.pinned() | {chain for other in core.images for chain in _chains(core, other)}
-    removed = []
-    for chain in reversed(image.chain_ids):
-        if chain in kept:
-            break
+def _remove_snapshots(core: Core, image: Image) -> None:
+    """Remove an image's own layers, topmost first."""
+    for chain in unshared(core, image):
         try:
             core.snapshots.remove(str(chain))
         except Conflict:
-            break  # a container (or a build) stands on it
+            break  # a container was made on it just now
         except NotFound:
             continue
-        removed.append(chain)
-    return removed
 
 
 def _chains(core: Core, entry: Entry) -> tuple[Digest, ...]:

@@ -124,6 +124,11 @@ class Images:
         except SampanError:
             return 0
 
+    def _own_size(self, image: Image) -> int:
+        """Bytes of the layers that go with an image; blocks."""
+        chains = imageremoval.unshared(self._core, image)
+        return sum(self._layer_size(chain) for chain in chains)
+
     def _size(self, image: Image) -> int:
         """Bytes of the unpacked layers; blocks."""
         return sum(self._layer_size(chain) for chain in image.chain_ids)
@@ -176,7 +181,7 @@ class Images:
                 or not match_labels(image.config.defaults.labels or {}, checked)
             ):
                 continue
-            freed += await core.threads.run(self._size, image)
+            freed += await core.threads.run(self._own_size, image)
             deleted += await imageremoval.remove(core, str(entry.id), force=True, noprune=False)
         core.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=freed)

@@ -100,12 +100,22 @@ async def _pull_one(
             listener=report,
             resolved=unpack,
         )
-        await imageflows.record(core, pulled.root.descriptor, pulled.config.digest, (reference,))
+        await imageflows.record(
+            core,
+            pulled.root.descriptor,
+            pulled.config.digest,
+            (reference, _by_digest(reference, pulled.root.digest)),
+        )
     report(Message(text=f"Digest: {pulled.root.digest}"))
     same = before is not None and before.target.digest == pulled.root.digest
     news = "Image is up to date for" if same else "Downloaded newer image for"
     report(Message(text=f"Status: {news} {reference.familiar}"))
     core.events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
+
+
+def _by_digest(reference: Reference, digest: Digest) -> Reference:
+    """The name by which an image is known once a registry has it: ``repo@digest``."""
+    return Reference(reference.domain, reference.path, "", digest)
 
 
 async def push(
@@ -133,6 +143,8 @@ async def push(
                 listener=report,
                 sources=lambda digest: _sources(core, digest),
             )
+            if root == entry.target.digest:
+                await imageflows.record(core, entry.target, entry.id, (_by_digest(name, root),))
             core.events.publish("image", "push", name.familiar, {"name": name.familiar_name})
 
     return _stream(work)
