@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from sampan.engine import clock, completion, roots
+from sampan.engine import cdi, clock, completion, roots
 from sampan.engine import mountspec as ms
 from sampan.engine.core import Core, insert_container
 from sampan.engine.imagetable import Entry
@@ -174,6 +174,8 @@ def _prepare(core: Core, record: Record, undo: ExitStack) -> Record:
     """
     directory = core.directory(record.id)
     _check_bind_sources(record)
+    if devices := cdi.device_names(record.host_config):
+        cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
     image, _ = _image(core, record)
     parent = str(image.chain_id) if image.chain_id else None
     core.snapshots.prepare(record.id, parent)

@@ -112,11 +112,12 @@ def unshared(core: Core, image: Image) -> list[Digest]:
     """The layers that go with an image, topmost first: nobody else stands on them. Blocks."""
     others = (entry for entry in core.images if entry.id != image.id)
     kept = core.pinned() | {chain for other in others for chain in _chains(core, other)}
-    stood_on = {info.parent: info.key for info in core.snapshots.walk()}
+    above: dict[str | None, set[str]] = {}
+    for info in core.snapshots.walk():
+        above.setdefault(info.parent, set()).add(info.key)
     found: list[Digest] = []
     for chain in reversed(image.chain_ids):
-        above = stood_on.get(str(chain))
-        if chain in kept or (above is not None and (not found or above != str(found[-1]))):
+        if chain in kept or above.get(str(chain), set()) - {str(own) for own in found}:
             break
         found.append(chain)
     return found

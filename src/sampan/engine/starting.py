@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.engine import capabilities as caps
-from sampan.engine import clock, links, logconfig, naming
+from sampan.engine import cdi, clock, links, logconfig, naming
 from sampan.engine.attaching import PendingAttachment, discard
 from sampan.engine.core import Core, seccomp_filter
 from sampan.engine.fabric import Plug
@@ -294,6 +294,9 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
         undo.callback(shutil.rmtree, launch.request.directory, ignore_errors=True)
         if launch.files is not None:
             launch.files.write(launch.directory)
+        if devices := cdi.device_names(container.record.host_config):
+            edits = cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
+            cdi.apply(launch.request.spec, edits, core.host.devices)
         core.volumes.prepare(launch.mounts, launch.request.directory, undo)
         if launch.shared_memory:
             _mount_shared_memory(launch.shared_memory, launch.shared_memory_size)
