@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -23,13 +26,14 @@ RTM_NEWLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETNEIGH = 16, 18, 22, 
 
 _IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
-_IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 18, 20
+_IFLA_MASTER, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 16, 18, 20
 _IFLA_STATS64, _IFLA_GROUP, _IFLA_EXT_MASK = 23, 27, 29
 _RTEXT_FILTER_SKIP_STATS = 8
+_OPERATIONAL = (b"\x06", b"\x00")  # IF_OPER_UP, IF_OPER_UNKNOWN
 _INFO_KIND = 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
-_RT_TABLE_MAIN, _RTN_UNICAST = 254, 1
+_RT_TABLE_MAIN, _RTN_UNICAST, _RTN_LOCAL = 254, 1, 2
 _NDA_DST, _NDA_LLADDR = 1, 2
 
 _IFINFO = struct.Struct("=BxHiII")
@@ -42,11 +46,13 @@ _GONE = frozenset({errno.ENODEV, errno.ENOENT})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """One link as a dump shows it."""
+    """One link as a dump shows it. ``up`` is what was asked for; ``operational`` that packets go
+    through (RFC 2863 operstate up, or unknown where a link has no such state)."""
 
     index: int
     name: str
     up: bool
+    operational: bool = False
     kind: str = ""
     mac: str = ""
     mtu: int = 0
@@ -68,6 +74,7 @@ def parse_link(body: bytes) -> Link:
         index=index,
         name=_text(found.get(_IFLA_IFNAME)),
         up=bool(flags & _IFF_UP),
+        operational=found.get(_IFLA_OPERSTATE, b"\0") in _OPERATIONAL,
         kind=_text(info.get(_INFO_KIND)),
         mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
         mtu=_number(found.get(_IFLA_MTU)),
@@ -103,6 +110,57 @@ def link(sock: NetlinkSocket, name: str) -> Link | None:
             return None
         raise
     return parse_link(body)
+
+
+def settle(sock: NetlinkSocket, *names: str, patience: float = 0.03) -> bool:
+    """Whether packets go through all these links now; waits ``patience`` seconds at most.
+
+    The kernel takes a link whose carrier came on into service a little later (link watch), and
+    drops what is sent until then. Since Linux 6.9 asking for the link makes it happen at once;
+    before, it takes a moment. A link that is not there is not waited for.
+    """
+
+    def settled(name: str) -> bool:
+        found = link(sock, name)
+        return found is None or found.operational
+
+    return _wait([partial(settled, name) for name in names], patience)
+
+
+def settle_addresses(sock: NetlinkSocket, *wanted: IPv6Address, patience: float = 0.03) -> bool:
+    """Whether packets for these addresses of ours are taken now; as :func:`settle`.
+
+    The kernel makes the local route of an IPv6 address in the background, also without duplicate
+    address detection, and drops what arrives for it until then.
+    """
+    return _wait([partial(is_local, sock, address) for address in wanted], patience)
+
+
+def _wait(conditions: Sequence[Callable[[], bool]], patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    waiting = list(conditions)
+    while waiting := [holds for holds in waiting if not holds()]:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.0005)
+    return True
+
+
+def is_local(sock: NetlinkSocket, address: IPv6Address) -> bool:
+    """Whether the socket's namespace takes packets for ``address`` as its own."""
+    request = Message(
+        type=RTM_GETROUTE,
+        body=_RTMSG.pack(socket.AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0)
+        + netlink.attribute(_RTA_DST, address.packed),
+        what=f"route {address}",
+    )
+    try:
+        _, body = sock.get(request)
+    except OSError as error:
+        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            return False
+        raise
+    return int(_RTMSG.unpack_from(body)[7]) == _RTN_LOCAL
 
 
 def links(sock: NetlinkSocket, *, statistics: bool = False) -> list[Link]:

@@ -50,7 +50,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
 _NDA_DST, _NDA_LLADDR = 1, 2
-_NUD_PERMANENT, _NTF_SELF = 0x80, 0x02
+_NUD_STALE, _NUD_PERMANENT, _NTF_SELF = 0x04, 0x80, 0x02
 _RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTPROT_STATIC = 254, 255, 4
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
@@ -363,13 +363,17 @@ def route_delete(
     )
 
 
-def neighbour_add(index: int, address: IPv4Address | IPv6Address, mac: str) -> Message:
-    """A permanent ARP or ND entry."""
+def neighbour_add(
+    index: int, address: IPv4Address | IPv6Address, mac: str, *, permanent: bool = True
+) -> Message:
+    """An ARP or ND entry, in place of one there is. One that is not ``permanent`` is used at once
+    and then checked and aged as if it had been learned."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    state = _NUD_PERMANENT if permanent else _NUD_STALE
     return Message(
         type=RTM_NEWNEIGH,
         flags=NLM_F_CREATE | NLM_F_REPLACE,
-        body=_NDMSG.pack(family, index, _NUD_PERMANENT, 0, 0)
+        body=_NDMSG.pack(family, index, state, 0, 0)
         + netlink.attribute(_NDA_DST, address.packed)
         + netlink.attribute(_NDA_LLADDR, mac_bytes(mac)),
         what=f"add neighbour {address}",

@@ -28,6 +28,7 @@ from sampan.network.hostsysctl import bridge_netfilter, prepare_bridge
 from sampan.network.model import (
     EndpointSpec,
     EndpointStatus,
+    IPAddress,
     IPInterface,
     NetworkSpec,
     Observation,
@@ -172,13 +173,15 @@ class BridgeDriver:
             undo.callback(self._ports.release, endpoint.endpoint_id)
             ports = self._reserve(spec, endpoint, endpoint.ports)
             undo.callback(self._doom, host_interface(endpoint.endpoint_id))
-            self._plug(spec, endpoint, mac, netns_fd)
+            bridge = self._plug(spec, endpoint, mac, netns_fd)
             interface.configure(
                 netns_fd,
                 endpoint,
                 mac_is_derived=interface.is_mac_derived(endpoint, mac),
                 advertisements=False,
+                neighbours=self._introductions(spec, endpoint, bridge),
             )
+            self._settle(spec, endpoint, bridge, mac)
             self._publish(spec, endpoint, ports)
             undo.pop_all()
         return EndpointStatus(
@@ -206,12 +209,15 @@ class BridgeDriver:
             ipv6=endpoint.ipv6 is not None,
         )
 
-    def _plug(self, spec: NetworkSpec, endpoint: EndpointSpec, mac: str, netns_fd: int) -> None:
+    def _plug(
+        self, spec: NetworkSpec, endpoint: EndpointSpec, mac: str, netns_fd: int
+    ) -> rtdump.Link:
+        """Make the pair of interfaces, one end in the bridge; returns the bridge."""
         name = host_interface(endpoint.endpoint_id)
-        try:
-            bridge = socket.if_nametoindex(spec.bridge)
-        except OSError as error:
-            raise StartFailed(f"bridge {spec.bridge} of network {spec.name} is gone") from error
+        with self._lock, _translated(f"cannot connect to network {spec.name}"):
+            bridge = rtdump.link(self._socket, spec.bridge)
+        if bridge is None:
+            raise StartFailed(f"bridge {spec.bridge} of network {spec.name} is gone")
         batch = [
             rtnetlink.veth_add(
                 name,
@@ -223,7 +229,7 @@ class BridgeDriver:
                 name,
                 LinkOptions(
                     up=True,
-                    master=bridge,
+                    master=bridge.index,
                     alias=f"container {endpoint.container_name or endpoint.container_id[:12]}",
                     ipv6_link_local=False,
                 ),
@@ -241,6 +247,36 @@ class BridgeDriver:
             if endpoint.limits.ingress:
                 index = socket.if_nametoindex(name)
                 self._socket.request([limit_message(index, endpoint.limits.ingress)])
+        return bridge
+
+    def _introductions(
+        self, spec: NetworkSpec, endpoint: EndpointSpec, bridge: rtdump.Link
+    ) -> dict[IPAddress, str]:
+        """The bridge's MAC address for those gateways that are the bridge itself. One not made
+        here may take another address with every port."""
+        if bridge.group != self._group:
+            return {}
+        own = {address.ip for address in gateway_addresses(spec)}
+        return {gateway: bridge.mac for gateway in endpoint.gateways if gateway in own}
+
+    def _settle(
+        self, spec: NetworkSpec, endpoint: EndpointSpec, bridge: rtdump.Link, mac: str
+    ) -> None:
+        """See to it that the first packet arrives: its repetition would come a second later.
+
+        The kernel is to take the host's end and the bridge into service now (links that need
+        longer are no failure), and to know the container's MAC address, in place of that of an
+        earlier container with this address.
+        """
+        with self._lock, _translated(f"cannot connect to network {spec.name}"):
+            rtdump.settle(self._socket, host_interface(endpoint.endpoint_id), spec.bridge)
+            if any(subnet.gateway is not None for subnet in spec.subnets):
+                self._socket.request(
+                    [
+                        rtnetlink.neighbour_add(bridge.index, address.ip, mac, permanent=False)
+                        for address in endpoint.addresses
+                    ]
+                )
 
     def _publish(
         self, spec: NetworkSpec, endpoint: EndpointSpec, ports: Sequence[PortBinding]

@@ -7,7 +7,7 @@ one batch: loopback up, addresses, interface up, routes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_network
 
 from sampan.errors import InvalidParameter, NotFound, StartFailed
 from sampan.kernel import netns, rtdump, rtnetlink
@@ -66,11 +66,13 @@ def configure(
     *,
     mac_is_derived: bool = True,
     advertisements: bool = True,
+    neighbours: Mapping[IPAddress, str] | None = None,
 ) -> None:
     """Bring the endpoint's interface, which is in ``netns_fd`` already, into service.
 
-    The flags are those of :func:`endpoint_sysctls`. Raises :class:`StartFailed` naming what could
-    not be done.
+    ``neighbours`` are MAC addresses it need not ask for first. The flags are those of
+    :func:`endpoint_sysctls`. Packets go through when this returns. Raises :class:`StartFailed`
+    naming what could not be done.
     """
     sysctls = endpoint_sysctls(
         endpoint, mac_is_derived=mac_is_derived, advertisements=advertisements
@@ -83,7 +85,15 @@ def configure(
             link = rtdump.link(sock, endpoint.interface)
             if link is None:
                 raise StartFailed(f"interface {endpoint.interface} is not in the container")
-            sock.request(_messages(link.index, endpoint))
+            introductions = [
+                rtnetlink.neighbour_add(link.index, address, mac, permanent=False)
+                for address, mac in (neighbours or {}).items()
+            ]
+            sock.request([*_messages(link.index, endpoint), *introductions])
+            rtdump.settle(sock, endpoint.interface)
+            rtdump.settle_addresses(
+                sock, *(a.ip for a in endpoint.addresses if isinstance(a, IPv6Interface))
+            )
     except OSError as error:
         raise StartFailed(
             f"cannot configure {endpoint.interface}: {error.filename or ''}: {error.strerror}"

@@ -143,11 +143,24 @@ class World:
         server = Server(sock, name)
         self._stack.callback(server.close)
 
-    def ask(self, netns_fd: int, address: str, port: int, kind: int = socket.SOCK_STREAM) -> str:
+    def unreachable(
+        self, netns_fd: int, address: str, port: int, kind: int = socket.SOCK_STREAM
+    ) -> bool:
+        """Whether nobody answers at (address, port) for a while, asked from a namespace."""
+        return self.ask(netns_fd, address, port, kind, patience=_BLOCKED) == ""
+
+    def ask(
+        self,
+        netns_fd: int,
+        address: str,
+        port: int,
+        kind: int = socket.SOCK_STREAM,
+        patience: float = 10,
+    ) -> str:
         """What answers at (address, port) asked from a namespace; "" for nobody."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with netns.open_socket(netns_fd, family, kind) as sock:
-            sock.settimeout(_BLOCKED)
+            sock.settimeout(patience)
             try:
                 sock.connect((address, port))
                 if kind == socket.SOCK_DGRAM:
