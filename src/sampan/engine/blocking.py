@@ -9,6 +9,7 @@ import builtins
 from collections.abc import Iterable, Iterator
 
 from sampan.engine import asynchronous as aio
+from sampan.engine.builds import BuildOptions
 from sampan.engine.imageflows import Progress
 from sampan.engine.loop import Connection, Loop, iterate
 from sampan.engine.options import (
@@ -37,6 +38,8 @@ from sampan.wire.exec import ExecCreateRequest, ExecInspect, ExecStartRequest
 from sampan.wire.image import (
     AuthConfig,
     AuthResponse,
+    BuildCache,
+    BuildPruneReport,
     DistributionInspect,
     ImageDeleteResponseItem,
     ImageHistoryResponseItem,
@@ -336,6 +339,33 @@ class Images:
     def distribution(self, ref: str, auth: RegistryAuth | None = None) -> DistributionInspect:
         """Descriptor and platforms of a reference, asked of its registry."""
         return self._loop.call(self._service.distribution(ref, auth))
+
+
+class Builds:
+    """Builds of one engine."""
+
+    def __init__(self, service: aio.Builds, loop: Loop) -> None:
+        self._service = service
+        self._loop = loop
+
+    def build(self, body: Iterable[bytes] | None, options: BuildOptions) -> Iterator[Progress]:
+        """Build from a context tar (None: no context) and tag the result."""
+        context = iterate(body) if body is not None else None
+        return self._loop.iterate(self._service.build(context, options))
+
+    def cancel(self, identity: str) -> None:
+        """End a build that was given this identity."""
+        self._loop.call(self._service.cancel(identity))
+
+    def usage(self) -> builtins.list[BuildCache]:
+        """The records of the build cache."""
+        return self._loop.call(self._service.usage())
+
+    def prune(
+        self, filters: Filters | None = None, *, all: bool = False, keep: int = 0
+    ) -> BuildPruneReport:
+        """Forget records of the build cache that no build uses."""
+        return self._loop.call(self._service.prune(filters, all=all, keep=keep))
 
 
 class Networks:

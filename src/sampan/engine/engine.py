@@ -74,10 +74,10 @@ class Engine:
         self.containers = Containers(core)
         self.execs = Execs(core)
         self.images = Images(core)
-        self.builds = Builds(core, self.images)
         self.networks = Networks(core)
         self.volumes = Volumes(core)
-        self.system = System(core, self.images, self.volumes)
+        self.builds = Builds(core, self.images)
+        self.system = System(core, self.images, self.volumes, self.builds)
 
     @property
     def core(self) -> Core:

@@ -53,6 +53,7 @@ class Engine:
         self.containers = blocking.Containers(self._engine.containers, self._loop)
         self.execs = blocking.Execs(self._engine.execs, self._loop)
         self.images = blocking.Images(self._engine.images, self._loop)
+        self.builds = blocking.Builds(self._engine.builds, self._loop)
         self.networks = blocking.Networks(self._engine.networks, self._loop)
         self.volumes = blocking.Volumes(self._engine.volumes, self._loop)
         self.events = blocking.Events(self._engine.events, self._loop)

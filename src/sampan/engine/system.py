@@ -12,6 +12,7 @@ import msgspec
 
 from sampan import __version__
 from sampan.engine import clock, transfer
+from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.core import Core
 from sampan.engine.images import Images
@@ -46,10 +47,11 @@ MIN_API_VERSION = "1.24"
 class System:
     """Information about one engine."""
 
-    def __init__(self, core: Core, images: Images, volumes: Volumes) -> None:
+    def __init__(self, core: Core, images: Images, volumes: Volumes, builds: Builds) -> None:
         self._core = core
         self._images = images
         self._volumes = volumes
+        self._builds = builds
 
     async def info(self) -> SystemInfo:
         """Counts, limits and features, read from the kernel and the state."""
@@ -201,11 +203,17 @@ class System:
             image_usage=await self._image_usage(verbose) if "image" in wanted else None,
             container_usage=await self._container_usage(verbose) if "container" in wanted else None,
             volume_usage=await self._volume_usage(verbose) if "volume" in wanted else None,
-            build_cache_usage=BuildCacheDiskUsage(
-                active_count=0, total_count=0, reclaimable=0, total_size=0, items=[]
-            )
-            if "build-cache" in wanted
-            else None,
+            build_cache_usage=await self._build_usage(verbose) if "build-cache" in wanted else None,
+        )
+
+    async def _build_usage(self, verbose: bool) -> BuildCacheDiskUsage:
+        records = await self._builds.usage()
+        return BuildCacheDiskUsage(
+            active_count=sum(1 for record in records if record.in_use),
+            total_count=len(records),
+            reclaimable=sum(record.size or 0 for record in records if not record.in_use),
+            total_size=sum(record.size or 0 for record in records),
+            items=[msgspec.to_builtins(record) for record in records] if verbose else None,
         )
 
     async def _image_usage(self, verbose: bool) -> ImagesDiskUsage:
