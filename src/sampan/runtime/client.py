@@ -24,7 +24,6 @@ import os
 import select
 import signal as signals
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,7 +210,7 @@ class Launcher:
         self._exec_root = exec_root
         self._python = python
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._started: launch.Started | None = None
         self._compiler = Compiler(exec_root / "seccomp")
         self.facts = facts
 
@@ -251,15 +250,13 @@ class Launcher:
         return monitor
 
     def close(self, *, stop: bool = False) -> None:
-        """Forget the launcher; with ``stop`` end it as well. Containers go on either way."""
+        """End the launcher if we started it, with ``stop`` in any case. Containers go on."""
         with self._lock:
             if stop:
                 self._stop()
-            if self._child is not None:
-                self._child.poll()
-                # A launcher that stays is nobody's child to wait for once we are gone.
-                self._child.returncode = self._child.returncode or 0
-                self._child = None
+            if self._started is not None:
+                self._started.end()
+                self._started = None
 
     def _prepare(self, request: CreateRequest) -> tuple[Message, bytes]:
         """The request as a message: planned here, so that mistakes in it cost no process."""
@@ -331,8 +328,9 @@ class Launcher:
 
     def _ensure(self) -> None:
         """Have a launcher of this very code, under a lock other processes take as well."""
-        if self._child is not None and self._child.poll() is not None:
-            self._child = None
+        if self._started is not None and self._started.child.poll() is not None:
+            self._started.end()
+            self._started = None
         with open(self._exec_root / "launcher.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
@@ -343,7 +341,7 @@ class Launcher:
                 return
             if found is not None:
                 self._stop()
-            _, self._child = launch.start(self._exec_root, self._python)
+            self._started = launch.start(self._exec_root, self._python)
 
     def _stop(self) -> None:
         try:

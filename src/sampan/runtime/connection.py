@@ -111,6 +111,7 @@ class Connection:
         self.open = False
         early = bytes(self._buffer)
         self._buffer.clear()
+        self._on_end(self)
         return self.sock, early
 
     def close(self) -> None:

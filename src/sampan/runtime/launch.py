@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.errors import NotFound, Unavailable
@@ -37,8 +38,21 @@ launcher.main()
 """
 
 
-def start(exec_root: Path, python: str | None = None) -> tuple[int, subprocess.Popen[bytes]]:
-    """Start a launcher listening below ``exec_root``; returns (its pid, the child to be reaped).
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A launcher of ours: a child to be reaped, and the pipe whose closing ends it."""
+
+    child: subprocess.Popen[bytes]
+    owner: int
+
+    def end(self) -> None:
+        """End it; containers go on."""
+        os.close(self.owner)
+        self.child.wait()
+
+
+def start(exec_root: Path, python: str | None = None) -> Started:
+    """Start a launcher listening below ``exec_root``. It ends when we do.
 
     Raises :class:`Unavailable`.
     """
@@ -50,18 +64,20 @@ def start(exec_root: Path, python: str | None = None) -> tuple[int, subprocess.P
             stack.callback(os.close, image)
             ready, told = os.pipe()
             stack.callback(os.close, ready)
+            theirs, owner = os.pipe()
+            stack.callback(os.close, theirs)
             log = stack.enter_context(open(exec_root / _LOG, "ab"))
             child = subprocess.Popen(
                 [
                     interpreter,
                     *("-I", "-S", "-c", _BOOT, version.source_root()),
-                    *(str(listener.fileno()), str(told)),
+                    *(str(listener.fileno()), str(told), str(theirs)),
                 ],
                 executable=f"/proc/self/fd/{image}",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                pass_fds=(image, listener.fileno(), told),
+                pass_fds=(image, listener.fileno(), told, theirs),
                 start_new_session=True,
                 cwd="/",
                 env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
@@ -69,8 +85,12 @@ def start(exec_root: Path, python: str | None = None) -> tuple[int, subprocess.P
             os.close(told)
         except OSError as error:
             raise Unavailable(f"the launcher cannot be started: {error}") from error
-        _await_ready(ready, child, exec_root)
-    return child.pid, child
+        try:
+            _await_ready(ready, child, exec_root)
+        except BaseException:
+            os.close(owner)
+            raise
+    return Started(child, owner)
 
 
 def _await_ready(ready: int, child: subprocess.Popen[bytes], exec_root: Path) -> None:

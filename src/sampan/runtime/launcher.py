@@ -30,11 +30,13 @@ _PATIENCE_MILLISECONDS = 20
 
 
 def main() -> NoReturn:
-    """``argv``: descriptor of the socket to listen on, descriptor to tell readiness on."""
-    listener_fd, ready = int(sys.argv[1]), int(sys.argv[2])
+    """``argv``: descriptors of the socket to listen on, of a pipe to tell readiness on, and of one
+    that ends when the process that started us does, or wants us to."""
+    listener_fd, ready, owner = (int(argument) for argument in sys.argv[1:4])
     listener = socket.socket(fileno=listener_fd)
     os.set_inheritable(listener_fd, False)
-    process.close_all_but({listener_fd, ready})
+    os.set_inheritable(owner, False)
+    process.close_all_but({listener_fd, ready, owner})
     prctl.set_name("sampan-launcher")
     title = process.Title()
     title.set("sampan-launcher")
@@ -57,11 +59,15 @@ def main() -> NoReturn:
     os.write(ready, b"1")
     os.close(ready)
     while True:
-        _keep_spare(listener, layout, identity, title)
+        _keep_spare(listener, layout, identity, title, owner)
 
 
 def _keep_spare(
-    listener: socket.socket, layout: cgroup.Layout, identity: Message, title: process.Title
+    listener: socket.socket,
+    layout: cgroup.Layout,
+    identity: Message,
+    title: process.Title,
+    owner: int,
 ) -> None:
     """Have a monitor and its worker wait for the next connection; returns when they are taken."""
     told, taken = os.pipe2(os.O_CLOEXEC)
@@ -74,17 +80,33 @@ def _keep_spare(
         return
     if child == 0:
         os.close(told)
+        os.close(owner)
         _guarded(_be_monitor, listener, layout, identity, taken, title)
     os.close(taken)
-    with open(told, "rb", buffering=0) as pipe:
-        if not pipe.read(1):
+    try:
+        if not _wait(told, owner):
             time.sleep(_RETRY_SECONDS)  # it died before anybody came: do not spin
             return
         # The next one is forked when this container is made, not while it is: there are not so
         # many processors. A slow one is not waited for.
         poller = select.poll()
-        poller.register(pipe, select.POLLHUP)
+        poller.register(told, select.POLLHUP)
         poller.poll(_PATIENCE_MILLISECONDS)
+    finally:
+        os.close(told)
+
+
+def _wait(told: int, owner: int) -> bool:
+    """Until the spare says that it is taken, or has died (False). Without an owner we end."""
+    poller = select.poll()
+    poller.register(told, select.POLLIN)
+    poller.register(owner, select.POLLHUP)
+    while True:
+        ready = [fd for fd, _ in poller.poll()]
+        if told in ready:
+            return bool(os.read(told, 1))
+        if owner in ready:
+            os._exit(0)  # spares die with us; containers have monitors of their own
 
 
 def _be_monitor(

@@ -390,9 +390,8 @@ class Worker:
 
     def _attach(self, connection: Connection, message: Message, blob: bytes) -> None:
         if self._finished:
-            raise Conflict("the container has ended")
+            raise self._error or Conflict("the container has ended")
         if connection.reply({"ok": True}):
-            self._connections.discard(connection)
             hand_over(connection, self._streams, message)
 
     def _watch(self, connection: Connection, message: Message, blob: bytes) -> None:
