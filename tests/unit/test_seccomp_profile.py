@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.spec import SPEC
 
 from sampan.errors import InvalidParameter
 from sampan.model.oci import Seccomp
 from sampan.runtime.seccomp_profile import DockerProfile, load_default, parse, resolve
+from tests.spec import SPEC
 
 
 def names(profile: DockerProfile, *caps: str, kernel: tuple[int, int] = (6, 1)) -> set[str]:

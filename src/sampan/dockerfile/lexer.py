@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from sampan.errors import InvalidParameter
 
 _SPECIAL = frozenset("@*#?-$!")
+#: How deep substitutions may nest; far beyond any sensible word, within Python's own stack.
+_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,7 @@ class _State:
     escape: str
     raw_quotes: bool
     at: int = 0
+    depth: int = 0
     split: _Words = field(default_factory=_Words)
     used: set[str] = field(default_factory=set)
     undefined: set[str] = field(default_factory=set)
@@ -206,10 +209,14 @@ class _State:
 
     def inner(self, stop: str, *, raw_escapes: bool = False) -> str:
         """A word inside a substitution, whose characters are not split here but as its result."""
+        if self.depth == _DEPTH:
+            raise InvalidParameter(f"substitutions nest deeper than {_DEPTH} levels")
         outer, self.split = self.split, _Words()
+        self.depth += 1
         try:
             return self.until(stop, raw_escapes=raw_escapes)
         finally:
+            self.depth -= 1
             self.split = outer
 
     def conditional(self, name: str, operator: str) -> str:

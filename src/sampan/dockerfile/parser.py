@@ -251,7 +251,7 @@ def _json_strings(text: str) -> tuple[str, ...] | None:
         return None
     try:
         decoded: object = json.loads(text, strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(decoded, list):
         return None
@@ -338,6 +338,8 @@ def _pairs(node: Node, rest: str, escape: str) -> Node:
 def _onbuild(node: Node, rest: str, escape: str) -> Node:
     if not rest:
         return node
+    if _cut(rest)[0].lower() == "onbuild":
+        raise DockerfileError("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     return replace(node, child=_node(rest, escape, start=node.start, end=node.end))
 
 

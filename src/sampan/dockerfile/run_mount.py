@@ -52,7 +52,10 @@ def parse_run_mount(text: str, expand: Callable[[str], str]) -> RunMount:
 
     Raises :class:`DockerfileError` naming the key that is wrong.
     """
-    fields = next(csv.reader([text]), [])
+    try:
+        fields = next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise DockerfileError(f"invalid mount {text!r}: {error}") from None
     values: dict[str, str] = {}
     for field in fields:
         key, equals, value = field.partition("=")
@@ -121,13 +124,16 @@ def _boolean(key: str, value: str) -> bool:
 
 def _octal(value: str) -> int:
     try:
-        return int(value, 8)
+        mode = int(value, 8)
     except ValueError:
-        raise DockerfileError(f"invalid value {value!r} for mode") from None
+        mode = -1
+    if not 0 <= mode <= 0o7777:
+        raise DockerfileError(f"invalid value {value!r} for mode")
+    return mode
 
 
 def _number(key: str, value: str) -> int:
-    if not value.isdecimal():
+    if not value.isdecimal() or len(value) > 10 or int(value) >= 1 << 32:
         raise DockerfileError(f"invalid value {value!r} for {key}")
     return int(value)
 
@@ -137,6 +143,9 @@ def _bytes(value: str) -> int:
     unit = _UNITS.get(text[-1:], 0)
     number = text[:-1] if unit else text
     try:
-        return int(float(number) * (unit or 1))
-    except ValueError:
-        raise DockerfileError(f"invalid value {value!r} for size") from None
+        size = int(float(number) * (unit or 1))
+    except (ValueError, OverflowError):
+        size = -1
+    if size < 0:
+        raise DockerfileError(f"invalid value {value!r} for size")
+    return size
