@@ -28,12 +28,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from sampan import errors
 from sampan.errors import Corrupt, NotFound, StartFailed, Unavailable, Unsupported
 from sampan.kernel.facts import Facts, probe
 from sampan.kernel.seccomp import Compiler
 from sampan.runtime import launch
 from sampan.runtime.channel import Message, receive_frame, send_frame
+from sampan.runtime.dialogue import answer_of, ask
 from sampan.runtime.operation import Value
 from sampan.runtime.plan import PlanOptions, plan, plan_exec
 from sampan.runtime.plan_codec import encode
@@ -86,7 +86,7 @@ class Monitor:
         """
         connection = launch.connect_monitor(directory)
         try:
-            answer = _ask(connection, {"op": "status"})
+            answer = ask(connection, {"op": "status"})
         except BaseException:
             connection.close()
             raise
@@ -152,7 +152,7 @@ class Monitor:
         }
         connection = launch.connect_monitor(self.directory)
         try:
-            answer = _ask(connection, message)
+            answer = ask(connection, message)
         except BaseException:
             connection.close()
             raise
@@ -199,7 +199,7 @@ class Monitor:
 
     def _request(self, message: Message) -> Message:
         with self._lock:
-            return _ask(self._connection, message)
+            return ask(self._connection, message)
 
 
 class Launcher:
@@ -309,7 +309,7 @@ class Launcher:
         connection = self._connect()
         try:
             send_frame(connection, message, blob)
-            return connection, _answer(connection)
+            return connection, answer_of(connection)
         except BaseException:
             connection.close()
             raise
@@ -391,27 +391,8 @@ def _identify(exec_root: Path) -> Message:
 def _stream(connection: socket.socket, message: Message) -> socket.socket:
     """Ask for what turns the connection into a stream."""
     try:
-        _ask(connection, message)
+        ask(connection, message)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _ask(connection: socket.socket, message: Message) -> Message:
-    try:
-        send_frame(connection, message)
-        return _answer(connection)
-    except OSError as error:
-        raise NotFound(f"the monitor is gone: {error.strerror}") from error
-
-
-def _answer(connection: socket.socket) -> Message:
-    answer, _, _ = receive_frame(connection)
-    if answer is None:
-        raise NotFound("the monitor is gone")
-    name = answer.get("error")
-    if name is not None:
-        kind = getattr(errors, str(name), StartFailed)
-        raise kind(answer["message"])
-    return answer

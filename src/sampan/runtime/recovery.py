@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sampan.errors import NotFound
+from sampan.errors import Corrupt, NotFound
 from sampan.runtime import aftermath, launch, records
+from sampan.runtime.dialogue import ask
 from sampan.runtime.requests import ExitRecord, Live
+
+_ANSWER_SECONDS = 10.0
 
 
 def read_exit(directory: Path) -> ExitRecord | None:
@@ -28,12 +31,21 @@ def recover(directory: Path) -> ExitRecord | None:
     (by pidfd and cgroup), removes its cgroups and sockets, writes ``exit.json`` with code 137
     unless there is one. Idempotent. Raises :class:`OSError` when processes do not die.
     """
-    try:
-        launch.connect_monitor(directory).close()
-    except NotFound:
-        pass
-    else:
+    if _answers(directory):
         return None
     if not directory.is_dir():
         return None
     return ExitRecord(**aftermath.end_and_record(directory))
+
+
+def _answers(directory: Path) -> bool:
+    """Whether a monitor serves the directory: a listening socket may be of one that is dying."""
+    try:
+        with launch.connect_monitor(directory) as connection:
+            connection.settimeout(_ANSWER_SECONDS)
+            ask(connection, {"op": "status"})
+    except Corrupt:
+        return False
+    except NotFound as error:
+        return isinstance(error.__cause__, TimeoutError)  # there, but busy
+    return True
