@@ -62,7 +62,7 @@ async def commit(core: Core, container: Container, options: CommitOptions) -> ID
 def _build(core: Core, container: Container, options: CommitOptions) -> Image:
     record = container.record
     try:
-        parent = core.images.view(core.images.find(record.image_id)[0])
+        parent = core.images.of(record.image_manifest)
     except NotFound:
         raise NotFound(
             f"image {record.image_id} of container {container.id} was deleted: its layers cannot "

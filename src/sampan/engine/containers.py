@@ -130,7 +130,8 @@ class Containers:
             entry, _ = self._core.images.find(record.image)
         except SampanError:
             return record.image_id
-        return record.image if str(entry.id) == record.image_id else record.image_id
+        same = record.image_target in ("", str(entry.target.digest))
+        return record.image if same and record.image_id else record.image_id
 
     async def inspect(self, ref: str, *, size: bool = False) -> ContainerInspectResponse:
         """Everything known about a container; ``size`` adds SizeRw and SizeRootFs (bytes)."""
@@ -327,6 +328,7 @@ class Containers:
             wanted = LogsOptions(stdout=options.stdout, stderr=options.stderr)
             backlog = logs.open_logs(core, container, wanted)
         pending = PendingAttachment(options) if options.stream else None
+        container.pending = [client for client in container.pending if not client.socket.done()]
         if pending is not None:
             container.pending.append(pending)
             if container.run is not None:

@@ -19,7 +19,6 @@ from sampan.engine.table import Container
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.image import Image
 from sampan.image.document import wire_descriptor
-from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.wire.container import ContainerCreateRequest, ContainerCreateResponse, HostConfig
 
@@ -32,10 +31,10 @@ async def create(
     chosen = check_name(name) if name else random_name(core.random, core.containers.names)
     core.containers.reserve(chosen, container_id)
     try:
-        record, warnings = await _record(core, body, container_id, chosen, platform)
+        record, image, warnings = await _record(core, body, container_id, chosen, platform)
         container = Container(record=record)
         with ExitStack() as undo:
-            container.record = await core.threads.run(_prepare, core, record, undo)
+            container.record = await core.threads.run(_prepare, core, record, image, undo)
             await core.state.write(insert_container(container))
             undo.pop_all()
     except BaseException:
@@ -48,8 +47,8 @@ async def create(
 
 async def _record(
     core: Core, body: ContainerCreateRequest, container_id: str, name: str, platform: str | None
-) -> tuple[Record, list[str]]:
-    """Everything decided about the container, and dockerd's warnings."""
+) -> tuple[Record, Image, list[str]]:
+    """Everything decided about the container, its image, and dockerd's warnings."""
     if not body.image:
         raise InvalidParameter("no image specified: Config.Image must not be empty")
     entry, image = await find_image(core, body.image, platform)
@@ -73,6 +72,7 @@ async def _record(
         created=clock.now(),
         image=body.image,
         image_id=str(image.id),
+        image_target=str(entry.target.digest),
         image_manifest=msgspec.structs.replace(
             wire_descriptor(image.manifest.descriptor),
             platform=None,
@@ -90,7 +90,7 @@ async def _record(
         if logs is not None and logs.type == "local"
         else "",
     )
-    return record, _warnings(entry, image, platform)
+    return record, image, _warnings(image, platform)
 
 
 async def find_image(core: Core, ref: str, platform: str | None) -> tuple[Entry, Image]:
@@ -108,7 +108,7 @@ async def find_image(core: Core, ref: str, platform: str | None) -> tuple[Entry,
     return entry, image
 
 
-def _warnings(entry: Entry, image: Image, platform: str | None) -> list[str]:
+def _warnings(image: Image, platform: str | None) -> list[str]:
     host = Platform.host()
     if platform is None and not host.runs(image.platform):
         return [
@@ -167,7 +167,7 @@ def _mounts(core: Core, host: HostConfig, volumes: list[str]) -> list[MountRecor
     ]
 
 
-def _prepare(core: Core, record: Record, undo: ExitStack) -> Record:
+def _prepare(core: Core, record: Record, image: Image, undo: ExitStack) -> Record:
     """Make what the container needs on disk; returns the record with its mounts' sources known.
 
     Blocking. Each effect is undone by ``undo`` unless the caller takes it off.
@@ -176,9 +176,7 @@ def _prepare(core: Core, record: Record, undo: ExitStack) -> Record:
     _check_bind_sources(record)
     if devices := cdi.device_names(record.host_config):
         cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
-    image, _ = _image(core, record)
-    parent = str(image.chain_id) if image.chain_id else None
-    core.snapshots.prepare(record.id, parent)
+    _prepare_root(core, record.id, image)
     undo.callback(core.snapshots.remove, record.id)
     roots.mark(core, record.id)
     directory.mkdir(mode=0o710, parents=True)
@@ -190,14 +188,14 @@ def _prepare(core: Core, record: Record, undo: ExitStack) -> Record:
     return msgspec.structs.replace(record, mounts=mounts)
 
 
-def _image(core: Core, record: Record) -> tuple[Image, Entry]:
-    entry, _ = core.images.find(record.image_id)
-    manifest = record.image_manifest
-    if manifest is not None and manifest.digest and str(entry.target.digest) != manifest.digest:
-        for other in core.images:
-            if other.target.digest == Digest.parse(manifest.digest):
-                entry = other
-    return core.images.view(entry), entry
+def _prepare_root(core: Core, key: str, image: Image) -> None:
+    """A writable snapshot of an image, which is unpacked if it never was (another platform's)."""
+    parent = str(image.chain_id) if image.chain_id else None
+    try:
+        core.snapshots.prepare(key, parent)
+    except NotFound:
+        core.unpacker.unpack(image)
+        core.snapshots.prepare(key, parent)
 
 
 def _check_bind_sources(record: Record) -> None:

@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from dataclasses import dataclass
 
-from sampan.engine import clock, execs
+from sampan.engine import clock, execs, stopping
 from sampan.engine.core import Core
 from sampan.engine.lifecycle import Status
 from sampan.engine.table import Container
@@ -143,8 +143,6 @@ class HealthMonitor:
         return (clock.now() - self._container.state.started_at) / 1e9
 
     def _act(self) -> None:
-        from sampan.engine import stopping
-
         action = (self._container.record.config.labels or {}).get(ON_FAILURE_LABEL, "none")
         run = self._container.run
         if run is None or action == "none":

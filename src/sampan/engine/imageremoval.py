@@ -21,7 +21,7 @@ def users(core: Core, entry: Entry, *, running: bool | None = None) -> list[str]
     return [
         container.id
         for container in core.containers
-        if container.record.image_id == str(entry.id)
+        if container.record.image_target == str(entry.target.digest)
         and (running is None or container.state.alive == running)
     ]
 

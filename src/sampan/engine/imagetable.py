@@ -9,10 +9,12 @@ from sampan.content import ContentStore
 from sampan.engine.state import Statement
 from sampan.errors import InvalidParameter, NotFound
 from sampan.image import Image, open_image
+from sampan.image.document import descriptor
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
+from sampan.wire.container import OCIDescriptor
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -127,6 +129,16 @@ class ImageTable:
     def cached(self, entry: Entry) -> Image | None:
         """The view of an entry if it was read before; never blocks."""
         return self._views.get(str(entry.target.digest))
+
+    def of(self, manifest: OCIDescriptor | None) -> Image:
+        """The image a container was made of, by its manifest; reads content, blocks.
+
+        Raises NotFound when the image was deleted meanwhile.
+        """
+        if manifest is None or not manifest.digest:
+            raise NotFound("the container was not made of an image")
+        found = self._views.get(manifest.digest)
+        return found or open_image(self.content, descriptor(manifest, "image manifest"))
 
     def view(self, entry: Entry, platform: Platform | None = None) -> Image:
         """The image under an entry, for the host's or another platform; reads content, blocks."""

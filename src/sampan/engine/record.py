@@ -43,7 +43,8 @@ class MountRecord(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True)
 class Record(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """A container as it was created, and as rename, update and connect changed it.
 
-    ``image`` is what the user wrote, ``image_id`` the digest of the image's configuration.
+    ``image`` is what the user wrote, ``image_id`` the digest of the image's configuration,
+    ``image_target`` that of the manifest or index the name meant, ``image_manifest`` the manifest.
     ``networks`` maps network names to what the user asked for; addresses are leased at start.
     """
 
@@ -52,6 +53,7 @@ class Record(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     created: int
     image: str
     image_id: str
+    image_target: str = ""
     image_manifest: OCIDescriptor | None = None
     platform: str = "linux"
     path: str

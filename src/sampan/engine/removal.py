@@ -39,11 +39,14 @@ async def remove(core: Core, ref: str, *, force: bool, volumes: bool, link: bool
             f'cannot remove container "{container.name}": container is restarting: stop the '
             "container before removing or force remove"
         )
-    cancel_restart(core, container)
-    await _kill(core, container)
-    async with container.lock:
-        if not container.removed:
-            await remove_locked(core, container, volumes=volumes)
+    while not container.removed:
+        cancel_restart(core, container)
+        await _kill(core, container)
+        async with container.lock:
+            if container.run is not None and force:
+                continue  # somebody started it meanwhile
+            if not container.removed:
+                await remove_locked(core, container, volumes=volumes)
 
 
 async def _kill(core: Core, container: Container) -> None:
@@ -65,7 +68,12 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
     if container.run is not None:
         raise Conflict(f"container {container.id} was started while being removed")
     container.state = replace_state(container.state, status=status)
-    await core.state.write(delete_container(container))
+    try:
+        await core.state.write(delete_container(container))
+    except SampanError:
+        failed = after(container.state.status, Event.REMOVE_FAILED)
+        container.state = replace_state(container.state, status=failed)
+        raise
     container.removed = True
     core.containers.discard(container)
     for exec_id in container.execs:

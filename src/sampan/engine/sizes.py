@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.engine.core import Core
 from sampan.engine.table import Container
 from sampan.errors import NotFound, SampanError
+from sampan.wire.container import OCIDescriptor
 
 
 async def container_sizes(core: Core, container: Container) -> tuple[int, int]:
@@ -17,14 +18,13 @@ def _measure(core: Core, container: Container) -> tuple[int, int]:
         written = core.snapshots.usage(container.id).size
     except NotFound:
         return 0, 0
-    return written, written + image_size(core, container.record.image_id)
+    return written, written + image_size(core, container.record.image_manifest)
 
 
-def image_size(core: Core, image_id: str) -> int:
+def image_size(core: Core, manifest: OCIDescriptor | None) -> int:
     """Bytes of an image's unpacked layers, 0 when the image is gone."""
     try:
-        entry, _ = core.images.find(image_id)
-        view = core.images.view(entry)
+        view = core.images.of(manifest)
         return sum(core.snapshots.usage(str(chain)).size for chain in view.chain_ids)
     except SampanError:
         return 0

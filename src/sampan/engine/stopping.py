@@ -39,9 +39,17 @@ def send(run: Run, number: int) -> bool:
     return True
 
 
+async def settled(container: Container) -> None:
+    """Wait for a start, an exit or a removal under way, so that the status is what it seems."""
+    if container.lock.locked():
+        async with container.lock:
+            return
+
+
 async def kill(core: Core, container: Container, ref: str, signal: str) -> None:
     """See :meth:`sampan.engine.containers.Containers.kill`."""
     number = parse_signal(signal or "KILL")
+    await settled(container)
     run = require_run(container, f"cannot kill container: {ref}")
     ends = number in (signals.SIGKILL, stop_signal(container), signals.SIGTERM, signals.SIGINT)
     if ends:
@@ -58,6 +66,7 @@ async def kill(core: Core, container: Container, ref: str, signal: str) -> None:
 async def stop(core: Core, container: Container, signal: str | None, seconds: int | None) -> None:
     """See :meth:`sampan.engine.containers.Containers.stop`."""
     number = parse_signal(signal) if signal else stop_signal(container)
+    await settled(container)
     if cancel_restart(core, container):
         core.publish(container, "stop")
         return

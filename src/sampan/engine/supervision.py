@@ -151,7 +151,11 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
     core.fabric.release(plugs)
     if plugs:
         core.state.submit(*core.fabric.delete_endpoints(plugs))
-    await core.threads.run(_clean, core, container, run, plugs)
+    try:
+        await core.threads.run(_clean, core, container, run, plugs)
+    except (OSError, SampanError) as error:
+        # What is left is found by the next reconciliation; the container has ended all the same.
+        log.warning("cleaning up after container %s: %s", container.id[:12], error)
     _forget_execs(core, container)
     run.finished.set()
     if removing or container.restarting:
