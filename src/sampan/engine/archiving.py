@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from sampan.engine import clock, imageflows, roots
@@ -139,8 +140,12 @@ async def export(core: Core, container: Container) -> AsyncIterator[bytes]:
     """See :meth:`sampan.engine.containers.Containers.export`."""
 
     def chunks() -> Iterator[bytes]:
-        with roots.root(core, container) as root:
+        # The root alone, as dockerd exports it: not what is mounted in it (/proc, volumes).
+        root = roots.bare(core, container)
+        try:
             yield from rootfs.export(root)
+        finally:
+            os.close(root)
 
     core.publish(container, "export")
     return core.threads.iterate(chunks())

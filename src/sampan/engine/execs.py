@@ -47,6 +47,7 @@ class Exec:
     exit_code: int | None = None
     pid: int = 0
     console_size: tuple[int, int] | None = None
+    launched: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -60,6 +61,7 @@ class Exec:
             return
         self.running = False
         self.exit_code = code
+        self.launched.set()
         self.ended.set()
         core.publish(self.container, "exec_die", exitCode=str(code), execID=self.id)
 
@@ -157,6 +159,10 @@ class Execs:
                 raise Conflict(f"exec {exec_id} is not running")
             found.console_size = (height, width)
             return
+        # A server's answer is read before the program is there, which then has no terminal yet.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAUNCH):
+                await found.launched.wait()
         await self._core.threads.run(found.container.monitor.resize, height, width, exec_id)
 
     def _find(self, exec_id: str) -> Exec:
@@ -215,6 +221,7 @@ async def run(core: Core, found: Exec, *, attached: bool) -> socket.socket | Non
         if isinstance(error, StartFailed):
             raise
         raise StartFailed(error.message) from error
+    found.launched.set()
     return stream
 
 
@@ -256,6 +263,8 @@ def _default_ulimits(core: Core) -> Sequence[ResourcesUlimit]:
     ]
 
 
+#: seconds a client that resizes an exec is kept waiting until it has a terminal (dockerd's)
+_LAUNCH = 10.0
 #: seconds the news of an exec's end may take from its monitor to us
 _NEWS = 2.0
 #: seconds a program whose output has ended may take to end as well

@@ -46,6 +46,16 @@ def root(core: Core, container: Container, *, writable: bool = False) -> Iterato
         os.close(descriptor)
 
 
+def bare(core: Core, container: Container) -> int:
+    """The root directory, read-only, nothing mounted in it; the caller closes it. Blocks."""
+    try:
+        return detached_mount(core.snapshots.mounts(container.id))
+    except OSError as error:
+        raise SampanError(
+            f"cannot open the root of container {container.id}: {error.strerror}"
+        ) from error
+
+
 def _open(core: Core, container: Container, *, writable: bool) -> int:
     try:
         if container.run is not None:
