@@ -35,6 +35,10 @@ from sampan.wire.container import ResourcesUlimit
 from sampan.wire.exec import ExecCreateRequest, ExecInspect, ExecStartRequest
 
 
+#: seconds an exec that has ended can still be inspected, as in dockerd
+_REMEMBERED = 300.0
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Exec:
     """One exec: created, started at most once, ended."""
@@ -64,6 +68,11 @@ class Exec:
         self.launched.set()
         self.ended.set()
         core.publish(self.container, "exec_die", exitCode=str(code), execID=self.id)
+        asyncio.get_running_loop().call_later(_REMEMBERED, self._forget, core)
+
+    def _forget(self, core: Core) -> None:
+        core.execs.pop(self.id, None)
+        self.container.execs.discard(self.id)
 
 
 class Execs:

@@ -115,7 +115,10 @@ Action: TypeAlias = (
 
 
 def reconcile(rows: Sequence[Row], observed: Observed) -> tuple[Action, ...]:
-    """The actions, in the order to perform them: what runs, what ended, what is left over."""
+    """The actions, in the order to perform them: what runs, what ended, what is left over.
+
+    Starts come last: they need addresses and ports, and what runs must have taken its own before.
+    """
     known = {row.id for row in rows}
     actions: list[Action] = []
     for row in rows:
@@ -129,6 +132,7 @@ def reconcile(rows: Sequence[Row], observed: Observed) -> tuple[Action, ...]:
     for found in sorted(observed.files):
         if found not in known:
             actions.append(EraseFiles(id=found))
+    actions.sort(key=lambda action: isinstance(action, Start))
     return tuple(actions)
 
 

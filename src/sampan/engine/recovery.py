@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +37,21 @@ async def restore(core: Core) -> None:
     endpoints = await core.threads.run(_load_containers, core)
     found = await core.threads.run(_observe, core)
     actions = rec.reconcile(_rows(core, endpoints), found.observed)
+    await _perform_all(core, [a for a in actions if not isinstance(a, rec.Start)], found, endpoints)
+    await core.threads.run(_converge, core)
+    await core.threads.run(core.snapshots.sweep)
+    await _perform_all(core, [a for a in actions if isinstance(a, rec.Start)], found, endpoints)
+
+
+async def _perform_all(
+    core: Core, actions: Sequence[rec.Action], found: _Found, endpoints: dict[str, list[Plug]]
+) -> None:
+    """Perform actions in order; one that fails is told and keeps no other from being done."""
     for action in actions:
         try:
             await _perform(core, action, found, endpoints)
         except (SampanError, OSError) as error:
             log.warning("recovery: %s failed: %s", action, error)
-    await core.threads.run(_converge, core)
-    await core.threads.run(core.snapshots.sweep)
 
 
 def _load_images(core: Core) -> None:
