@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
 
 from sampan.kernel.libc import check, typed
 
@@ -44,6 +45,11 @@ def setns(fd: int, flags: int) -> None:
 def unshare(flags: int) -> None:
     """unshare(2)."""
     check(_unshare(flags), "unshare")
+
+
+def own(file: str) -> int:
+    """A descriptor of the calling process's namespace; ``file`` as in /proc/self/ns."""
+    return os.open(f"/proc/self/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def kind(fd: int) -> int:

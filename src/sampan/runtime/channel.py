@@ -1,14 +1,16 @@
 """Messages between the runtime's processes, with descriptors beside them.
 
-Two kinds. A *channel* is a SOCK_SEQPACKET pair between the runtime's side and init: one JSON object
-a packet. A *connection* is a stream between client and monitor: a frame is the lengths of a JSON
-object and of a blob (two little-endian u32), then both; descriptors come with the frame's first
-byte. Both bound what they accept.
+Three kinds. A *channel* is a SOCK_SEQPACKET pair between the runtime's side and init: one JSON
+object a packet. A *pair* is the same between a monitor and its worker, forks of one process, with
+marshalled values: the monitor touches next to nothing to read them. A *connection* is a stream
+between client and worker: a frame is the lengths of a JSON object and of a blob (two little-endian
+u32), then both; descriptors come with the frame's first byte. All bound what they accept.
 """
 
 from __future__ import annotations
 
 import array
+import marshal
 import os
 import socket
 import struct
@@ -21,6 +23,7 @@ from sampan.runtime import json_text
 Message = dict[str, Any]
 
 PACKET_LIMIT = 64 * 1024
+_VALUE_LIMIT = 192 * 1024
 FRAME_LIMIT = 16 * 1024 * 1024
 DESCRIPTOR_LIMIT = 253  # SCM_MAX_FD
 # As plain numbers: the enumerations of the socket module are slow to combine.
@@ -52,6 +55,17 @@ def receive(channel: socket.socket) -> tuple[Message | None, list[int]]:
     if not data:
         return None, fds
     return json_text.loads(data), fds
+
+
+def send_value(pair: socket.socket, value: Any, fds: Sequence[int] = ()) -> None:
+    """Send one marshalled value."""
+    _send(pair, marshal.dumps(value), fds)
+
+
+def receive_value(pair: socket.socket) -> tuple[Any, list[int]]:
+    """Receive one marshalled value; (None, []) when the other end is gone."""
+    data, ancillary, _, _ = pair.recvmsg(_VALUE_LIMIT, _ANCILLARY, _CMSG_CLOEXEC)
+    return (marshal.loads(data), _descriptors(ancillary)) if data else (None, [])
 
 
 def send_frame(

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from sampan.kernel import cgroup, prctl, process
-from sampan.runtime import init, monitor, version, worker_process
+from sampan.runtime import channel, init, monitor, rehearsal, version, worker_process
 from sampan.runtime.channel import Message
 
 _BACKLOG = 512
@@ -52,6 +52,8 @@ def main() -> NoReturn:
     listener.listen(_BACKLOG)
     listener.setblocking(True)
     _warm_up()
+    sample = rehearsal.sample()
+    rehearsal.launcher(sample, layout)
     init.forget_imports()
     gc.collect()
     gc.freeze()
@@ -59,7 +61,7 @@ def main() -> NoReturn:
     os.write(ready, b"1")
     os.close(ready)
     while True:
-        _keep_spare(listener, layout, identity, title, owner)
+        _keep_spare(listener, layout, identity, title, owner, sample)
 
 
 def _keep_spare(
@@ -68,6 +70,7 @@ def _keep_spare(
     identity: Message,
     title: process.Title,
     owner: int,
+    sample: bytes,
 ) -> None:
     """Have a monitor and its worker wait for the next connection; returns when they are taken."""
     told, taken = os.pipe2(os.O_CLOEXEC)
@@ -81,7 +84,7 @@ def _keep_spare(
     if child == 0:
         os.close(told)
         os.close(owner)
-        _guarded(_be_monitor, listener, layout, identity, taken, title)
+        _guarded(_be_monitor, listener, layout, identity, taken, title, sample)
     os.close(taken)
     try:
         if not _wait(told, owner):
@@ -115,18 +118,19 @@ def _be_monitor(
     identity: Message,
     taken: int,
     title: process.Title,
+    sample: bytes,
 ) -> NoReturn:
     """In the child: fork the first worker, then wait for what it makes."""
     os.setsid()
     _die_with(identity["pid"])
     process.set_signal(_SIGCHLD, ignored=False)
-    ours, theirs = socket.socketpair()
+    ours, theirs = channel.pair()
     me = os.getpid()
     child = os.fork()
     if child == 0:
         ours.close()
         _die_with(me)
-        _guarded(worker_process.serve, listener, theirs, taken, layout, identity, title)
+        _guarded(worker_process.serve, listener, theirs, taken, layout, identity, title, sample)
     theirs.close()
     listener.close()
     os.close(taken)

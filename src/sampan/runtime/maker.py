@@ -11,9 +11,11 @@ import contextlib
 import os
 import signal
 import socket
+import time
 
 from sampan.errors import SampanError, StartFailed
 from sampan.kernel import cgroup, namespaces, process
+from sampan.kernel import mount as m
 from sampan.runtime import channel, plan_codec, records, spawn
 from sampan.runtime.connection import listen
 from sampan.runtime.operations import Failure, sentence
@@ -21,13 +23,39 @@ from sampan.runtime.plan import Plan
 from sampan.runtime.state import State, live_record
 from sampan.runtime.streams import Ends, close_ends, open_ends
 
+_SPARE_SECONDS = 60.0
+
+
+class SpareNetwork:
+    """A network namespace made while nobody waited: that is most of the cost of a fork into new
+    namespaces. It has taken on the host's sysctls as they were, so it is good for a while only."""
+
+    def __init__(self) -> None:
+        """Make one. Raises :class:`OSError`."""
+        self._made = time.monotonic()
+        with m.descriptor(namespaces.own("net")) as home:
+            namespaces.unshare(namespaces.CLONE_NEWNET)
+            self._fd = namespaces.own("net")
+            namespaces.setns(home, namespaces.CLONE_NEWNET)
+
+    def take(self) -> int:
+        """Its descriptor, the caller's from now on; -1 when it is too old or taken."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0 and time.monotonic() - self._made > _SPARE_SECONDS:
+            os.close(fd)
+            return -1
+        return fd
+
 
 class Maker:
     """One container being made. ``monitor``: the channel to the process it is made for."""
 
-    def __init__(self, monitor: socket.socket, layout: cgroup.Layout) -> None:
+    def __init__(
+        self, monitor: socket.socket, layout: cgroup.Layout, network: SpareNetwork | None = None
+    ) -> None:
         self._monitor = monitor
         self._layout = layout
+        self._network = network
         self._stack = contextlib.ExitStack()
         self._directory = ""
         self._listener: socket.socket | None = None
@@ -70,28 +98,30 @@ class Maker:
         ends = open_ends(
             terminal=plan.terminal, stdin=message["open_stdin"], output=not plan.terminal
         )
-        state = self._state(message, plan, client, self._listener, ends)
+        state = self.state(message, plan, client, self._listener, ends)
         records.write(self._directory, records.INIT, live_record(state, "created"))
-        child = spawn.spawn(plan, self._layout, streams=ends.child, sibling=True)
+        spare = -1 if self._network is None else self._network.take()
+        try:
+            child = spawn.spawn(
+                plan, self._layout, streams=ends.child, sibling=True, spare_network=spare
+            )
+        finally:
+            if spare >= 0:
+                os.close(spare)
         self._stack.callback(self._end, child)
         close_ends(ends.child)
         state.pid, state.pidfd = child.pid, child.pidfd
         state.channel = child.channel.fileno()
         state.start_time = process.start_time(child.pid)
         records.write(self._directory, records.INIT, live_record(state, "created"))
-        made = {
-            "kind": "made",
-            "pid": child.pid,
-            "directory": self._directory,
-            "container_id": plan.container_id,
-        }
-        channel.send_frame(self._monitor, made)
+        made = ("made", child.pid, self._directory, plan.container_id)
+        channel.send_value(self._monitor, made)
         answer = {"ok": True, "pid": child.pid, "start_time": state.start_time}
         with contextlib.suppress(OSError):  # it has gone, which the worker notices as well
             channel.send_frame(client, answer)
         return plan, child, state
 
-    def _state(
+    def state(
         self,
         message: channel.Message,
         plan: Plan,
@@ -99,6 +129,7 @@ class Maker:
         listener: socket.socket,
         ends: Ends,
     ) -> State:
+        """What is known before the process exists."""
         seccomp = plan.seccomp
         return State(
             directory=self._directory,
@@ -143,10 +174,10 @@ class Maker:
 
 def ask_to_reap(monitor: socket.socket, pid: int) -> int:
     """Have the monitor wait for its child ``pid``; returns the wait status."""
-    channel.send_frame(monitor, {"kind": "reap", "pid": pid})
-    answer, _, _ = channel.receive_frame(monitor)
-    assert answer is not None, "the monitor is gone, and we with it"
-    return int(answer["status"])
+    channel.send_value(monitor, ("reap", pid))
+    status, _ = channel.receive_value(monitor)
+    assert status is not None, "the monitor is gone, and we with it"
+    return int(status)
 
 
 def as_error(error: Exception) -> SampanError:

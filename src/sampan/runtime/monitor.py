@@ -43,25 +43,25 @@ def serve(
     process.set_signal(_SIGTERM, ignored=True)
     init_pid, directory = 0, ""
     while True:
-        message, state, fds = channel.receive_frame(pair)
+        message, fds = channel.receive_value(pair)
         if message is None:
             _, status = os.waitpid(worker_pid, 0)
             if status and init_pid:
                 _end_container(directory, init_pid)
             return
-        kind = message["kind"]
-        if kind == "made":
-            init_pid, directory = message["pid"], message["directory"]
+        if message[0] == "made":
+            _, init_pid, directory, container_id = message
             prctl.set_name("sampan-monitor")
-            title.set(f"sampan-monitor {message['container_id']}")
-        elif kind == "reap":
-            _, status = os.waitpid(message["pid"], 0)
-            channel.send_frame(pair, {"status": status})
-        elif kind == "rest":
+            title.set(f"sampan-monitor {container_id}")
+        elif message[0] == "reap":
+            _, status = os.waitpid(message[1], 0)
+            channel.send_value(pair, status)
+        else:  # "rest"
+            _, state, sleep_on = message
             os.waitpid(worker_pid, 0)
             pair.close()
-            _sleep(fds[: message["sleep_on"]])
-            pair, theirs = socket.socketpair()
+            _sleep(fds[:sleep_on])
+            pair, theirs = channel.pair()
             worker_pid = os.fork()
             if worker_pid == 0:
                 pair.close()

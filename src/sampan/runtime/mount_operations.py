@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from sampan.kernel import capabilities as caps
 from sampan.kernel import mount as m
 from sampan.kernel import openat, process, tty
+from sampan.model import oci
 from sampan.runtime import channel
 from sampan.runtime.context import Context
 from sampan.runtime.copy_up import copy_tree
@@ -246,6 +247,13 @@ def attach(
         m.move_mount(fd, target)
 
 
+def attach_within(context: Context, *, slot: str, within: str, name: str) -> None:
+    """Attach a detached mount at a new directory of another mount of ours, still empty."""
+    directory = context.take(within)
+    os.mkdir(name, 0o755, dir_fd=directory)
+    m.move_mount(context.take(slot), directory, name)
+
+
 def _check_ordinary(root: int, destination: str, target: int) -> None:
     flags, resolve = os.O_PATH, openat.RESOLVE_IN_ROOT | openat.RESOLVE_NO_SYMLINKS
     with m.descriptor(openat.openat2(root, destination, flags, resolve)) as plain:
@@ -274,23 +282,38 @@ def remount(context: Context, *, destination: str, set_: int, clear: int) -> Non
         m.mount_setattr(fd, "", set_=set_, clear=clear)
 
 
-def device(
-    context: Context, *, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int
-) -> None:
-    """Make a device node. One that exists must be the same device."""
-    directory, name = posixpath.split(posixpath.normpath(path))
-    number = 0 if kind == "p" else os.makedev(major, minor)
+def devices(context: Context, *, nodes: Sequence[oci.Device]) -> None:
+    """Make device nodes. One that exists must be the same device."""
+    directories: dict[str, int] = {}
+    try:
+        for node in nodes:
+            directory, name = posixpath.split(posixpath.normpath(node["path"]))
+            if directory not in directories:
+                directories[directory] = openat.make_directories(context.root, directory)
+            _make_device(directories[directory], name, node)
+    finally:
+        for fd in directories.values():
+            os.close(fd)
+
+
+def _make_device(parent: int, name: str, node: oci.Device) -> None:
+    kind = node["type"]
+    number = 0 if kind == "p" else os.makedev(node["major"], node["minor"])
     file_type = _DEVICE_TYPES[kind]
-    with m.descriptor(openat.make_directories(context.root, directory)) as parent:
-        try:
-            os.mknod(name, file_type | (mode & 0o7777), number, dir_fd=parent)
-        except FileExistsError:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if stat.S_IFMT(status.st_mode) != file_type or status.st_rdev != number:
-                raise FileExistsError(errno.EEXIST, "another file is there", path) from None
-            return
-        if uid or gid:
-            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+    mode = node.get("fileMode", 0o666) & 0o7777
+    try:
+        os.mknod(name, file_type | mode, number, dir_fd=parent)
+    except FileExistsError:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if stat.S_IFMT(status.st_mode) != file_type or status.st_rdev != number:
+            reason = "another file is there"
+            raise FileExistsError(errno.EEXIST, reason, node["path"]) from None
+        return
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, node["path"]) from error
+    uid, gid = node.get("uid", 0), node.get("gid", 0)
+    if uid or gid:
+        os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
 
 
 def device_links(context: Context, *, ptmx: bool) -> None:

@@ -121,7 +121,7 @@ class MountPlanner:
 
     def device(self, device: oci.Device) -> None:
         """A device node: made, or in a user namespace (where mknod(2) is refused) bound."""
-        path, kind = device["path"], device["type"]
+        path = device["path"]
         if self.remapped:
             slot = self._slot()
             self._on_host(slot, operation("clone_tree", slot=slot, source=path, recursive=False))
@@ -129,18 +129,11 @@ class MountPlanner:
                 operation("attach", slot=slot, destination=path, ordinary=False, proc_file=False)
             )
             return
-        self.inside.append(
-            operation(
-                "device",
-                path=path,
-                kind=kind,
-                major=device.get("major", 0),
-                minor=device.get("minor", 0),
-                mode=device.get("fileMode", 0o666),
-                uid=device.get("uid", 0),
-                gid=device.get("gid", 0),
-            )
-        )
+        if not self.inside or self.inside[-1].name != "devices":
+            self.inside.append(operation("devices", nodes=[]))
+        nodes = self.inside[-1].arguments["nodes"]
+        assert isinstance(nodes, list)
+        nodes.append({key: value for key, value in device.items() if isinstance(value, str | int)})
 
     def _slot(self) -> str:
         self._count += 1
@@ -297,15 +290,7 @@ class MountPlanner:
             name = posixpath.basename(hierarchy.mountpoint)
             part = self._slot()
             self._hierarchy(part, hierarchy, options)
-            self.inside.append(
-                operation(
-                    "attach",
-                    slot=part,
-                    destination=f"{destination}/{name}",
-                    ordinary=True,
-                    proc_file=False,
-                )
-            )
+            self.inside.append(operation("attach_within", slot=part, within=slot, name=name))
             links += [
                 [f"{destination}/{controller}", name]
                 for controller in sorted(hierarchy.controllers)

@@ -44,6 +44,7 @@ _ERRORS = {"not-found": CommandNotFound, "not-executable": CommandNotExecutable}
 #: Children find these by clone flags or unshare(2) inside init, at the right moment.
 _LATE = namespaces.CLONE_NEWCGROUP | namespaces.CLONE_NEWTIME
 _USER = namespaces.CLONE_NEWUSER
+_NETWORK = namespaces.CLONE_NEWNET
 _LIMIT_NAMES = {
     value: name
     for name, value in vars(resource).items()
@@ -83,14 +84,16 @@ def spawn(
     preserve: int = 0,
     into: tuple[int, int] | None = None,
     sibling: bool = False,
+    spare_network: int = -1,
 ) -> Child:
     """Fork init into the plan's namespaces; they exist when this returns.
 
     ``streams`` become its descriptors 0, 1, 2; ``listener`` is what it waits on instead of its
     channel; ``preserve`` descriptors from 3 on stay open in the program. ``into``, for exec: (a
     pidfd, CLONE_NEW* flags to join of it). ``sibling``: init becomes our parent's child, which has
-    to reap it (and :attr:`Child.stage`). On cgroup v2 the cgroup is made here, because init is
-    born in it. Raises :class:`OSError`.
+    to reap it (and :attr:`Child.stage`). ``spare_network``: a network namespace to use instead of a
+    new one, if the plan's may belong to the host's user namespace. On cgroup v2 the cgroup is made
+    here, because init is born in it. Raises :class:`OSError`.
     """
     staged = _needs_stage(plan)
     ours, theirs = channel.pair()
@@ -108,6 +111,9 @@ def spawn(
             pid, pidfd, stage = _clone_staged(plan, context, sibling)
         else:
             flags = plan.new & ~_LATE | (process.CLONE_PARENT if sibling else 0)
+            if spare_network >= 0 and plan.new & _NETWORK and not plan.new & _USER:
+                flags &= ~_NETWORK
+                done.enter_context(_children_on(spare_network))
             pid, pidfd = process.clone3(flags, cgroup=max(born_in, 0))
         if pid == 0:
             _become_init(plan, context, streams)
@@ -204,6 +210,17 @@ def _join_and_clone(plan: Plan, context: Context, report: socket.socket) -> None
 
 
 @contextlib.contextmanager
+def _children_on(network: int) -> Iterator[None]:
+    """While inside, we and so our children are in another network namespace."""
+    with m.descriptor(namespaces.own("net")) as home:
+        namespaces.setns(network, _NETWORK)
+        try:
+            yield
+        finally:
+            namespaces.setns(home, _NETWORK)
+
+
+@contextlib.contextmanager
 def _children_in(plan: Plan, into: tuple[int, int] | None) -> Iterator[None]:
     """While inside, our children are born in the plan's pid and time namespaces; we stay put."""
     pid_path = next((path for flag, path in plan.join if flag == namespaces.CLONE_NEWPID), None)
@@ -230,10 +247,8 @@ def _children_in(plan: Plan, into: tuple[int, int] | None) -> Iterator[None]:
 
 def _back_to(name: str, flag: int) -> None:
     """Have our next children in our own namespace again (in a child: no matter, it stays)."""
-    with contextlib.suppress(OSError):
-        fd = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        with m.descriptor(fd):
-            namespaces.setns(fd, flag)
+    with contextlib.suppress(OSError), m.descriptor(namespaces.own(name)) as fd:
+        namespaces.setns(fd, flag)
 
 
 def _write(path: str, text: str) -> None:

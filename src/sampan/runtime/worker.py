@@ -172,7 +172,7 @@ class Worker:
         frozen, fds = freeze(state)
         # The input pipe is last and not slept on: it is ready as long as nobody reads it.
         sleep_on = len(fds) - (state.pipes[0] >= 0)
-        channel.send_frame(self._monitor, {"kind": "rest", "sleep_on": sleep_on}, frozen, fds)
+        channel.send_value(self._monitor, ("rest", frozen, sleep_on), fds)
         os._exit(0)
 
     def run(self) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 from typing import NoReturn
 
 from sampan.kernel import cgroup, prctl, process
-from sampan.runtime import channel
+from sampan.runtime import channel, rehearsal
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import trusted
-from sampan.runtime.maker import Maker
+from sampan.runtime.maker import Maker, SpareNetwork
 from sampan.runtime.state import thaw
 from sampan.runtime.worker import Worker
 
@@ -25,12 +26,15 @@ def serve(
     layout: cgroup.Layout,
     identity: Message,
     title: process.Title,
+    sample: bytes,
 ) -> NoReturn:
     """Be the first worker: wait for a connection to the launcher and do what it asks.
 
     ``taken``: pipe to the launcher: a byte when the connection is there, its end when the container
-    is made. ``identity``: the answer for who only asks which launcher this is.
+    is made. ``identity``: the answer for who only asks which launcher this is. ``sample``: of a
+    request, to rehearse with while we wait.
     """
+    network = _prepare(sample, layout)
     client, _ = listener.accept()
     listener.close()
     try:
@@ -41,7 +45,7 @@ def serve(
     _settle_in(title)
     message, blob = _read_request(client)
     if message is not None and message.get("op") == "create":
-        maker = Maker(monitor, layout)
+        maker = Maker(monitor, layout, network)
         state = maker.make(client, message, blob)
         os.close(taken)
         if state is not None:
@@ -49,6 +53,14 @@ def serve(
     elif message is not None:
         channel.send_frame(client, {"ok": True, **identity})
     os._exit(0)
+
+
+def _prepare(sample: bytes, layout: cgroup.Layout) -> SpareNetwork | None:
+    """What can be done before anybody asks. Nothing of it is needed."""
+    with contextlib.suppress(OSError):
+        rehearsal.worker(sample, layout)
+        return SpareNetwork()
+    return None
 
 
 def wake(

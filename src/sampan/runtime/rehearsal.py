@@ -1,0 +1,153 @@
+"""Doing what a start takes before there is one, so that the first real one is not the slow one.
+
+The launcher rehearses a few times before its heap is frozen: Python's interpreter specialises code
+it has run. Each waiting worker rehearses once: the memory pages it is going to write to are its own
+then, copied while nobody waited. Nothing is left: files live in a mount no path leads to, and the
+fork that is tried is an impossible one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import replace
+
+from sampan.errors import SampanError
+from sampan.kernel import cgroup, namespaces
+from sampan.kernel import mount as m
+from sampan.kernel.facts import probe
+from sampan.model import oci
+from sampan.model.mount import Mount
+from sampan.runtime import channel, json_text, plan_codec, spawn
+from sampan.runtime.context import Context, Refused
+from sampan.runtime.maker import Maker
+from sampan.runtime.operations import Failure, perform
+from sampan.runtime.plan import PlanOptions, plan
+from sampan.runtime.process_plan import ProcessOptions
+from sampan.runtime.state import freeze, live_record
+from sampan.runtime.streams import close_ends, open_ends
+
+_TIMES = 10
+_IMPOSSIBLE = namespaces.CLONE_NEWNS | 0x200  # with CLONE_FS: clone(2) refuses it
+_CAPABILITIES = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID"]
+#: Operations that do no more than make detached mounts, or files below such a one.
+_HARMLESS = frozenset(
+    {
+        "filesystem",
+        "attributes",
+        "attach",
+        "attach_within",
+        "devices",
+        "device_links",
+        "mask",
+        "protect",
+        "make_directory",
+        "find_program",
+        "identify",
+    }
+)
+_NO_EXEC = ["nosuid", "noexec", "nodev"]
+_SPEC: oci.Spec = {
+    "ociVersion": "1.2.0",
+    "hostname": "rehearsal",
+    "process": {
+        "args": ["true"],
+        "cwd": "/",
+        "env": ["PATH=/bin:/usr/bin"],
+        "capabilities": {
+            "bounding": _CAPABILITIES,
+            "effective": _CAPABILITIES,
+            "permitted": _CAPABILITIES,
+        },
+    },
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": _NO_EXEC},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": _NO_EXEC},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": _NO_EXEC},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": _NO_EXEC},
+    ],
+    "linux": {
+        "namespaces": [
+            {"type": kind} for kind in ("mount", "pid", "network", "uts", "ipc", "cgroup")
+        ],
+        "resources": {
+            "memory": {"limit": 1 << 30},
+            "pids": {"limit": 100},
+            "cpu": {"quota": 100000, "period": 100000},
+            "devices": [{"allow": False, "access": "rwm"}],
+        },
+        "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0"},
+        "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"],
+        "readonlyPaths": ["/proc/bus", "/proc/sys"],
+    },
+}
+
+
+def sample() -> bytes:
+    """A request as a client sends it, as JSON."""
+    made = plan(
+        _SPEC,
+        probe(),
+        container_id="rehearsal",
+        rootfs=(Mount(type="bind", source="/"),),
+        options=PlanOptions(process=ProcessOptions(keyring="rehearsal")),
+    )
+    value, _ = plan_codec.encode(made)
+    return json_text.dumps(
+        {
+            "op": "create",
+            "plan": value,
+            "directory": "/nonexistent",
+            "open_stdin": False,
+            "stdin_once": False,
+            "stall_timeout": 30.0,
+            "log": {"driver": "none"},
+        }
+    )
+
+
+def launcher(text: bytes, layout: cgroup.Layout) -> None:
+    """In the launcher, before its heap is frozen."""
+    for _ in range(_TIMES):
+        worker(text, layout)
+        _init(text)
+
+
+def worker(text: bytes, layout: cgroup.Layout) -> None:
+    """What a worker does until init is forked and provided for."""
+    near, far = socket.socketpair()
+    pair, other = channel.pair()
+    with near, far, pair, other:
+        channel.send_frame(near, json_text.loads(text))
+        message, blob, _ = channel.receive_frame(far)
+        assert message is not None
+        made = plan_codec.decode(message["plan"], blob)
+        ends = open_ends(terminal=False, stdin=False, output=True)
+        state = Maker(pair, layout).state(message, made, far, near, ends)
+        # Errors are what this is after: each ends where the world would be changed.
+        with contextlib.suppress(OSError):
+            impossible = replace(made, new=_IMPOSSIBLE, cgroup="")
+            spawn.spawn(impossible, layout, streams=ends.child, sibling=True)
+        close_ends(ends.child)
+        close_ends(ends.ours)
+        with contextlib.suppress(SampanError):
+            cgroup.plan(layout, made.cgroup, made.resources or {})
+        channel.send_frame(far, live_record(state, "created"))
+        channel.send_value(pair, ("made", 0, state.directory, state.container_id))
+        freeze(state)
+
+
+def _init(text: bytes) -> None:
+    """What init does for its file system, in a tmpfs of nobody."""
+    near, far = channel.pair()
+    with near, far, m.descriptor(m.new_filesystem("tmpfs", "rehearsal")) as root:
+        context = Context(channel=near, root=root)
+        for step in plan_codec.decode(json_text.loads(text)["plan"], b"").setup:
+            if step.name in _HARMLESS:
+                with contextlib.suppress(Failure, Refused):
+                    perform([step], context)
+        for fd in context.slots.values():
+            os.close(fd)
