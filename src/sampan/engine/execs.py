@@ -34,7 +34,6 @@ from sampan.runtime.client import ExecRequest
 from sampan.wire.container import ResourcesUlimit
 from sampan.wire.exec import ExecCreateRequest, ExecInspect, ExecStartRequest
 
-
 #: seconds an exec that has ended can still be inspected, as in dockerd
 _REMEMBERED = 300.0
 

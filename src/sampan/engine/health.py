@@ -150,7 +150,7 @@ class HealthMonitor:
         if action == "stop":
             self._core.state.submit(self._core.change(self._container, stopped_by_user=True))
         if action in ("kill", "restart", "stop"):
-            # "restart" leaves the rest to the restart policy, as an ordinary exit would.
+            self._container.restart_wanted = action == "restart"
             number = (
                 int(signals.SIGKILL) if action == "kill" else stopping.stop_signal(self._container)
             )

@@ -186,7 +186,8 @@ def _forget_execs(core: Core, container: Container) -> None:
 
 def _consider_restart(core: Core, container: Container, ran_for: float) -> None:
     state = container.state
-    if not restart.should_restart(
+    wanted, container.restart_wanted = container.restart_wanted, False
+    if not wanted and not restart.should_restart(
         container.record.host_config.restart_policy,
         exit_code=state.exit_code,
         count=state.restart_count,

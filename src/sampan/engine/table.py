@@ -68,6 +68,8 @@ class Container:
     removed: bool = False
     #: a restart is under way: the exit in between calls for no policy and no automatic removal
     restarting: bool = False
+    #: the next exit is followed by a start, whatever the restart policy says
+    restart_wanted: bool = False
 
     @property
     def id(self) -> str:

@@ -240,6 +240,21 @@ async def test_health_becomes_unhealthy_and_healthy(engine: Engine) -> None:
     await events.aclose()
 
 
+async def test_an_unhealthy_container_is_restarted(engine: Engine) -> None:
+    check = HealthConfig(test=["CMD", "test", "-e", "/nosuch"], interval=50_000_000, retries=1)
+    labels = {"sampan.health.on-failure": "restart"}
+    await engine.containers.create(
+        request(["sleep", "100"], healthcheck=check, labels=labels, stop_signal="SIGKILL"), "sick"
+    )
+    events = await engine.events.subscribe(filters={"event": ["start"]})
+    await engine.containers.start("sick")
+    for _ in range(2):
+        assert (await anext(events)).action == "start"
+    await events.aclose()
+    assert (await engine.containers.inspect("sick")).restart_count == 1
+    await engine.containers.remove("sick", force=True)
+
+
 async def test_a_closed_engine_is_found_again(world: World) -> None:
     async with await world.open() as first:
         await import_busybox(first)
