@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 
@@ -79,8 +80,6 @@ class LogStream:
         return self._container.run is not None
 
     def _until(self) -> float | None:
-        import time
-
         return max(0.0, self._options.until - time.time()) if self._options.until else None
 
     def _past(self) -> bool:

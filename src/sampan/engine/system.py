@@ -16,6 +16,7 @@ from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.core import Core
 from sampan.engine.images import Images
+from sampan.engine.inspecting import summary
 from sampan.engine.lifecycle import Status
 from sampan.engine.logconfig import OPTIONS as LOG_DRIVERS
 from sampan.engine.sizes import container_sizes
@@ -244,8 +245,6 @@ class System:
         )
 
     async def _container_usage(self, verbose: bool) -> ContainersDiskUsage:
-        from sampan.engine.inspecting import summary
-
         core = self._core
         items, total, reclaimable, active = [], 0, 0, 0
         for container in core.containers:
