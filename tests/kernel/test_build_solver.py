@@ -31,6 +31,7 @@ from sampan.build.progress import Vertex
 from sampan.build.request import BuildRequest, Built
 from sampan.build.selection import Tree
 from sampan.build.solver import solve
+from sampan.build.steps import DEFAULT_PATH
 from sampan.build.tools import StepFailed, Tools
 from sampan.build.workspace import Workspace
 from sampan.content.store import FileStore
@@ -193,7 +194,8 @@ async def test_steps_become_layers_and_the_cache_answers(bench: Bench) -> None:
     assert len(built.image.manifest.layers) == 4
     history = built.image.config.history
     assert [entry.empty_layer for entry in history] == [None, None, True, None, None, True]
-    assert (built.image.config.defaults.cmd, built.image.config.defaults.env) == (["x"], ["a=b"])
+    defaults = built.image.config.defaults
+    assert (defaults.cmd, defaults.env) == (["x"], [f"PATH={DEFAULT_PATH}", "a=b"])
     again = Recorder()
     rebuilt = await bench.build(text, again)
     assert rebuilt.image.id == built.image.id

@@ -21,7 +21,7 @@ from sampan.build.progress import Progress, Vertex
 from sampan.build.request import BuildRequest, Built
 from sampan.build.selection import Tree
 from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
-from sampan.build.steps import Step, evaluate
+from sampan.build.steps import DEFAULT_PATH, Step, evaluate
 from sampan.build.tools import StageResult, Tools
 from sampan.dockerfile.config import Config
 from sampan.errors import Unsupported
@@ -80,7 +80,7 @@ class Build:
         self.plan: Plan = plan(
             request.file,
             request.arguments,
-            platform_arguments(request.platform, Platform.host()),
+            platform_arguments(request.platform, Platform.host(), request.target),
         )
         self.epoch = "" if request.epoch is None else str(request.epoch)
         self.ran = False
@@ -165,7 +165,10 @@ class Build:
             raise Unsupported(f"FROM {name}: a local directory cannot be the base of a stage")
         if named == SCRATCH:
             return StageResult(
-                key=base_key("", str(platform)), platform=platform, config={}, arguments={}
+                key=base_key("", str(platform)),
+                platform=platform,
+                config={"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"},
+                arguments={},
             )
         image = await self.tools.executor.base(named, platform, pull=self.request.pull)
         return _of_image(image)

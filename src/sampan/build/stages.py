@@ -114,9 +114,12 @@ def sources(instruction: Instruction) -> Iterator[str]:
                 yield mount.from_
 
 
-def platform_arguments(target: Platform, build: Platform) -> dict[str, str]:
-    """The eight arguments every FROM line may use."""
-    found: dict[str, str] = {}
+def platform_arguments(target: Platform, build: Platform, stage: str = "") -> dict[str, str]:
+    """The arguments every FROM line may use: eight of platforms, and ``TARGETSTAGE``.
+
+    ``stage`` is the target as the caller named it; BuildKit says ``default`` when none was.
+    """
+    found = {"TARGETSTAGE": stage or "default"}
     for prefix, platform in (("TARGET", target), ("BUILD", build)):
         found |= {
             f"{prefix}PLATFORM": str(platform),

@@ -151,6 +151,11 @@ class _Evaluator:
         self.add(node, text, action)
 
     def run(self, node: Node, instruction: Run) -> None:
+        if instruction.devices:
+            raise DockerfileError(
+                f"RUN --device={instruction.devices[0]}: devices in builds are not supported",
+                node.start,
+            )
         words, script = _run_words(instruction, self.settings.shell)
         arguments = sorted(
             f"{name}={value}"

@@ -37,6 +37,8 @@ class DockerfileError(InvalidParameter):
         super().__init__(f"dockerfile parse error on line {line}: {message}" if line else message)
         self.reason = message
         self.line = line
+        #: The lines of the Dockerfile, where whoever raised or passed on the error had them.
+        self.source: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,14 @@ def parse(text: str) -> Dockerfile:
     lines = text.removeprefix(_BOM).replace("\r\n", "\n").split("\n")
     if lines and lines[-1] == "":
         lines.pop()
+    try:
+        return _parse(lines)
+    except DockerfileError as error:
+        error.source = tuple(lines)
+        raise
+
+
+def _parse(lines: list[str]) -> Dockerfile:
     directives = _directives(lines)
     reader = _Reader(lines=lines, escape=directives.get("escape", "\\"))
     nodes = tuple(reader.nodes())

@@ -32,7 +32,7 @@ from sampan.build.solver import solve
 from sampan.build.tools import StepFailed, Tools
 from sampan.build.workspace import Workspace
 from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
-from sampan.dockerfile.parser import DockerfileError, parse
+from sampan.dockerfile.parser import DockerfileError, excerpt, parse
 from sampan.engine.buildsteps import StepExecutor
 from sampan.engine.core import Core
 from sampan.engine.filters import until
@@ -128,10 +128,12 @@ class Builds:
         Yields the classic builder's progress; an error is its last object. Stopping the iteration
         cancels the build.
         """
+        source: tuple[str, ...] = ()
         try:
             names = [Reference.parse(tag).with_default_tag() for tag in options.tags]
             async with AsyncExitStack() as stack:
                 request = await self._request(body, options, stack)
+                source = request.file.source
                 for warning in check(
                     request.file,
                     given=request.arguments,
@@ -144,6 +146,8 @@ class Builds:
                 async for progress in self._solve(request, options, tuple(names)):
                     yield progress
         except DockerfileError as error:
+            if error.line and (shown := error.source or source) and not options.quiet:
+                yield {"stream": excerpt(shown, error.line, error.line) + "\n"}
             yield failure(error)
         except SampanError as error:
             yield failure(error)
@@ -208,6 +212,7 @@ class Builds:
             directory = await threads.run_long(_fetch, options.remote, directory)
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, root)
+        os.fchmod(root, 0o755)  # what COPY . makes has this mode; the parent stays closed to others
         if body is not None and not options.remote:
 
             def unpack(stream: Readable) -> None:

@@ -66,7 +66,9 @@ class TarReader:
 
     def __next__(self) -> Entry:
         if self._remaining or self._padding:
-            self.source.skip(self._remaining + self._padding)
+            self.source.skip(self._remaining)
+            # The docker CLI ends its context after the last byte of a Dockerfile from elsewhere.
+            self.source.take(self._padding)
             self._remaining = self._padding = 0
         entry = self._next()
         if entry is None:

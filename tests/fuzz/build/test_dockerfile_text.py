@@ -16,9 +16,45 @@ from sampan.errors import InvalidParameter
 
 PIECES = st.one_of(
     st.sampled_from(
-        ["FROM x", "RUN ", "COPY ", "ENV ", "ONBUILD ", "HEALTHCHECK ", "--", "=", "\n", "\\\n"]
-        + ["<<EOF", "EOF\n", "<<-'A'", '["a"', "]", "# escape=`\n", "`", '"', "'", " ", "\t", "$"]
-        + ["${", "}", ":-", ":?", "%%", "#", "//", "*", "[", "!", "a", "1", "\ufeff", "\0", "\x85"]
+        [
+            "FROM x",
+            "RUN ",
+            "COPY ",
+            "ENV ",
+            "ONBUILD ",
+            "HEALTHCHECK ",
+            "--",
+            "=",
+            "\n",
+            "\\\n",
+            "<<EOF",
+            "EOF\n",
+            "<<-'A'",
+            '["a"',
+            "]",
+            "# escape=`\n",
+            "`",
+            '"',
+            "'",
+            " ",
+            "\t",
+            "$",
+            "${",
+            "}",
+            ":-",
+            ":?",
+            "%%",
+            "#",
+            "//",
+            "*",
+            "[",
+            "!",
+            "a",
+            "1",
+            "\ufeff",
+            "\0",
+            "\x85",
+        ]
     ),
     st.text(max_size=6),
 )
