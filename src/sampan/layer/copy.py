@@ -131,7 +131,7 @@ def archive_put(
         owner=owner,
         keep_kinds=no_overwrite_dir_non_dir,
     ) as extractor:
-        extractor.extract(TarReader(source, limits))
+        extractor.extract(TarReader(source, limits, padding_optional=True))
     source.drain()
 
 

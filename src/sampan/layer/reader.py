@@ -52,8 +52,11 @@ class TarReader:
     the sum of file sizes are held against the limits.
     """
 
-    def __init__(self, source: Source, limits: Limits) -> None:
+    def __init__(self, source: Source, limits: Limits, *, padding_optional: bool = False) -> None:
+        """``padding_optional``: the archive may end after the last byte of its last file, as the
+        docker CLI's build contexts do that bring a Dockerfile from elsewhere."""
         self.source = source
+        self._padding_optional = padding_optional
         self.entries = 0
         self._limits = limits
         self._expanded = 0
@@ -67,8 +70,10 @@ class TarReader:
     def __next__(self) -> Entry:
         if self._remaining or self._padding:
             self.source.skip(self._remaining)
-            # The docker CLI ends its context after the last byte of a Dockerfile from elsewhere.
-            self.source.take(self._padding)
+            if self._padding_optional:
+                self.source.take(self._padding)
+            else:
+                self.source.skip(self._padding)
             self._remaining = self._padding = 0
         entry = self._next()
         if entry is None:
