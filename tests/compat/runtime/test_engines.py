@@ -10,6 +10,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,11 +70,11 @@ def on_terminal(prefix: tuple[str | Path, ...], *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def podman(namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
-    """The words every podman command begins with."""
+def podman(namespace: str) -> Iterator[tuple[str, ...]]:
+    """The words every podman command begins with; it takes a run root of 50 characters at most."""
     if shutil.which("podman") is None:
         pytest.skip("needs podman")
-    root = tmp_path_factory.mktemp("podman")
+    root = Path(tempfile.mkdtemp(prefix="sampan-podman-"))
     words = (
         *("nsenter", f"--net=/run/netns/{namespace}", "podman"),
         *("--root", str(root / "root"), "--runroot", str(root / "run")),
@@ -88,6 +89,7 @@ def podman(namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     finally:
         call("rm", "--all", "--force", "--time", "0")
         call("rmi", "--all", "--force")
+        shutil.rmtree(root, ignore_errors=True)
         remove_cgroups(f"/sampan-test-{os.getpid()}-podman")
 
 
