@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack
+from pathlib import Path
 
 import msgspec
 
@@ -181,6 +182,8 @@ def _prepare(core: Core, record: Record, image: Image, undo: ExitStack) -> Recor
     roots.mark(core, record.id)
     directory.mkdir(mode=0o710, parents=True)
     undo.callback(shutil.rmtree, directory, ignore_errors=True)
+    if record.log_path:
+        Path(record.log_path).parent.mkdir(mode=0o700, exist_ok=True)
     mounts = [
         _prepare_mount(core, record, mount, number, undo)
         for number, mount in enumerate(record.mounts)

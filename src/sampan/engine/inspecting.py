@@ -11,7 +11,7 @@ from sampan.engine import clock
 from sampan.engine.config import EngineConfig
 from sampan.engine.fabric import Fabric, Plug, dns_names
 from sampan.engine.lifecycle import Status
-from sampan.engine.record import MountRecord
+from sampan.engine.record import MountRecord, Record
 from sampan.engine.table import Container
 from sampan.model.mount import Mount
 from sampan.network.publish import port_map
@@ -59,7 +59,7 @@ def inspect(
         resolv_conf_path=str(directory / "resolv.conf"),
         hostname_path=str(directory / "hostname"),
         hosts_path=str(directory / "hosts"),
-        log_path=record.log_path,
+        log_path=log_path(record),
         name=f"/{record.name}",
         restart_count=container.state.restart_count,
         driver=record.driver,
@@ -85,6 +85,12 @@ def layer_directories(root: Sequence[Mount]) -> dict[str, str]:
     options = dict(option.partition("=")[::2] for mount in root[:1] for option in mount.options)
     names = {"lowerdir": "LowerDir", "upperdir": "UpperDir", "workdir": "WorkDir"}
     return {name: options[key] for key, name in names.items() if key in options}
+
+
+def log_path(record: Record) -> str:
+    """What a client may know of where the log is: only the json-file's format is public."""
+    log = record.host_config.log_config
+    return record.log_path if log is not None and log.type == "json-file" else ""
 
 
 def state(container: Container) -> ContainerState:
