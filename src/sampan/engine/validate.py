@@ -130,7 +130,7 @@ def validate_host_config(config: HostConfig, cpus: int) -> None:
     for port, bindings in (config.port_bindings or {}).items():
         parse_port(port)
         for binding in bindings or []:
-            if binding.host_port:
+            if binding.host_port and binding.host_port != "0":  # 0: any, as when there is none
                 parse_port(binding.host_port)
     if (config.shm_size or 0) < 0:
         raise InvalidParameter("SHM size can not be less than 0")

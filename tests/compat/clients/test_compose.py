@@ -101,7 +101,7 @@ def compose(
     (tmp_path / "Dockerfile").write_text(DOCKERFILE)
     found = Compose(str(program), sampand.host, sampand.root / "cli", tmp_path)
     yield found
-    found("down", "-v", "--rmi", "local", "--remove-orphans", status=None)
+    found("--profile", "extra", "down", "-v", "--rmi", "local", "--remove-orphans", status=None)
     for what in ("container", "volume", "network"):
         listed = docker.out(what, "ls", "-q", "--filter", "label=com.docker.compose.project=shop")
         assert listed == "", what
@@ -144,7 +144,7 @@ def test_changes_are_applied(compose: Compose, docker: DockerCli) -> None:
     again("up", "-d", "--wait", "web")
     second = compose.out("ps", "-q", "web")
     assert second != first
-    assert compose.out("exec", "-T", "web", "printenv", "COLOUR") == "blue"
+    assert compose.out("exec", "-T", "web", "sh", "-c", "echo $COLOUR") == "blue"
     compose("pause", "web")
     assert docker.out("inspect", "-f", "{{.State.Status}}", second) == "paused"
     compose("unpause", "web")
