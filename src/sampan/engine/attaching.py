@@ -95,9 +95,11 @@ class ClientAttachment:
         self.stdin = stdin
         self.backlog = backlog
         self._pending = pending
-        self._scanner = DetachScanner(parse_detach_keys(options.detach_keys) if tty else b"")
+        keys = parse_detach_keys(options.detach_keys)
+        self._scanner = DetachScanner(keys if tty else b"")
         self._on_detach = on_detach
         self._before_open = before_open
+        self._taken = False
 
     async def open(self) -> socket.socket | None:
         """See :class:`Attachment`."""
@@ -106,6 +108,7 @@ class ClientAttachment:
         if self._before_open is not None:
             await self._before_open()
         stream = await asyncio.shield(self._pending.socket)
+        self._taken = True
         if stream is not None:
             stream.setblocking(False)
         return stream
@@ -122,8 +125,13 @@ class ClientAttachment:
         """See :class:`Attachment`."""
         if self.backlog is not None:
             await self.backlog.aclose()
-        if self._pending is not None and not self._pending.socket.done():
-            self._pending.socket.cancel()
+        if self._pending is None or self._taken:
+            return
+        found = self._pending.socket
+        if not found.done():
+            found.cancel()
+        elif not found.cancelled() and (stream := found.result()) is not None:
+            stream.close()  # it was plugged, but the client left before it took it
 
 
 def connected(stream: socket.socket, options: AttachOptions) -> PendingAttachment:

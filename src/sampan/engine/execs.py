@@ -118,8 +118,12 @@ class Execs:
         )
         pending = PendingAttachment(options)
 
-        async def begin() -> None:
+        async def launch() -> None:
             pending.resolve(await run(self._core, found, attached=True))
+
+        async def begin() -> None:
+            # A client that leaves meanwhile does not lose the stream: its attachment closes it.
+            await asyncio.shield(self._core.tasks.spawn(launch(), "exec start", quiet=True))
 
         return ClientAttachment(
             tty=bool(found.body.tty),

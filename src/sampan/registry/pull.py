@@ -87,7 +87,7 @@ class Pull:
         """Pull from the first endpoint that works; a mirror that fails is passed over."""
         name = self._reference
         self._listener(
-            Message(text=f"Pulling from {name.familiar_name}", id=name.tag or str(name.digest))
+            Message(text=f"Pulling from {name.path}", id=name.tag or str(name.digest))
         )
         endpoints = self._registry.settings.registries.endpoints(name)
         for endpoint in endpoints:
