@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -209,15 +210,19 @@ def test_exec_on_a_terminal(sampan: DockerCli, name: str) -> None:
         assert terminal.wait() == 8
 
 
-def test_broken_pipe_ends_quietly(sampan: DockerCli) -> None:
+def test_broken_pipe_ends_quietly(sampan: DockerCli, docker: DockerCli, name: str) -> None:
     read, write = os.pipe()
     os.close(read)
-    import subprocess
-
+    command = [sampan.program, "run", "--name", name, "--network", "none", "busybox", "yes"]
     process = subprocess.run(
-        [sampan.program, "run", "--rm", "--network", "none", "busybox", "yes"],
-        stdout=write, stderr=subprocess.PIPE, env=sampan.environment, timeout=60, check=False,
-    )  # fmt: skip
+        command,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env=sampan.environment,
+        timeout=60,
+        check=False,
+    )
     os.close(write)
     assert process.returncode == 141
     assert process.stderr == b""
+    docker("rm", "-f", name)  # as with docker, the container goes on without its client
