@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from sampan.engine import cdi, clock, completion, roots
+from sampan.engine import cdi, clock, completion, logconfig, roots
 from sampan.engine import mountspec as ms
 from sampan.engine.core import Core, insert_container
 from sampan.engine.imagetable import Entry
@@ -85,11 +85,7 @@ async def _record(
         networks=completion.networks(body, host.network_mode or ""),
         mounts=_mounts(core, host, list(config.volumes or {})),
         driver=core.snapshots.name,
-        log_path=str(directory / f"{container_id}-json.log")
-        if logs is not None and logs.type == "json-file"
-        else str(directory / "local-logs" / "container.log")
-        if logs is not None and logs.type == "local"
-        else "",
+        log_path=logconfig.file((logs.type if logs else None) or "none", directory, container_id),
     )
     return record, image, _warnings(image, platform)
 

@@ -17,9 +17,10 @@ from sampan.engine.logfile import LogLine, Position, _inflate, rotated
 _BLOCK = 1 << 18
 
 
-def decode(data: bytes) -> tuple[list[LogLine], int]:
+def decode(data: bytes) -> tuple[list[LocalLine], int]:
     """The whole entries at the start of ``data``, and how many bytes they are."""
-    lines, at = [], 0
+    lines: list[LocalLine] = []
+    at = 0
     while len(data) - at >= 8:
         size = int.from_bytes(data[at : at + 4], "big")
         if len(data) - at < size + 8:
@@ -29,28 +30,61 @@ def decode(data: bytes) -> tuple[list[LogLine], int]:
     return lines, at
 
 
-def _entry(message: bytes) -> LogLine:
-    source, stamp, line, partial, at = "stdout", 0, b"", False, 0
+class LocalLine(LogLine, kw_only=True):
+    """An entry; a piece of a line longer than 16 KiB has its line's ``piece_of`` and ``ordinal``.
+
+    The last piece has its line's end, the others have none.
+    """
+
+    piece_of: str = ""
+    ordinal: int = 0
+
+
+def _entry(message: bytes) -> LocalLine:
+    source, stamp, line, ended = "stdout", 0, b"", True
+    metadata = b""
+    for field, value in _fields(message):
+        match field, value:
+            case 1, bytes():
+                source = value.decode(errors="replace")
+            case 2, int():
+                stamp = value
+            case 3, bytes():
+                line = value
+            case 4, int():
+                ended = not value
+            case 5, bytes():
+                metadata = value
+    piece_of, ordinal = "", 0
+    for field, value in _fields(metadata):
+        match field, value:
+            case 1, int():
+                ended = bool(value)  # PartialLogEntryMetadata.last
+            case 2, bytes():
+                piece_of = value.decode(errors="replace")
+            case 3, int():
+                ordinal = value
+    text = line.decode("utf-8", "replace")
+    return LocalLine(
+        log=f"{text}\n" if ended else text,
+        stream=source,
+        time=rfc3339(stamp),
+        piece_of=piece_of,
+        ordinal=ordinal,
+    )
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Field numbers and values of a protobuf message of varints and byte strings."""
+    at = 0
     while at < len(message):
         key, at = _varint(message, at)
+        value, at = _varint(message, at)
         if key & 7 == 0:
-            value, at = _varint(message, at)
-            if key >> 3 == 2:
-                stamp = value
-            elif key >> 3 == 4:
-                partial = bool(value)
+            yield key >> 3, value
         else:
-            length, at = _varint(message, at)
-            payload = message[at : at + length]
-            at += length
-            if key >> 3 == 1:
-                source = payload.decode(errors="replace")
-            elif key >> 3 == 3:
-                line = payload
-    text = line.decode("utf-8", "replace")
-    return LogLine(
-        log=text if partial else f"{text}\n", stream=source, time=rfc3339(stamp).rstrip("Z") + "Z"
-    )
+            yield key >> 3, message[at : at + value]
+            at += value
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -65,10 +99,10 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return value, at
 
 
-def blocks(path: Path, tail: int | None) -> Iterator[list[LogLine] | Position]:
+def blocks(path: Path, tail: int | None) -> Iterator[list[LocalLine] | Position]:
     """Entries of all files from the ``tail`` last on; at the end, where to go on from."""
     names = rotated(path)
-    kept: list[list[LogLine]] = []
+    kept: list[list[LocalLine]] = []
     position = Position(-1)
     count = 0
     for name in reversed(names):
@@ -97,7 +131,7 @@ def blocks(path: Path, tail: int | None) -> Iterator[list[LogLine] | Position]:
     yield position
 
 
-def read_on(position: Position) -> Iterator[list[LogLine]]:
+def read_on(position: Position) -> Iterator[list[LocalLine]]:
     """Whole entries from a position to the end of its file."""
     while data := os.read(position.descriptor, _BLOCK):
         lines, used = decode(position.rest + data)

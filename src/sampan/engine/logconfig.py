@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from sampan.engine.config import EngineConfig
+from sampan.engine.logdrivers import LogDriver, registry
 from sampan.engine.record import Record
 from sampan.errors import InvalidParameter
 from sampan.runtime.client import LogSettings
@@ -17,11 +19,44 @@ _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _COMMON = frozenset({"mode", "max-buffer-size"})
 _FILE = _COMMON | {"max-size", "max-file", "compress"}
 _ATTRIBUTES = frozenset({"labels", "labels-regex", "env", "env-regex", "tag"})
-OPTIONS: Mapping[str, frozenset[str]] = {
+_CACHE = frozenset({"cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"})
+_OPTIONS: Mapping[str, frozenset[str]] = {
     "json-file": _FILE | _ATTRIBUTES,
     "local": _FILE,
     "none": _COMMON,
 }
+_TAG = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
+_TAG_FIELDS = frozenset(
+    {"ID", "FullID", "Name", "ImageID", "ImageFullID", "ImageName", "DaemonName", "Command"}
+)
+
+
+def drivers() -> list[str]:
+    """The names of all log drivers."""
+    return sorted({*_OPTIONS, *registry.names()})
+
+
+def known_options(kind: str) -> frozenset[str]:
+    """What may be set for a driver; raises InvalidParameter when there is none of that name."""
+    if kind in _OPTIONS:
+        return _OPTIONS[kind]
+    driver = registry.find(kind)
+    if driver is None:
+        raise InvalidParameter(f"logger: no log driver named '{kind}' is registered")
+    return driver.options | _COMMON | _CACHE | _ATTRIBUTES
+
+
+def file(kind: str, directory: Path, container_id: str) -> str:
+    """Where the monitor writes: the log, or the cache of a driver that sends it elsewhere."""
+    match kind:
+        case "json-file":
+            return str(directory / f"{container_id}-json.log")
+        case "local":
+            return str(directory / "local-logs" / "container.log")
+        case "none":
+            return ""
+        case _:
+            return str(directory / "container-cached.log")
 
 
 def parse_size(text: str) -> int:
@@ -39,36 +74,66 @@ def complete(wanted: HostConfigLogConfig | None, config: EngineConfig) -> HostCo
     kind = (wanted.type if wanted else None) or config.log_driver
     own = (wanted.config if wanted else None) or {}
     defaults = config.log_options if kind == config.log_driver else {}
-    if kind not in OPTIONS:
-        raise InvalidParameter(f"logger: no log driver named '{kind}' is registered")
-    usable = {key: value for key, value in defaults.items() if key in OPTIONS[kind]}
+    allowed = known_options(kind)
+    usable = {key: value for key, value in defaults.items() if key in allowed}
     options = {**usable, **own}
-    _check(kind, options)
+    for key in options:
+        if key not in allowed:
+            raise InvalidParameter(f"unknown log opt '{key}' for {kind} log driver")
+    _check(options)
+    if (driver := forwarded(kind)) is not None:
+        driver.check(options)
     return HostConfigLogConfig(type=kind, config=options)
 
 
-def _check(kind: str, options: Mapping[str, str]) -> None:
+def forwarded(kind: str) -> LogDriver | None:
+    """The driver of this name if it sends logs elsewhere; Unavailable when it cannot be loaded."""
+    return None if kind in _OPTIONS else registry.find(kind)
+
+
+def _check(options: Mapping[str, str]) -> None:
     for key, value in options.items():
-        if key not in OPTIONS[kind]:
-            raise InvalidParameter(f"unknown log opt '{key}' for {kind} log driver")
-        if key in ("max-size", "max-buffer-size"):
+        if key in ("max-size", "max-buffer-size", "cache-max-size"):
             parse_size(value)
-        elif key == "max-file" and not (value.isdecimal() and int(value) >= 1):
-            raise InvalidParameter(f"invalid value for option max-file: {value}: not at least 1")
-        elif key == "compress" and value not in ("true", "false"):
-            raise InvalidParameter(f"invalid value for option compress: {value}")
+        elif key in ("max-file", "cache-max-file"):
+            if not (value.isdecimal() and int(value) >= 1):
+                raise InvalidParameter(f"invalid value for option {key}: {value}: not at least 1")
+        elif key in ("compress", "cache-compress", "cache-disabled"):
+            if value not in ("true", "false"):
+                raise InvalidParameter(f"invalid value for option {key}: {value}")
         elif key == "mode" and value not in ("blocking", "non-blocking"):
             raise InvalidParameter(f"logger: unknown log mode: {value}")
+        elif key in ("labels-regex", "env-regex"):
+            _check_expression(key, value)
+        elif key == "tag" and not set(_TAG.findall(value)) <= _TAG_FIELDS:
+            raise InvalidParameter(f"invalid log tag template: {value!r}")
     if "max-buffer-size" in options and options.get("mode") != "non-blocking":
         raise InvalidParameter(
             "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
         )
 
 
+def _check_expression(key: str, value: str) -> None:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise InvalidParameter(f"invalid value for option {key}: {error}") from error
+
+
 def settings(record: Record) -> LogSettings:
     """What the monitor needs to know."""
     log = record.host_config.log_config or HostConfigLogConfig()
     options, kind = log.config or {}, log.type or "none"
+    if kind not in _OPTIONS:
+        # A destination may lag behind by what the cache holds, whatever the driver calls that.
+        bound = options.get("fluentd-buffer-limit", "20m")
+        return LogSettings(
+            driver="local",
+            path=record.log_path,
+            max_size=parse_size(options.get("cache-max-size", bound)),
+            max_file=int(options.get("cache-max-file", "5")),
+            compress=options.get("cache-compress", "false") == "true",
+        )
     local = kind == "local"
     return LogSettings(
         driver=kind,
@@ -83,6 +148,14 @@ def settings(record: Record) -> LogSettings:
 
 def attributes(record: Record, options: Mapping[str, str]) -> dict[str, str]:
     """The ``attrs`` of every line: chosen labels and variables, and the tag if one is set."""
+    found = chosen(record, options)
+    if tag := options.get("tag"):
+        found["tag"] = expand_tag(tag, record)
+    return found
+
+
+def chosen(record: Record, options: Mapping[str, str]) -> dict[str, str]:
+    """The labels and variables that ``labels``, ``env`` and their expressions pick."""
     labels = record.config.labels or {}
     env = dict(entry.partition("=")[::2] for entry in record.config.env or [])
     found: dict[str, str] = {}
@@ -90,18 +163,16 @@ def attributes(record: Record, options: Mapping[str, str]) -> dict[str, str]:
         (options.get("labels", ""), options.get("labels-regex", ""), labels),
         (options.get("env", ""), options.get("env-regex", ""), env),
     ):
-        chosen = set(filter(None, names.split(",")))
+        named = set(filter(None, names.split(",")))
         expression = re.compile(pattern) if pattern else None
         for key, value in values.items():
-            if key in chosen or (expression is not None and expression.search(key)):
+            if key in named or (expression is not None and expression.search(key)):
                 found[key] = value
-    if tag := options.get("tag"):
-        found["tag"] = expand_tag(tag, record)
     return found
 
 
 def expand_tag(template: str, record: Record) -> str:
-    """A tag template: ``{{.ID}} {{.Name}} {{.ImageName}} ...``; raises InvalidParameter."""
+    """A checked tag template: ``{{.ID}} {{.Name}} {{.ImageName}} ...``."""
     image_id = record.image_id.removeprefix("sha256:")
     values = {
         "ID": record.id[:12],
@@ -111,11 +182,7 @@ def expand_tag(template: str, record: Record) -> str:
         "ImageFullID": image_id,
         "ImageName": record.image,
         "DaemonName": "docker",
+        "Command": " ".join([record.path, *record.args]),
     }
 
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            raise InvalidParameter(f"invalid log tag template: {template!r}")
-        return values[match[1]]
-
-    return re.sub(r"\{\{\s*\.(\w+)\s*\}\}", value, template)
+    return _TAG.sub(lambda match: values[match[1]], template)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from sampan.engine import localfile, logfile
@@ -42,9 +42,8 @@ class LogStream:
             await self._iterator.aclose()
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
-        kind = log_driver(self._container)
-        local = kind == "local"
-        changes = _Changes(self._path.parent) if self._options.follow else None
+        local = log_driver(self._container) != "json-file"
+        changes = Changes(self._path.parent) if self._options.follow else None
         position = Position(-1)
         try:
             source = _batches(self._path, self._options.tail, local=local)
@@ -59,7 +58,7 @@ class LogStream:
                     return
             while changes is not None:
                 running = self._running()
-                lines, position = await self._core.threads.run(_more, self._path, position, local)
+                lines, position = await self._core.threads.run(more, self._path, position, local)
                 data, over = self._renderer.render(lines)
                 if data:
                     yield data
@@ -90,7 +89,8 @@ def log_driver(container: Container) -> str:
     """The container's log driver; Unsupported when its log cannot be read back."""
     config = container.record.host_config.log_config
     kind = (config.type if config else None) or "none"
-    if kind not in ("json-file", "local"):
+    options = (config.config if config else None) or {}
+    if not container.record.log_path or options.get("cache-disabled") == "true":
         raise Unsupported("configured logging driver does not support reading")
     return kind
 
@@ -103,9 +103,10 @@ def open_logs(core: Core, container: Container, options: LogsOptions) -> LogStre
     return LogStream(core, container, options)
 
 
-def _batches(path: Path, tail: int | None, *, local: bool) -> Iterator[list[LogLine] | Position]:
-    source = localfile.blocks(path, tail) if local else _decoded(path, tail)
-    yield from source
+def _batches(
+    path: Path, tail: int | None, *, local: bool
+) -> Iterator[Sequence[LogLine] | Position]:
+    yield from localfile.blocks(path, tail) if local else _decoded(path, tail)
 
 
 def _decoded(path: Path, tail: int | None) -> Iterator[list[LogLine] | Position]:
@@ -113,7 +114,7 @@ def _decoded(path: Path, tail: int | None) -> Iterator[list[LogLine] | Position]
         yield block if isinstance(block, Position) else logfile.decode(block)
 
 
-def _more(path: Path, position: Position, local: bool) -> tuple[list[LogLine], Position]:
+def more(path: Path, position: Position, local: bool) -> tuple[list[LogLine], Position]:
     """What was logged since, across rotations; bounded, so that a flood is sent in pieces."""
     lines: list[LogLine] = []
     if position.descriptor < 0:
@@ -133,7 +134,7 @@ def _more(path: Path, position: Position, local: bool) -> tuple[list[LogLine], P
         position = following
 
 
-class _Changes:
+class Changes:
     """Being woken when a directory's files change."""
 
     def __init__(self, directory: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from sampan.engine import clock, naming, networkspec, removal, supervision
+from sampan.engine import clock, logforwarding, naming, networkspec, removal, supervision
 from sampan.engine import reconcile as rec
 from sampan.engine.core import Core, decode_container, log
 from sampan.engine.fabric import Network, Plug
@@ -301,6 +301,7 @@ async def _note_exit(core: Core, name: str, *, recorded: bool) -> None:
         )
     )
     await core.threads.run(_erase_exec, core, name)
+    logforwarding.follow(core, container)
 
 
 def _exit_of(directory: Path) -> ExitRecord | None:

@@ -7,7 +7,7 @@ import signal as signals
 
 import msgspec
 
-from sampan.engine import stopping, waiting
+from sampan.engine import logforwarding, stopping, waiting
 from sampan.engine.attaching import discard
 from sampan.engine.backoff import cancel_restart
 from sampan.engine.core import Core, delete_container, log, update_record
@@ -79,6 +79,7 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
     for exec_id in container.execs:
         core.execs.pop(exec_id, None)
     discard(container.pending)
+    await logforwarding.finish(container)
     anonymous = (
         [mount.name for mount in container.record.mounts if mount.anonymous] if volumes else []
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.engine import capabilities as caps
-from sampan.engine import cdi, clock, links, logconfig, naming
+from sampan.engine import cdi, clock, links, logconfig, logforwarding, naming
 from sampan.engine.attaching import PendingAttachment, discard
 from sampan.engine.core import Core, seccomp_filter
 from sampan.engine.fabric import Plug
@@ -95,12 +95,14 @@ async def start(core: Core, container: Container, *, automatic: bool = False) ->
         record_failure(core, container, error)
         raise
     try:
+        await logforwarding.connect(core, container)
         launch = _plan(core, container, plugs)
         core.fabric.enter(container, plugs)
         launched = await core.threads.run(_perform, core, container, launch)
     except SampanError as error:
         core.fabric.release(plugs)
         record_failure(core, container, error)
+        await logforwarding.finish(container)
         raise
     run = _started(core, container, launch, launched, automatic=automatic)
     if container.pending:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sampan.engine import clock, removal, restart, waiting
+from sampan.engine import clock, logforwarding, removal, restart, waiting
 from sampan.engine.attaching import discard
 from sampan.engine.core import Core, log
 from sampan.engine.fabric import Plug
@@ -28,6 +28,7 @@ def watch(core: Core, container: Container, run: Run) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(run.events.fileno(), _readable, core, container, run)
     core.tasks.spawn(_supervise(core, container, run), f"supervise {container.id[:12]}")
+    logforwarding.follow(core, container)
     container.health = HealthMonitor.of(core, container)
     if container.health is not None:
         container.health.start()

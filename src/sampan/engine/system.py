@@ -11,14 +11,13 @@ from pathlib import Path
 import msgspec
 
 from sampan import __version__
-from sampan.engine import clock, transfer
+from sampan.engine import clock, logconfig, transfer
 from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.core import Core
 from sampan.engine.images import Images
 from sampan.engine.inspecting import summary
 from sampan.engine.lifecycle import Status
-from sampan.engine.logconfig import OPTIONS as LOG_DRIVERS
 from sampan.engine.sizes import container_sizes
 from sampan.engine.statistics import memory_total
 from sampan.engine.volumes import Volumes
@@ -127,7 +126,7 @@ class System:
             "plugins": PluginsInfo(
                 volume=["local"],
                 network=["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
-                log=sorted(LOG_DRIVERS),
+                log=logconfig.drivers(),
             ),
             "debug": config.debug,
             "logging_driver": config.log_driver,

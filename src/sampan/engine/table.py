@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sampan.engine.attaching import PendingAttachment
     from sampan.engine.fabric import Plug
     from sampan.engine.health import HealthMonitor
+    from sampan.engine.logforwarding import Forwarder
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -63,6 +64,8 @@ class Container:
     pending: list[PendingAttachment] = field(default_factory=list)
     execs: set[str] = field(default_factory=set)
     health: HealthMonitor | None = None
+    #: sends the log elsewhere, if it goes there
+    forwarder: Forwarder | None = None
     backoff: asyncio.Task[None] | None = None
     backoff_delay: float = 0.0
     removed: bool = False

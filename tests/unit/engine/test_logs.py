@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sampan.engine import localfile, logfile
 from sampan.engine.logfile import Position, Renderer
 from sampan.engine.options import LogsOptions
+from sampan.runtime.log_format import Lines, LocalFormat
 
 
 def line(text: str, stream: str = "stdout", second: int = 0) -> bytes:
@@ -146,3 +147,14 @@ def test_local_format(tmp_path: Path) -> None:
     assert isinstance(position, Position)
     position.close()
     assert [e.log for batch in batches for e in batch] == ["o\n"]  # type: ignore[union-attr]
+
+
+def test_a_local_line_in_pieces_keeps_its_end() -> None:
+    lines, form = Lines(), LocalFormat()
+    batches = lines.feed(b"x" * 20_000 + b"\nnext\nend") + lines.finish()
+    data = b"".join(form.records("stdout", part, whole, 5) for part, whole in batches)
+    entries, used = localfile.decode(data)
+    assert used == len(data)
+    shown = [(len(entry.log), entry.log[-1], entry.ordinal) for entry in entries]
+    assert shown == [(16384, "x", 1), (3617, "\n", 2), (5, "\n", 0), (3, "d", 1)]
+    assert entries[0].piece_of == entries[1].piece_of != entries[3].piece_of
