@@ -86,9 +86,7 @@ class Pull:
     async def run(self, resolved: Callable[[Pulled], Awaitable[None]] | None) -> Pulled:
         """Pull from the first endpoint that works; a mirror that fails is passed over."""
         name = self._reference
-        self._listener(
-            Message(text=f"Pulling from {name.path}", id=name.tag or str(name.digest))
-        )
+        self._listener(Message(text=f"Pulling from {name.path}", id=name.tag or str(name.digest)))
         endpoints = self._registry.settings.registries.endpoints(name)
         for endpoint in endpoints:
             try:
