@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from bench import cost, start
+from bench import cost, load, start
 from bench.timing import Row, table
 
 MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
@@ -16,6 +16,10 @@ MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "memory": cost.idle_memory,
     "leftovers": cost.leftovers,
     "cli": cost.cold_start,
+    "listing": load.listing,
+    "followers": load.followers,
+    "burst": load.burst,
+    "idle": load.idle,
 }
 
 

@@ -87,7 +87,7 @@ def idle_memory() -> Iterator[Row]:
     )
 
 
-def _count(engine: Engine) -> dict[str, int]:
+def left_over(engine: Engine) -> dict[str, int]:
     """Numbers of whatever a container could leave behind."""
     namespace = f"--net=/proc/{engine.process.pid}/ns/net"
 
@@ -122,10 +122,10 @@ def leftovers(runs: int = 200) -> Iterator[Row]:
         engine.load_busybox()
         for _ in range(3):
             engine.run("run", "--rm", "bench", "true")
-        before = _count(engine)
+        before = left_over(engine)
         for _ in range(runs):
             engine.run("run", "--rm", "bench", "true")
-        after = _count(engine)
+        after = left_over(engine)
         for what, number in after.items():
             left = max(0, number - before[what])
             yield Row(

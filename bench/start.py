@@ -53,7 +53,7 @@ def docker_run(rounds: int = 15) -> Iterator[Row]:
         yield from engine_share(ours, theirs, rounds)
 
 
-class _Connection(http.client.HTTPConnection):
+class Connection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost")
         self.path = path
@@ -63,11 +63,11 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
 
-class _Api:
+class Api:
     """A kept connection to an engine, so that only its own time is measured."""
 
     def __init__(self, engine: Engine) -> None:
-        self.connection = _Connection(engine.socket)
+        self.connection = Connection(engine.socket)
 
     def call(self, method: str, path: str, body: object = None) -> object:
         data = None if body is None else json.dumps(body)
@@ -80,7 +80,7 @@ class _Api:
         return json.loads(text) if text.strip().startswith((b"{", b"[")) else text
 
 
-def _created(api: _Api, body: dict[str, object]) -> str:
+def created(api: Api, body: dict[str, object]) -> str:
     answer = api.call("POST", "/containers/create", {"Image": "bench", **body})
     assert isinstance(answer, dict)
     return str(answer["Id"])
@@ -88,7 +88,7 @@ def _created(api: _Api, body: dict[str, object]) -> str:
 
 def first_instruction(engine: Engine, rounds: int) -> list[float]:
     """Seconds from sending the start request until the program's first output, on the bridge."""
-    api = _Api(engine)
+    api = Api(engine)
     times = []
     with tempfile.TemporaryDirectory() as directory:
         fifo = Path(directory) / "fifo"
@@ -96,7 +96,7 @@ def first_instruction(engine: Engine, rounds: int) -> list[float]:
         reader = os.open(fifo, os.O_RDWR)
         try:
             for _ in range(rounds):
-                identifier = _created(
+                identifier = created(
                     api,
                     {
                         "Cmd": ["/bin/busybox", "sh", "-c", "echo x >/bench/fifo"],
@@ -117,8 +117,8 @@ def first_instruction(engine: Engine, rounds: int) -> list[float]:
 
 def exec_true(engine: Engine, rounds: int) -> list[float]:
     """Seconds of one exec of ``true`` in a running container: start until its output ends."""
-    api = _Api(engine)
-    identifier = _created(api, {"Cmd": ["sleep", "1000"]})
+    api = Api(engine)
+    identifier = created(api, {"Cmd": ["sleep", "1000"]})
     api.call("POST", f"/containers/{identifier}/start")
     times = []
     for _ in range(rounds):
@@ -128,7 +128,7 @@ def exec_true(engine: Engine, rounds: int) -> list[float]:
             {"Cmd": ["true"], "AttachStdout": True, "AttachStderr": True},
         )
         assert isinstance(answer, dict)
-        stream = _Connection(engine.socket)
+        stream = Connection(engine.socket)
         start = time.perf_counter()
         stream.request(
             "POST",
