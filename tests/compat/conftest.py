@@ -294,7 +294,7 @@ def _clean_up(daemon: Sampand) -> None:
         target = line.split()[4]
         if target.startswith(str(daemon.root)):
             subprocess.run(["umount", "-l", target], check=False)
-    for group in Path("/sys/fs/cgroup").glob(f"**/{daemon.namespace}"):
+    for group in Path("/sys/fs/cgroup").glob(f"*/{daemon.namespace}"):
         with contextlib.suppress(OSError):
             group.rmdir()
     shutil.rmtree(daemon.root, ignore_errors=True)

@@ -24,7 +24,7 @@ async def test_killed_workers_lose_nothing_that_was_accepted(
     tmp_path: Path, content: FileStore
 ) -> None:
     accepted: list[tuple[str, samples.Sample]] = []
-    patience = Patience(attempts=8, pause=0.2)
+    patience = Patience(attempts=12, pause=0.2)
 
     async def push(address: str, number: int) -> None:
         for turn in range(4):
@@ -43,7 +43,7 @@ async def test_killed_workers_lose_nothing_that_was_accepted(
         choose = random.Random(1)
 
         async def kill() -> None:
-            while True:
+            for _ in range(8):  # then there is peace, so that something is accepted on any machine
                 await asyncio.sleep(choose.uniform(0.2, 0.6))
                 if workers := children(pid):
                     os.kill(choose.choice(workers), signal.SIGKILL)
