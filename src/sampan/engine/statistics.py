@@ -26,23 +26,28 @@ from sampan.wire.stats import (
 )
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+#: seconds between the samples of a stream
+_PERIOD = 1.0
+#: seconds between a single sample and its predecessor: enough ticks (10 ms a processor) for the
+#: difference to mean something, and half of what a client waits for dockerd's
+_APART = 0.5
 
 
 async def stream(
     core: Core, container: Container, *, follow: bool, one_shot: bool
 ) -> AsyncIterator[ContainerStatsResponse]:
-    """Samples: one a second, or one with its predecessor a second before, or just one."""
+    """Samples: one a second, or one with its predecessor shortly before, or just one."""
     previous: ContainerStatsResponse | None = None
     if not follow and not one_shot and container.run is not None:
         previous = await sample(core, container, None)
-        await asyncio.sleep(1)
+        await asyncio.sleep(_APART)
     while True:
         current = await sample(core, container, previous)
         yield current
         if not follow or container.removed:
             return
         previous = current
-        await asyncio.sleep(1)
+        await asyncio.sleep(_PERIOD)
 
 
 async def sample(
