@@ -166,7 +166,7 @@ def followers() -> Iterator[Row]:
         yield Row("followers' lag at its end", behind, None, "", unit="s")
 
 
-def _rate(engine: Engine, title: str, work: Callable[[int], object]) -> Row:
+def _rate(engine: Engine, title: str, work: Callable[[int], object], target: float | None) -> Row:
     start = time.perf_counter()
     _together(CLIENTS, [lambda number=number: work(number) for number in range(BURST)])
     taken = time.perf_counter() - start
@@ -175,7 +175,7 @@ def _rate(engine: Engine, title: str, work: Callable[[int], object]) -> Row:
         raise RuntimeError(f"{running} of {BURST} containers run")
     return Row(
         f"{title} ({BURST / taken:.0f}/s)", taken, None, "", unit="s",
-        target=BURST / 40, ratio_target=False,
+        target=target, ratio_target=False,
     )  # fmt: skip
 
 
@@ -196,8 +196,12 @@ def burst() -> Iterator[Row]:
             command(engine.docker("run", "-d", "bench", "sleep", "100000"))()
 
         before = left_over(engine)
-        for title, work in (("by the API", by_api), ("by the docker CLI", by_cli)):
-            yield _rate(engine, f"{BURST} run -d by {CLIENTS} clients {title}", work)
+        # The command line takes as much of the processors as the engine: no target with it.
+        for title, work, target in (
+            ("by the API", by_api, BURST / 40),
+            ("by the docker CLI", by_cli, None),
+        ):
+            yield _rate(engine, f"{BURST} run -d by {CLIENTS} clients {title}", work, target)
             start = time.perf_counter()
             _remove_all(engine)
             yield Row(f"rm -f of {BURST}", time.perf_counter() - start, None, "", unit="s")

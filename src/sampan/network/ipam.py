@@ -168,19 +168,24 @@ def allocate(
 
 
 def _unusable(prefix: IPNetwork, number: int) -> bool:
-    """Whether the address names the network or all of it; RFC 3021 and 6164 exempt pairs."""
+    """Whether the address names the network or all of it."""
+    return number in _edges(prefix)
+
+
+def _edges(prefix: IPNetwork) -> frozenset[int]:
+    """The addresses that name the network or all of it; RFC 3021 and 6164 exempt pairs."""
     if prefix.max_prefixlen - prefix.prefixlen <= 1:
-        return False
-    if number == int(prefix[0]):
-        return True
-    return prefix.version == 4 and number == int(prefix[-1])
+        return frozenset()
+    lowest = int(prefix.network_address)
+    return frozenset({lowest, int(prefix[-1])} if prefix.version == 4 else {lowest})
 
 
 def _candidates(subnet: Subnet) -> Iterator[IPAddress]:
     area = subnet.ip_range or subnet.prefix
     make = type(area[0])
+    edges = _edges(subnet.prefix)  # once: a subnet may hold hundreds of containers
     for number in range(int(area[0]), int(area[-1]) + 1):
-        if not _unusable(subnet.prefix, number):
+        if number not in edges:
             yield make(number)
 
 
