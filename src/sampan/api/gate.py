@@ -111,8 +111,10 @@ def image_answer(answer: Answer, version: ApiVersion) -> Answer:
     if version < (1, 48):
         answer.pop("Descriptor", None)
         answer.pop("Manifests", None)
-    if version < (1, 45):
-        answer["Container"] = ""
+    if version >= (1, 45):
+        answer.pop("Container", None)
+    else:
+        answer.setdefault("Container", "")
         answer["ContainerConfig"] = {**_LEGACY_IMAGE_CONFIG, **_EMPTY_IMAGE_CONFIG}
     if version < (1, 44):
         answer["VirtualSize"] = answer.get("Size", 0)

@@ -257,11 +257,9 @@ class Builds:
         """Drop cache records, least recently used first, until at most ``keep`` bytes remain.
 
         Filter ``until`` spares what was used since. ``all`` drops the directories of cache mounts
-        as well. Other filters raise Unsupported.
+        as well. The other filters choose records by what :meth:`usage` shows of them.
         """
-        for name in filters or {}:
-            if name != "until":
-                raise Unsupported(f"filter {name!r} of the build cache is not supported")
+        chosen = {name: values for name, values in (filters or {}).items() if name != "until"}
         latest = until(filters or {}, time.time())
         core = self._core
         records = await core.threads.run(self.cache.records)
@@ -271,14 +269,14 @@ class Builds:
         for one in records:
             if keep and total - freed <= keep:
                 break
-            if latest is None or one.used <= latest:
+            if (latest is None or one.used <= latest) and _chosen(_item(one), chosen):
                 dropped.append(one)
                 freed += one.size
         await core.threads.run(self.cache.forget, [one.key for one in dropped])
         if all and not self._running:
             freed += await core.threads.run_long(self._directories.remove_all)
         return BuildPruneReport(
-            caches_deleted=[one.key[:25] for one in dropped], space_reclaimed=freed
+            caches_deleted=[one.key[:25] for one in dropped] or None, space_reclaimed=freed
         )
 
 
@@ -360,6 +358,32 @@ def _item(one: Record) -> CacheItem:
         last_used_at=moment(one.used),
         usage_count=one.uses,
     )
+
+
+def _chosen(item: CacheItem, filters: Filters) -> bool:
+    """Whether a record passes every filter; ids may be cut short, flags need no value."""
+    for name, values in filters.items():
+        match name:
+            case "id":
+                passes = any((item.id or "").startswith(value) for value in values)
+            case "parent":
+                passes = any(value in (item.parents or ()) for value in values)
+            case "type":
+                passes = item.type in values
+            case "description":
+                passes = any(value in (item.description or "") for value in values)
+            case "inuse" | "shared":
+                state = bool(item.in_use if name == "inuse" else item.shared)
+                passes = any((value.lower() not in ("0", "false")) == state for value in values)
+            case "private":
+                passes = any(
+                    (value.lower() in ("0", "false")) == bool(item.shared) for value in values
+                )
+            case _:
+                raise Unsupported(f"filter {name!r} of the build cache is not supported")
+        if not passes:
+            return False
+    return True
 
 
 class ClassicProgress:

@@ -85,11 +85,12 @@ async def _untag(
 ) -> list[ImageDeleteResponseItem]:
     found = []
     for reference in references:
-        name = str(reference if reference.digest else reference.with_default_tag())
+        whole = reference if reference.digest else reference.with_default_tag()
+        name = str(whole)
         await core.state.write(delete_name(name))
         core.images.unname(name)
-        core.events.publish("image", "untag", str(entry.id), {"name": reference.familiar})
-        found.append(ImageDeleteResponseItem(untagged=reference.familiar))
+        core.events.publish("image", "untag", str(entry.id), {"name": whole.familiar})
+        found.append(ImageDeleteResponseItem(untagged=whole.familiar))
     return found
 
 

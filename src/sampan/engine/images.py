@@ -9,6 +9,8 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from sampan.engine import clock, imageflows, imageremoval, imageviews, transfer
 from sampan.engine.core import Core
 from sampan.engine.creation import find_image
@@ -139,7 +141,13 @@ class Images:
         """Everything known about an image; NotFound ``No such image: ref``."""
         entry, image = await find_image(self._core, ref, platform)
         size = await self._core.threads.run(self._size, image)
-        return imageviews.inspect(entry, image, size, self._core.snapshots.name)
+        found = imageviews.inspect(entry, image, size, self._core.snapshots.name)
+        if found.parent:
+            try:
+                self._core.images.find(found.parent)
+            except NotFound:  # it was made elsewhere, or its parent is gone
+                return msgspec.structs.replace(found, parent=None)
+        return found
 
     async def history(
         self, ref: str, platform: str | None = None

@@ -52,7 +52,10 @@ def _six_digits(stamp: str) -> str:
 
 
 def inspect(entry: Entry, image: Image, size: int, driver: str) -> ImageInspect:
-    """``GET /images/{name}/json``; ``size`` is of the unpacked layers, in bytes."""
+    """``GET /images/{name}/json``; ``size`` is of the unpacked layers, in bytes.
+
+    The image it was made from and the container are told as the image has them.
+    """
     document = image.config.document
     return ImageInspect(
         id=str(image.id),
@@ -62,6 +65,9 @@ def inspect(entry: Entry, image: Image, size: int, driver: str) -> ImageInspect:
         comment=document.comment or "",
         created=image.config.created or clock.ZERO,
         author=document.author or "",
+        parent=document.parent,
+        docker_version=document.docker_version,
+        container=document.container,
         config=image.config.defaults,
         architecture=document.architecture,
         variant=document.variant,

@@ -293,7 +293,7 @@ class Networks:
             await self._remove(network)
             deleted.append(record.name)
         self._core.events.publish("network", "prune", "", {"reclaimed": "0"})
-        return NetworksPruneReport(networks_deleted=deleted)
+        return NetworksPruneReport(networks_deleted=deleted or None)
 
     def _users(self, network: Network) -> builtins.list[Container]:
         """Containers that name the network, running or not."""

@@ -73,6 +73,7 @@ async def _pull_one(
     report: Callable[[Event], None],
 ) -> None:
     loop = asyncio.get_running_loop()
+    tell = _without_repetition(report)
 
     def unpacking(progress: UnpackProgress) -> None:
         step = Step.PULLED if progress.done else Step.EXTRACTING
@@ -82,7 +83,7 @@ async def _pull_one(
             current=progress.current,
             total=progress.total,
         )
-        loop.call_soon_threadsafe(report, event)
+        loop.call_soon_threadsafe(tell, event)
 
     async def unpack(pulled: Pulled) -> None:
         image = await core.threads.run(
@@ -97,7 +98,7 @@ async def _pull_one(
             content=core.content,
             platform=platform,
             credentials=account,
-            listener=report,
+            listener=tell,
             resolved=unpack,
         )
         await imageflows.record(
@@ -111,6 +112,23 @@ async def _pull_one(
     news = "Image is up to date for" if same else "Downloaded newer image for"
     report(Message(text=f"Status: {news} {reference.familiar}"))
     core.events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
+
+
+def _without_repetition(report: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Pass events on, but for "Pull complete" of layers that were here and unpacked already."""
+    untouched: set[Digest] = set()
+
+    def tell(event: Event) -> None:
+        if isinstance(event, LayerProgress):
+            if event.step is Step.PRESENT:
+                untouched.add(event.digest)
+            elif event.step is Step.PULLED and event.digest in untouched:
+                return
+            else:
+                untouched.discard(event.digest)
+        report(event)
+
+    return tell
 
 
 def _by_digest(reference: Reference, digest: Digest) -> Reference:
@@ -178,7 +196,10 @@ def _sources(core: Core, digest: Digest) -> Iterable[Reference]:
 def _stream(
     work: Callable[[Callable[[Event], None]], Awaitable[None]],
 ) -> AsyncIterator[Progress]:
-    """Run ``work`` and pass on what it reports; leaving early cancels it."""
+    """Run ``work`` and pass on what it reports; leaving early cancels it.
+
+    What goes wrong before there is anything to report is raised, afterwards it is reported.
+    """
 
     async def run() -> AsyncIterator[Progress]:
         inbox: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -190,11 +211,15 @@ def _stream(
                 inbox.put_nowait(None)
 
         task = asyncio.ensure_future(perform())
+        reported = False
         try:
             while (event := await inbox.get()) is not None:
+                reported = True
                 yield as_docker(event)
             await task
         except SampanError as error:
+            if not reported:
+                raise
             yield failure(error)
         finally:
             task.cancel()

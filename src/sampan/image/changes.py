@@ -8,7 +8,7 @@ import msgspec
 
 from sampan.dockerfile.config import Config, Stage, apply
 from sampan.dockerfile.instructions import interpret
-from sampan.dockerfile.parser import parse_instruction
+from sampan.dockerfile.parser import parse
 from sampan.errors import InvalidParameter
 from sampan.wire.container import ImageConfig
 
@@ -26,8 +26,8 @@ def apply_changes(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
         return config
     document: Config = msgspec.to_builtins(config)
     stage = Stage(config=document)
-    for line in changes:
-        node = parse_instruction(line)
+    # As dockerd does: several instructions may come as one text, and go on in its next line.
+    for node in parse("\n".join(changes)).nodes:
         if node.keyword not in _ALLOWED:
             raise InvalidParameter(f"{node.keyword} is not a valid change command")
         stage = apply(stage, interpret(node))

@@ -204,6 +204,7 @@ def append(
         created=created,
         author=author or before.author,
         comment=message or None,
+        parent=str(parent.id) if parent and container else None,
         container=container or None,
         config=config,
         history=[*(before.history or ()), entry],

@@ -65,6 +65,8 @@ class ConfigDocument(Document, kw_only=True, frozen=True, omit_defaults=True):
     created: str | None = None
     author: str | None = None
     comment: str | None = None
+    #: the image it was made from, where it was made (Docker's images have it)
+    parent: str | None = None
     container: str | None = None
     docker_version: str | None = None
     config: ImageConfig | None = None

@@ -32,6 +32,11 @@ _MACHINES = {
     "386": ("386", ""),
 }
 
+#: the other architectures Go knows
+_ARCHITECTURES = frozenset(
+    {"armbe", "arm64be", "loong64", "mips", "mipsle", "mips64", "mips64le", "mips64p32", "ppc"}
+    | {"mips64p32le", "ppc64", "riscv", "s390", "sparc", "sparc64", "wasm"}
+)
 _DEFAULT_VARIANTS = {("arm64", "8"), ("arm64", "v8"), ("amd64", "v1")}
 
 
@@ -67,6 +72,10 @@ class Platform:
         if len(parts) == 1:
             if parts[0] in ("linux", "windows", "darwin", "freebsd"):
                 return cls(os=parts[0], architecture=cls.host().architecture)
+            if parts[0] not in _MACHINES and parts[0] not in _ARCHITECTURES:
+                raise InvalidParameter(
+                    f'"{text}": unknown operating system or architecture: invalid argument'
+                )
             parts = ["linux", parts[0]]
         architecture, variant = _MACHINES.get(parts[1], (parts[1], ""))
         return cls(

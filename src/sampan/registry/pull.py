@@ -86,7 +86,6 @@ class Pull:
     async def run(self, resolved: Callable[[Pulled], Awaitable[None]] | None) -> Pulled:
         """Pull from the first endpoint that works; a mirror that fails is passed over."""
         name = self._reference
-        self._listener(Message(text=f"Pulling from {name.path}", id=name.tag or str(name.digest)))
         endpoints = self._registry.settings.registries.endpoints(name)
         for endpoint in endpoints:
             try:
@@ -95,6 +94,10 @@ class Pull:
                 if endpoint.mirror:
                     continue
                 raise self._explained(error) from error
+            # Not before: what goes wrong until here is an error of its own, with its own status.
+            self._listener(
+                Message(text=f"Pulling from {name.path}", id=name.tag or str(name.digest))
+            )
             work = [self._layers(endpoint, endpoints[-1], pulled.layers)]
             if resolved:
                 work.append(_awaited(resolved(pulled)))

@@ -284,6 +284,30 @@ def test_images(client: docker.DockerClient) -> None:
     assert client.images.list("py-image") == []
 
 
+def test_a_commit_tells_where_it_is_from(client: docker.DockerClient) -> None:
+    container = client.containers.create("busybox", "true")
+    image = container.commit("py-child", changes='EXPOSE 8000\nCMD ["ls"]\nLABEL a=b c=d')
+    assert image.attrs["Parent"] == client.images.get("busybox").id
+    assert image.attrs["Config"]["ExposedPorts"] == {"8000/tcp": {}}
+    assert image.attrs["Config"]["Cmd"] == ["ls"]
+    assert image.labels == {"a": "b", "c": "d"}
+    container.remove()
+    client.images.remove(image.id)
+
+
+def test_failures_have_a_status(client: docker.DockerClient) -> None:
+    with pytest.raises(APIError) as failed:
+        client.api.pull("127.0.0.1:1/nobody/there", stream=True)
+    assert failed.value.status_code >= 500
+    with pytest.raises(APIError, match="unknown operating system or architecture") as failed:
+        client.api.pull("busybox", platform="foo")
+    assert failed.value.status_code == 400
+    assert client.api.prune_networks() == {"NetworksDeleted": None}
+    assert client.api.prune_containers()["ContainersDeleted"] is None
+    pruned = client.api.prune_builds(filters={"id": ["nothing"]})
+    assert pruned == {"CachesDeleted": None, "SpaceReclaimed": 0}
+
+
 def test_build(client: docker.DockerClient, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
         "FROM busybox\nARG WHAT=x\nCOPY f /f\nRUN cat /f >/g && echo $WHAT >>/g\nCMD cat /g\n"
