@@ -201,12 +201,11 @@ def _containers(config: EngineConfig, options: _Options) -> EngineConfig:
     """Defaults of new containers."""
     driver = options.text("log-driver") or config.log_driver
     given = {key: str(value) for key, value in options.table("log-opt").items()}
-    bounded = dict(config.log_options) if driver in ("json-file", "local") else {}
     seccomp = options.text("seccomp-profile")
     return replace(
         config,
         log_driver=driver,
-        log_options={**bounded, **given},
+        log_options={**config.log_options, **given},
         default_ulimits=_ulimits(options),
         default_shm_size=_size(options, "default-shm-size", config.default_shm_size),
         default_ipc_mode=options.text("default-ipc-mode") or config.default_ipc_mode,

@@ -65,7 +65,10 @@ class Progress:
             return
         self._check(record)
         if "stream" in record:
-            self._out.write(text(record, "stream"))
+            shown = text(record, "stream")
+            if not self._terminal:  # the daemon marks what a build's steps write to stderr
+                shown = shown.replace("\x1b[91m", "").replace("\x1b[0m", "")
+            self._out.write(shown)
             return
         progress = self._progress(record)
         identity = text(record, "id")

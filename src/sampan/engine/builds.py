@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +75,7 @@ class BuildOptions:
     auth: Mapping[str, RegistryAuth] = field(default_factory=dict)
     quiet: bool = False
     no_cache: bool = False
+    cache_from: tuple[str, ...] = ()
     pull: bool = False
     network: str = "default"
     extra_hosts: tuple[str, ...] = ()
@@ -125,10 +126,22 @@ class Builds:
     ) -> AsyncIterator[Progress]:
         """Build from a context tar (None: no context) and tag the result.
 
-        Yields the classic builder's progress; an error is its last object. Stopping the iteration
-        cancels the build.
+        Yields the classic builder's progress; an error is its last object, or raised when there
+        was none before it. Stopping the iteration cancels the build.
         """
+        told = False
+        async with contextlib.aclosing(self._build(body, options)) as news:
+            async for progress in news:
+                if not told and isinstance(progress, SampanError):
+                    raise progress
+                told = True
+                yield failure(progress) if isinstance(progress, SampanError) else progress
+
+    async def _build(
+        self, body: AsyncIterator[bytes] | None, options: BuildOptions
+    ) -> AsyncGenerator[Progress | SampanError, None]:
         source: tuple[str, ...] = ()
+        said = False
         try:
             names = [Reference.parse(tag).with_default_tag() for tag in options.tags]
             async with AsyncExitStack() as stack:
@@ -142,15 +155,17 @@ class Builds:
                 ):
                     line = f"[Warning] {warning.rule}: {warning.message} (line {warning.start})\n"
                     if not options.quiet:
+                        said = True
                         yield {"stream": line}
                 async for progress in self._solve(request, options, tuple(names)):
+                    said = True
                     yield progress
         except DockerfileError as error:
-            if error.line and (shown := error.source or source) and not options.quiet:
+            if said and error.line and (shown := error.source or source) and not options.quiet:
                 yield {"stream": excerpt(shown, error.line, error.line) + "\n"}
-            yield failure(error)
+            yield error
         except SampanError as error:
-            yield failure(error)
+            yield error
 
     async def _solve(
         self, request: BuildRequest, options: BuildOptions, names: tuple[Reference, ...]
@@ -220,6 +235,8 @@ class Builds:
 
             await consume(self._core, body, unpack)
         text = options.text or await threads.run(_dockerfile, root, options.dockerfile)
+        if not text:
+            raise InvalidParameter(f"the Dockerfile ({options.dockerfile}) cannot be empty")
         file = parse(text)
         epoch = options.arguments.get("SOURCE_DATE_EPOCH")
         return BuildRequest(
@@ -231,7 +248,7 @@ class Builds:
             arguments=options.arguments,
             labels=options.labels,
             secrets=Secrets(values=options.secrets),
-            no_cache=options.no_cache,
+            no_cache=options.no_cache or not self._usable_cache(options),
             pull=options.pull,
             network=options.network,
             extra_hosts=options.extra_hosts,
@@ -239,6 +256,16 @@ class Builds:
             now=time.time(),
             epoch=_epoch(epoch) if epoch else None,
         )
+
+    def _usable_cache(self, options: BuildOptions) -> bool:
+        """Whether there is a cache to take steps from; who names images means those alone."""
+        if not options.cache_from:
+            return True
+        for name in options.cache_from:
+            with contextlib.suppress(NotFound, InvalidParameter):
+                self._core.images.find(name)
+                return True
+        return False
 
     async def cancel(self, identity: str) -> None:
         """Cancel a running build by the id its client chose; NotFound."""
@@ -402,7 +429,8 @@ class ClassicProgress:
 
     def log(self, vertex: Vertex, stream: int, data: bytes) -> None:
         """See :class:`sampan.build.progress.Progress`."""
-        self._say(data.decode(errors="replace"))
+        text = data.decode(errors="replace")
+        self._say(f"\x1b[91m{text}\x1b[0m" if stream == 2 else text)  # as the classic builder's
 
     def completed(self, vertex: Vertex, *, cached: bool = False, error: str = "") -> None:
         """See :class:`sampan.build.progress.Progress`."""

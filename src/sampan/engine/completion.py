@@ -103,7 +103,7 @@ def host_config(
         if host.readonly_paths is not None
         else list(READONLY_PATHS if confined else ()),
         console_size=host.console_size or [0, 0],
-        isolation="",
+        isolation=host.isolation or "",
     )
 
 

@@ -49,9 +49,7 @@ class EngineConfig:
     runtimes: Mapping[str, ExternalRuntime] = field(default_factory=dict)
     storage_driver: str = "auto"
     log_driver: str = "json-file"
-    log_options: Mapping[str, str] = field(
-        default_factory=lambda: {"max-size": "10m", "max-file": "3"}
-    )
+    log_options: Mapping[str, str] = field(default_factory=dict)
     bridge: str = "sampan0"
     bridge_address: str = ""
     fixed_cidr: str = ""

@@ -148,14 +148,10 @@ async def import_image(
             raise
         return image
 
-    try:
-        async with core.ingests:
-            image = await _consume_or_drop(core, body, work, refused)
-            assert isinstance(image, Image)
-            entry = await record(core, image.target, image.id, names)
-    except SampanError as error:
-        yield failure(error)
-        return
+    async with core.ingests:
+        image = await _consume_or_drop(core, body, work, refused)
+        assert isinstance(image, Image)
+        entry = await record(core, image.target, image.id, names)
     yield {"status": str(entry.id)}
     core.events.publish("image", "import", str(entry.id), {"name": str(entry.id)})
 

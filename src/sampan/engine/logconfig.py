@@ -134,12 +134,13 @@ def settings(record: Record) -> LogSettings:
             max_file=int(options.get("cache-max-file", "5")),
             compress=options.get("cache-compress", "false") == "true",
         )
+    # No log grows without bound unless somebody says so (max-size=-1).
     local = kind == "local"
     return LogSettings(
         driver=kind,
         path=record.log_path,
-        max_size=parse_size(options.get("max-size", "20m" if local else "-1")),
-        max_file=int(options.get("max-file", "5" if local else "1")),
+        max_size=parse_size(options.get("max-size", "20m" if local else "10m")),
+        max_file=int(options.get("max-file", "5" if local else "3")),
         compress=options.get("compress", "true" if local else "false") == "true",
         attrs=attributes(record, options) if kind == "json-file" else {},
         mode=options.get("mode", "blocking"),

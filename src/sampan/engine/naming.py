@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 from sampan.engine import links
 from sampan.engine.fabric import Plug, ResolverPlug
 from sampan.engine.table import Container
+from sampan.errors import NotFound
 from sampan.network import files, ipam
-from sampan.network.dns import Host, Zone, zone
+from sampan.network.dns import Zone
 from sampan.network.model import IPAddress
 
 if TYPE_CHECKING:
@@ -160,14 +162,15 @@ def _host_gateways(core: Core, plugs: Sequence[Plug]) -> tuple[IPAddress, ...]:
 
 
 def _own_zone(core: Core, container: Container, plugs: Sequence[Plug]) -> Zone | None:
-    """Names only this container knows: its endpoints' links (``--link`` on such a network)."""
-    hosts = []
+    """Names only this container knows: its endpoints' links (``--link`` on such a network).
+
+    The other container may come later, or come back with another address.
+    """
+    aliases: dict[str, str] = {}
     for plug in plugs:
         for link in plug.settings.links or []:
             target, _, alias = link.partition(":")
-            other = core.containers.find(target)
-            peer = other.endpoints.get(plug.network.id)
-            if peer is not None:
-                addresses = tuple(a.ip for a in peer.endpoint.addresses)
-                hosts.append(Host(names=(alias or target,), addresses=addresses))
-    return zone(container.name, hosts) if hosts else None
+            with suppress(NotFound):
+                target = core.containers.find(target).name
+            aliases[(alias or target).lower()] = target.lower()
+    return Zone(aliases=aliases) if aliases else None

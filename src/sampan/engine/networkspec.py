@@ -34,7 +34,9 @@ def complete(
         raise Unsupported("ingress networks need swarm mode")
     driver = body.driver or "bridge"
     ipv4 = body.enable_ipv4 is not False
-    ipv6 = bool(body.enable_ipv6)
+    # dockerd of old took an IPv6 subnet for nothing unless told otherwise; clients still give one
+    # without a word, and mean it.
+    ipv6 = _names_ipv6(body) if body.enable_ipv6 is None else body.enable_ipv6
     return NetworkRecord(
         id=network_id,
         name=body.name or "",
@@ -50,6 +52,12 @@ def complete(
         options=body.options or {},
         labels=body.labels or {},
     )
+
+
+def _names_ipv6(body: NetworkCreateRequest) -> bool:
+    """Whether a subnet of the request is one of IPv6."""
+    entries = (body.ipam.config if body.ipam else None) or []
+    return any(":" in (entry.subnet or "") for entry in entries)
 
 
 def _ipam(
@@ -92,7 +100,7 @@ def _ipam(
         if enabled and version not in versions:
             prefix = ipam.choose_subnet(pools, taken, version)
             found.append(wire_subnet(ipam.make_subnet(prefix, with_gateway=True)))
-    return IPAM(driver="default", config=found, options=wanted.options or {})
+    return IPAM(driver="default", config=found, options=wanted.options)
 
 
 def network_seed(config: EngineConfig) -> bytes:

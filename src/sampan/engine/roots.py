@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sampan.engine.core import Core
 from sampan.engine.table import Container
 from sampan.errors import SampanError
+from sampan.kernel.openat import in_root, make_directories, make_file
 from sampan.model.mount import Mount
 from sampan.snapshot.rootfs import detached_mount, layer_destination
 
@@ -46,6 +47,21 @@ def root(core: Core, container: Container, *, writable: bool = False) -> Iterato
         os.close(descriptor)
 
 
+def _make_mount_points(mounts: Sequence[Mount], own: Sequence[Mount]) -> None:
+    """What a container that never ran has no mount points for gets them, as its start would."""
+    root = detached_mount(mounts, writable=True)
+    try:
+        for mount in own:
+            try:
+                os.close(in_root(root, mount.destination))
+                continue
+            except FileNotFoundError:
+                make = make_directories if os.path.isdir(mount.source) else make_file
+            os.close(make(root, mount.destination))
+    finally:
+        os.close(root)
+
+
 def bare(core: Core, container: Container) -> int:
     """The root directory, read-only, nothing mounted in it; the caller closes it. Blocks."""
     try:
@@ -74,7 +90,10 @@ def _open(core: Core, container: Container, *, writable: bool) -> int:
             for mount in container.record.mounts
             if mount.type in ("bind", "volume") and mount.source
         ]
-        return detached_mount([*core.snapshots.mounts(container.id), *own], writable=writable)
+        mounts = core.snapshots.mounts(container.id)
+        if own:
+            _make_mount_points(mounts, own)
+        return detached_mount([*mounts, *own], writable=writable)
     except OSError as error:
         raise SampanError(
             f"cannot open the root of container {container.id}: {error.strerror}"

@@ -29,10 +29,12 @@ _CACHE_LIMIT = 2048
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zone:
     """Names of one network: ``addresses`` by lower-case name without the final dot (container
-    names, aliases, services), ``names`` by address for reverse look-ups."""
+    names, aliases, services), ``names`` by address for reverse look-ups. ``aliases`` are names
+    for other names of any zone, present or not (links)."""
 
     addresses: Mapping[str, tuple[IPAddress, ...]] = field(default_factory=dict)
     names: Mapping[IPAddress, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,8 @@ class View:
             if found is None:
                 return None
             return [RR(name, QTYPE.PTR, rdata=PTR(found), ttl=TTL)] if kind == QTYPE.PTR else []
-        known = next((z.addresses[name] for z in self._zones if name in z.addresses), None)
+        meant = next((z.aliases[name] for z in self._zones if name in z.aliases), name)
+        known = next((z.addresses[meant] for z in self._zones if meant in z.addresses), None)
         if known is None:
             return None
         # Known, but not of the kind asked for: an empty answer. Asking upstream would tell

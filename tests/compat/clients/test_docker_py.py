@@ -13,7 +13,7 @@ import docker
 import pytest
 from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 from docker.models.containers import Container
-from docker.types import Healthcheck, IPAMConfig, IPAMPool, Mount, Ulimit
+from docker.types import Healthcheck, IPAMConfig, IPAMPool, LogConfig, Mount, Ulimit
 
 from tests.compat.conftest import Eventually, Sampand
 
@@ -306,6 +306,64 @@ def test_failures_have_a_status(client: docker.DockerClient) -> None:
     assert client.api.prune_containers()["ContainersDeleted"] is None
     pruned = client.api.prune_builds(filters={"id": ["nothing"]})
     assert pruned == {"CachesDeleted": None, "SpaceReclaimed": 0}
+
+
+def test_requests_are_shown_as_they_were_made(client: docker.DockerClient) -> None:
+    low = client.api
+    host = low.create_host_config(log_config=LogConfig(type="json-file", config=None))
+    made = low.inspect_container(low.create_container("busybox", "true", host_config=host))
+    assert made["HostConfig"]["LogConfig"] == {"Type": "json-file", "Config": {}}
+    host = low.create_host_config(isolation="default")
+    made = low.inspect_container(low.create_container("busybox", "true", host_config=host))
+    assert made["HostConfig"]["Isolation"] == "default"
+    pool = IPAMPool(subnet="10.76.0.0/16", iprange="10.76.5.0/24", aux_addresses={"a": "10.76.1.5"})
+    network = client.networks.create("py-ipam", ipam=IPAMConfig(pool_configs=[pool]))
+    assert network.attrs["IPAM"]["Options"] is None
+    network.remove()
+
+
+def test_files_of_a_volume_before_the_first_start(client: docker.DockerClient) -> None:
+    container = client.containers.create("busybox", "cat /vol/f", volumes=["/vol"])
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        entry = tarfile.TarInfo("f")
+        entry.size = 5
+        tar.addfile(entry, io.BytesIO(b"early"))
+    assert container.put_archive("/vol", data.getvalue())
+    container.start()
+    container.wait()
+    assert container.logs() == b"early"
+
+
+def test_a_link_to_what_comes_later(client: docker.DockerClient) -> None:
+    client.networks.create("py-links")
+    endpoint = client.api.create_endpoint_config(links=[("py-later", "upstream")])
+    first = client.containers.run(
+        "busybox", "sleep 1000", detach=True, network="py-links",
+        networking_config={"py-links": endpoint},
+    )  # fmt: skip
+    client.containers.run("busybox", "sleep 1000", detach=True, network="py-links", name="py-later")
+    assert first.exec_run("nslookup upstream").exit_code == 0
+
+
+def test_builds_that_fail_early_have_a_status(client: docker.DockerClient) -> None:
+    for text, words in ((b"", "cannot be empty"), (b"FROM busybox\nNOPE", "unknown instruction")):
+        with pytest.raises(APIError, match=words) as failed:
+            client.api.build(fileobj=io.BytesIO(text), rm=True).send(None)
+        assert failed.value.status_code == 400
+
+
+def test_what_the_classic_builder_says(client: docker.DockerClient) -> None:
+    def build(text: str, **options: object) -> list[str]:
+        source = io.BytesIO(text.encode())
+        return [line.get("stream", "") for line in client.api.build(
+            fileobj=source, decode=True, rm=True, **options)]  # fmt: skip
+
+    text = "FROM busybox\nRUN echo complaint >&2\nRUN touch /made\n"
+    assert "\x1b[91mcomplaint\n\x1b[0m" in build(text, tag="py-classic")
+    assert " ---> Using cache\n" in build(text, cache_from=["py-classic"])
+    assert " ---> Using cache\n" not in build(text, cache_from=["py-nowhere"])
+    client.images.remove("py-classic", force=True)
 
 
 def test_build(client: docker.DockerClient, tmp_path: Path) -> None:

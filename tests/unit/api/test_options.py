@@ -82,7 +82,7 @@ def test_the_example_of_dockers_documentation_is_understood(tmp_path: Path) -> N
     assert engine.address_pools == (AddressPool(base="172.30.0.0/16", size=24),)
     assert engine.default_shm_size == 3 << 29
     assert engine.host_gateway_address == "10.0.0.1"
-    assert engine.log_options == {"max-size": "10m", "max-file": "5"}
+    assert engine.log_options == {"max-file": "5"}
     assert settings.tls == Tls(verify=True, ca="/ca", certificate="/cert", key="/key")
 
 

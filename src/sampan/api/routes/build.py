@@ -21,7 +21,7 @@ from sampan.errors import InvalidParameter, Unsupported
 
 _PRUNE_FILTERS = ("until", "id", "parent", "type", "description", "inuse", "shared", "private")
 #: Parameters of the classic builder that ask for what this one does not do.
-_REFUSED = ("squash", "outputs", "session", "isolation")
+_REFUSED = ("squash", "outputs", "session")
 
 
 async def build(call: Call) -> web.StreamResponse:
@@ -31,6 +31,8 @@ async def build(call: Call) -> web.StreamResponse:
     for name in _REFUSED:
         if call.text(name) and query.flag(call.text(name)):
             raise Unsupported(f"build parameter {name!r} is not supported")
+    if call.text("isolation") not in ("", "default"):
+        raise InvalidParameter(f"unsupported isolation: {call.text('isolation')!r}")
     options = _options(call)
     await call.accept_body()
     body: AsyncIterator[bytes] = call.request.content.iter_any()
@@ -49,6 +51,7 @@ def _options(call: Call) -> BuildOptions:
         auth=_auth(call.request.headers.get("X-Registry-Config")),
         quiet=call.flag("q"),
         no_cache=call.flag("nocache"),
+        cache_from=_list(call, "cachefrom"),
         pull=call.flag("pull"),
         network=call.text("networkmode") or "default",
         extra_hosts=tuple(
@@ -80,6 +83,17 @@ def _strings(call: Call, name: str) -> dict[str, str]:
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise InvalidParameter(f"{name}: {error}") from None
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _list(call: Call, name: str) -> tuple[str, ...]:
+    """A JSON list of strings."""
+    text = call.text(name)
+    if not text:
+        return ()
+    try:
+        return tuple(msgspec.json.decode(text, type=list[str] | None) or ())
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise InvalidParameter(f"{name}: {error}") from None
 
 
 class _Ulimit(msgspec.Struct, rename="pascal"):
