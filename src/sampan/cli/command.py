@@ -48,6 +48,8 @@ class Flag(NamedTuple):
     complete: str = ""
     #: The API version the daemon must have for the flag to mean anything.
     since: str = ""
+    #: Why the flag is refused here, where Docker has it for daemons that this one is not.
+    refused: str = ""
 
     @property
     def key(self) -> str:

@@ -161,8 +161,10 @@ def _dispatch(session: Session, words: list[str]) -> int:
 
 
 def _check_versions(session: Session, command: Command, arguments: Arguments) -> None:
-    """Refuse flags the daemon is too old for, rather than have it ignore them."""
+    """Refuse flags the daemon is too old for or never has, rather than have it ignore them."""
     for flag in command.flags:
+        if flag.refused and flag.key in arguments.changed:
+            raise UsageError(f'"--{flag.name}" {flag.refused}', bare=True)
         if flag.since and flag.key in arguments.changed and not session.client.at_least(flag.since):
             raise UsageError(
                 f'"--{flag.name}" requires API version {flag.since}, but the daemon API version '

@@ -15,12 +15,17 @@ from sampan.cli.kinds import (
     MEMORY_SWAP,
     STRING,
     UINT16,
+    UINT64,
 )
 from sampan.cli.opts.devices import BPS, DEVICE_RULE, GPUS, IOPS, ULIMIT, WEIGHT
 from sampan.cli.opts.hosts import ADD_HOST, ATTACH, DNS, DNS_SEARCH, LINK, SYSCTL
 from sampan.cli.opts.mounts import MOUNT
 from sampan.cli.opts.network import NETWORK
 from sampan.cli.opts.variables import ENV, LABEL
+
+_WINDOWS = (
+    "is only supported on a Docker daemon running on windows, but the daemon is running on linux"
+)
 
 FLAGS = (
     Flag("add-host", "", ADD_HOST, "Add a custom host-to-IP mapping (host:ip)"),
@@ -175,6 +180,10 @@ FLAGS = (
     Flag("dns-opt", "", LIST, "", hidden=True, target="dns-option"),
     Flag("kernel-memory", "", BYTES, "", hidden=True, deprecated="and it has no effect"),
     Flag("disable-content-trust", "", BOOL, "", "true", hidden=True),
+    Flag("cpu-count", "", INT, "", hidden=True, refused=_WINDOWS),
+    Flag("cpu-percent", "", INT, "", hidden=True, refused=_WINDOWS),
+    Flag("io-maxbandwidth", "", BYTES, "", hidden=True, refused=_WINDOWS),
+    Flag("io-maxiops", "", UINT64, "", hidden=True, refused=_WINDOWS),
     Flag("replace", "", BOOL, "Remove a container of the same name first"),
     Flag("rootfs", "", BOOL, "Use a copy of a local directory as root: IMAGE is its path"),
     Flag(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.cli.command import AT_MOST_ONE, NONE, SOME, Command, Flag
 from sampan.cli.commands.lifecycle import for_each
 from sampan.cli.fault import CliError
-from sampan.cli.kinds import BOOL, FILTER, MAP, STRING
+from sampan.cli.kinds import BOOL, BYTES, FILTER, LIST, MAP, STRING
 from sampan.cli.listing import FORMAT_HELP, Column, Listing
 from sampan.cli.opts.variables import LABEL, to_map
 from sampan.cli.show import labels_text
@@ -33,6 +33,21 @@ def _unknown(_row: Document) -> str:
     return "N/A"
 
 
+_NO_SWARM = "need a swarm, which this engine does not have"
+#: flags of cluster volumes
+_CLUSTER_FLAGS = (
+    ("availability", STRING),
+    ("group", STRING),
+    ("limit-bytes", BYTES),
+    ("required-bytes", BYTES),
+    ("scope", STRING),
+    ("secret", MAP),
+    ("sharing", STRING),
+    ("topology-preferred", LIST),
+    ("topology-required", LIST),
+    ("type", STRING),
+)
+
 LISTING = Listing(
     type_name="*formatter.volumeContext",
     columns={
@@ -55,7 +70,7 @@ LISTING = Listing(
 
 def _ls(session: Session, arguments: Arguments) -> None:
     if arguments.flag("cluster"):
-        raise CliError("cluster volumes need a swarm, which this engine does not have")
+        raise CliError(f"cluster volumes {_NO_SWARM}")
     form = arguments.text("format")
     quiet = arguments.flag("quiet")
     if not form and not quiet:
@@ -117,6 +132,17 @@ CREATE = Command(
         Flag("label", "", LABEL, "Set metadata for a volume"),
         Flag("name", "", STRING, "Specify volume name", hidden=True),
         Flag("opt", "o", MAP, "Set driver specific options"),
+        *(
+            Flag(
+                name,
+                "",
+                kind,
+                "",
+                hidden=True,
+                refused=f"is for cluster volumes, which {_NO_SWARM}",
+            )
+            for name, kind in _CLUSTER_FLAGS
+        ),
     ),
     AT_MOST_ONE,
     _create,
