@@ -203,7 +203,8 @@ class Fabric:
             self._leases[plug.network.id][address.ip] = plug.endpoint.endpoint_id
 
     def release(self, plugs: Iterable[Plug]) -> None:
-        """Give the leases of endpoints back."""
+        """Give the leases of endpoints back: once their interfaces are gone, for the next
+        container gets these addresses."""
         for plug in plugs:
             leased = self._leases.get(plug.network.id, {})
             self.leave(plug.endpoint.container_id, [plug])

@@ -269,11 +269,15 @@ class Networks:
             statements = [update_record(container)]
             if plug is not None:
                 statements += core.fabric.delete_endpoints([plug])
-                core.fabric.release([plug])
-            await core.state.write(*statements)
-            if plug is not None and container.run is not None:
-                await core.threads.run(core.fabric.detach, [plug], container.state.pid)
-                await self._serve_names(container)
+                core.fabric.leave(container.id, [plug])
+            try:
+                await core.state.write(*statements)
+                if plug is not None and container.run is not None:
+                    await core.threads.run(core.fabric.detach, [plug], container.state.pid)
+                    await self._serve_names(container)
+            finally:
+                if plug is not None:
+                    core.fabric.release([plug])
         self._publish(network, "disconnect", container=container.id)
 
     async def prune(self, filters: Filters | None = None) -> NetworksPruneReport:

@@ -149,14 +149,15 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
         if mount.type == "volume":
             attributes = {"container": container.id, "driver": mount.driver}
             core.events.publish("volume", "unmount", mount.name, attributes)
-    core.fabric.release(plugs)
-    if plugs:
-        core.state.submit(*core.fabric.delete_endpoints(plugs))
+    core.fabric.leave(container.id, plugs)
     try:
         await core.threads.run(_clean, core, container, run, plugs)
     except (OSError, SampanError) as error:
         # What is left is found by the next reconciliation; the container has ended all the same.
         log.warning("cleaning up after container %s: %s", container.id[:12], error)
+    core.fabric.release(plugs)
+    if plugs:
+        core.state.submit(*core.fabric.delete_endpoints(plugs))
     _forget_execs(core, container)
     run.finished.set()
     if removing or container.restarting:

@@ -10,7 +10,7 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sampan.engine import creation, removal, starting, supervision
@@ -42,7 +42,7 @@ POINTS: tuple[tuple[object, str], ...] = (
 )
 
 
-def arm(limit: int) -> None:
+def arm(limit: int, points: Sequence[tuple[object, str]] = POINTS) -> None:
     """Let each effect count twice, and the ``limit``-th count be the last thing we do."""
     left = limit
 
@@ -63,7 +63,7 @@ def arm(limit: int) -> None:
 
         return traced
 
-    for owner, name in POINTS:
+    for owner, name in points:
         setattr(owner, name, wrap(name, getattr(owner, name)))
 
 
