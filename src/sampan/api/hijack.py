@@ -1,4 +1,4 @@
-"""Taking a connection over from HTTP: attach and exec start (API v1.55, "Hijacking").
+"""Taking a connection over from HTTP: attach, exec start, BuildKit (API v1.55, "Hijacking").
 
 The transport is given another protocol, whose ``eof_received`` keeps the connection open: a client
 that has ended its input still reads the output. aiohttp's own protocol object is told only when
@@ -50,6 +50,50 @@ def _head(upgrade: bool, content_type: str) -> bytes:
             f"Content-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         ).encode()
     return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
+
+
+async def upgrade(
+    request: web.BaseRequest, protocol: asyncio.Protocol, name: str
+) -> web.StreamResponse:
+    """Answer an upgrade to ``name`` and leave the connection to ``protocol`` until it is over."""
+    upgraded = _Upgraded(protocol)
+    http, transport = request.protocol, request.transport
+    if transport is None:
+        raise ConnectionResetError("the client is gone")
+    http.keep_alive(False)
+    early = http.take_early() if isinstance(http, Protocol) else b""
+    transport.set_protocol(upgraded)
+    transport.write(
+        f"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: {name}\r\n\r\n".encode()
+    )
+    protocol.connection_made(transport)
+    if early:
+        protocol.data_received(early)
+    if not transport.is_reading():
+        transport.resume_reading()
+    try:
+        await upgraded.lost.wait()
+    finally:
+        transport.abort()
+        request.task.add_done_callback(lambda _: http.connection_lost(None))
+    return Taken()
+
+
+class _Upgraded(asyncio.Protocol):
+    """Passes a connection's news on to another protocol, and tells when it is gone."""
+
+    def __init__(self, inner: asyncio.Protocol) -> None:
+        self.lost = asyncio.Event()
+        self.data_received = inner.data_received  # type: ignore[method-assign]
+        self.eof_received = inner.eof_received  # type: ignore[method-assign]
+        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
+        self._inner = inner
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self.lost.set()
+        self._inner.connection_lost(exc)
 
 
 class Connection(asyncio.Protocol):

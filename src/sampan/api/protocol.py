@@ -1,7 +1,8 @@
 """aiohttp's server protocol, made to leave alone what follows a request to upgrade.
 
 aiohttp reads only websocket upgrades as the end of HTTP on a connection. Docker's ``Upgrade: tcp``
-is one as well, and a client may send the first bytes of standard input together with the request.
+is one as well, and so is ``Upgrade: h2c`` of BuildKit's services; a client may send the first bytes
+of what follows together with the request.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-_UPGRADE = re.compile(rb"^upgrade:[ \t]*tcp[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_UPGRADE = re.compile(rb"^upgrade:[ \t]*(?:tcp|h2c)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _LENGTH = re.compile(
     rb"^content-length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
@@ -67,7 +68,7 @@ class Server(web.Server):
 
 
 def _rest_of_upgrade(data: bytes) -> int | None:
-    """How many bytes of ``data`` on belong to a request to upgrade to ``tcp``; None: it is none."""
+    """How many bytes of ``data`` on belong to a request to upgrade; None: it is none."""
     if b"pgrade" not in data:
         return None
     end = data.find(_HEAD_END)

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sampan.build.actions import is_archive
 from sampan.build.cache import BuildCache, Record
@@ -24,7 +25,7 @@ from sampan.build.checks import check
 from sampan.build.copying import ContentHashes
 from sampan.build.executor import Limits, Secrets
 from sampan.build.mounts import CacheDirectories
-from sampan.build.progress import Vertex
+from sampan.build.progress import Progress as BuildProgress
 from sampan.build.remote import clone, download, is_remote, parse_git
 from sampan.build.request import BuildRequest, Built
 from sampan.build.selection import Tree
@@ -33,13 +34,17 @@ from sampan.build.tools import StepFailed, Tools
 from sampan.build.workspace import Workspace
 from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
 from sampan.dockerfile.parser import DockerfileError, excerpt, parse
-from sampan.engine.buildsteps import StepExecutor
+from sampan.engine.buildsteps import Credentials, StepExecutor
+from sampan.engine.classicprogress import ClassicProgress, step_failure
 from sampan.engine.core import Core
 from sampan.engine.filters import until
 from sampan.engine.imageflows import Progress, consume, failure, record
 from sampan.engine.images import Images
+from sampan.engine.ingests import Ingests
 from sampan.engine.options import Filters, RegistryAuth
+from sampan.engine.threads import Threads
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
+from sampan.image import Image
 from sampan.kernel.mount import MNT_DETACH, descriptor, umount2
 from sampan.kernel.openat import in_root
 from sampan.layer import archive_put
@@ -96,7 +101,7 @@ class Builds:
         self.cache = BuildCache(root / "cache.db")
         self._hashes = ContentHashes()
         self._directories = CacheDirectories(root / "caches")
-        self._running: dict[str, asyncio.Task[Built]] = {}
+        self._running: dict[str, asyncio.Task[Any]] = {}
         core.pins.append(self._pinned)
         self._sweep()
 
@@ -173,7 +178,8 @@ class Builds:
         core = self._core
         news = ClassicProgress(quiet=options.quiet)
         async with core.ingests:
-            task = core.tasks.spawn(solve(request, self._tools(options), news), "build", quiet=True)
+            tools = self.tools(_credentials(options.auth))
+            task = core.tasks.spawn(solve(request, tools, news), "build", quiet=True)
             identity = options.id or uuid.uuid4().hex
             self._running[identity] = task
             task.add_done_callback(lambda _: news.end())
@@ -203,12 +209,49 @@ class Builds:
         for name in names:
             yield {"stream": f"Successfully tagged {name.familiar}\n"}
 
-    def _tools(self, options: BuildOptions) -> Tools:
+    async def solve(
+        self, request: BuildRequest, credentials: Credentials, progress: BuildProgress
+    ) -> Built:
+        """Build for a client that has its own way of telling progress and naming the result.
+
+        What is built lasts as long as the caller stays in :attr:`ingesting`. Cancelling the task
+        cancels the build.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        identity = uuid.uuid4().hex
+        self._running[identity] = task
+        try:
+            return await solve(request, self.tools(credentials), progress)
+        finally:
+            self._running.pop(identity, None)
+
+    @property
+    def ingesting(self) -> Ingests:
+        """While in this context, nothing that was built or fetched is collected."""
+        return self._core.ingests
+
+    @property
+    def threads(self) -> Threads:
+        """Where blocking work goes."""
+        return self._core.threads
+
+    @property
+    def scratch(self) -> Path:
+        """A directory on a tmpfs for what must not reach a disk; empty after a crash."""
+        return self._scratch
+
+    async def name(self, image: Image, names: tuple[Reference, ...]) -> None:
+        """Make a built image known to the engine, under the names given (there may be none)."""
+        await record(self._core, image.target, image.id, names)
+
+    def tools(self, credentials: Credentials) -> Tools:
+        """What a solver of this engine works with."""
         core = self._core
         return Tools(
             workspace=Workspace(content=core.content, snapshotter=core.snapshots),
             cache=self.cache,
-            executor=StepExecutor(core, self._images, dict(options.auth)),
+            executor=StepExecutor(core, self._images, credentials),
             hashes=self._hashes,
             directories=self._directories,
             scratch=self._scratch,
@@ -224,7 +267,7 @@ class Builds:
         directory.mkdir(mode=0o700)
         stack.push_async_callback(threads.run_long, shutil.rmtree, directory, True)
         if options.remote:
-            directory = await threads.run_long(_fetch, options.remote, directory)
+            directory = await threads.run_long(fetch, options.remote, directory)
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, root)
         os.fchmod(root, 0o755)  # what COPY . makes has this mode; the parent stays closed to others
@@ -307,13 +350,14 @@ class Builds:
         )
 
 
-def step_failure(error: StepFailed) -> Progress:
-    """A failed RUN as the classic builder ends its stream; the CLI exits with its code."""
-    message = f"The command '{error.command}' returned a non-zero code: {error.code}"
-    return {"errorDetail": {"code": error.code, "message": message}, "error": message}
+def _credentials(auth: Mapping[str, RegistryAuth]) -> Credentials:
+    async def find(domain: str) -> RegistryAuth | None:
+        return auth.get(domain)
+
+    return find
 
 
-def _fetch(address: str, directory: Path) -> Path:
+def fetch(address: str, directory: Path) -> Path:
     """A context from elsewhere, below ``directory``; returns where it is."""
     if (git := parse_git(address)) is not None:
         return clone(git, directory)
@@ -411,44 +455,3 @@ def _chosen(item: CacheItem, filters: Filters) -> bool:
         if not passes:
             return False
     return True
-
-
-class ClassicProgress:
-    """A build's news as the classic builder's objects, in an unbounded-by-clients queue.
-
-    The bound is the build's own output; a client that does not read is dropped by the server.
-    """
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._queue: asyncio.Queue[Progress | None] = asyncio.Queue()
-        self._quiet = quiet
-
-    def started(self, vertex: Vertex) -> None:
-        """See :class:`sampan.build.progress.Progress`."""
-        self._say(f"Step {vertex.step}/{vertex.steps} : {vertex.instruction}\n")
-
-    def log(self, vertex: Vertex, stream: int, data: bytes) -> None:
-        """See :class:`sampan.build.progress.Progress`."""
-        text = data.decode(errors="replace")
-        self._say(f"\x1b[91m{text}\x1b[0m" if stream == 2 else text)  # as the classic builder's
-
-    def completed(self, vertex: Vertex, *, cached: bool = False, error: str = "") -> None:
-        """See :class:`sampan.build.progress.Progress`."""
-        if cached and not vertex.metadata:
-            self._say(" ---> Using cache\n")
-
-    def warning(self, vertex: Vertex | None, message: str) -> None:
-        """See :class:`sampan.build.progress.Progress`."""
-        self._say(f"[Warning] {message}\n")
-
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            self._queue.put_nowait({"stream": text})
-
-    def end(self) -> None:
-        """No more news."""
-        self._queue.put_nowait(None)
-
-    async def __aiter__(self) -> AsyncIterator[Progress]:
-        while (progress := await self._queue.get()) is not None:
-            yield progress

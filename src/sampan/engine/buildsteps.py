@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -39,15 +40,17 @@ from sampan.wire.container import (
 
 HOSTNAME = "buildkitsandbox"
 _HEADER = struct.Struct(">BxxxL")
+#: Asked for the credentials of a registry when something is pulled from it.
+Credentials = Callable[[str], Awaitable[RegistryAuth | None]]
 
 
 class StepExecutor:
     """Runs a build's steps in the engine's runtime, finds its bases among the engine's images."""
 
-    def __init__(self, core: Core, images: Images, auth: dict[str, RegistryAuth]) -> None:
+    def __init__(self, core: Core, images: Images, credentials: Credentials) -> None:
         self._core = core
         self._images = images
-        self._auth = auth
+        self._credentials = credentials
 
     async def base(self, reference: str, platform: Platform, *, pull: bool) -> Image:
         """See :meth:`sampan.build.executor.Executor.base`."""
@@ -58,7 +61,7 @@ class StepExecutor:
                 pass
         name = Reference.parse(reference).with_default_tag()
         async for progress in await self._images.pull(
-            str(name), platform=str(platform), auth=self._auth.get(name.domain)
+            str(name), platform=str(platform), auth=await self._credentials(name.domain)
         ):
             if error := progress.get("error"):
                 raise NotFound(str(error))
