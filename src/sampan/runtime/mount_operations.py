@@ -180,6 +180,11 @@ def clone_tree(context: Context, *, slot: str, source: str, recursive: bool) -> 
     context.store(slot, m.clone_tree(m.AT_FDCWD, source, recursive=recursive))
 
 
+def clone_within(context: Context, *, slot: str, within: str, name: str) -> None:
+    """A detached bind mount of a file in another, still detached, mount of ours."""
+    context.store(slot, m.clone_tree(context.take(within), name, recursive=False))
+
+
 def attributes(context: Context, *, slot: str, set_: int, clear: int, recursive: bool) -> None:
     """Set and clear MOUNT_ATTR_* flags."""
     m.mount_setattr(context.take(slot), "", set_=set_, clear=clear, recursive=recursive)
@@ -282,16 +287,19 @@ def remount(context: Context, *, destination: str, set_: int, clear: int) -> Non
         m.mount_setattr(fd, "", set_=set_, clear=clear)
 
 
-def devices(context: Context, *, nodes: Sequence[oci.Device]) -> None:
-    """Make device nodes. One that exists must be the same device."""
+def devices(context: Context, *, slot: str | None, nodes: Sequence[oci.Device]) -> None:
+    """Make device nodes, in the root or in a fresh mount. One that exists must be the same."""
+    root = context.root if slot is None else context.take(slot)
     directories: dict[str, int] = {}
+    mask = os.umask(0)  # the runtime's side has one
     try:
         for node in nodes:
             directory, name = posixpath.split(posixpath.normpath(node["path"]))
             if directory not in directories:
-                directories[directory] = openat.make_directories(context.root, directory)
+                directories[directory] = openat.make_directories(root, directory)
             _make_device(directories[directory], name, node)
     finally:
+        os.umask(mask)
         for fd in directories.values():
             os.close(fd)
 

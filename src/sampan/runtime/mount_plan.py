@@ -19,6 +19,7 @@ from sampan.kernel.cgroup.layout import Hierarchy
 from sampan.kernel.facts import Facts
 from sampan.model import mount as model
 from sampan.model import oci
+from sampan.model.idmap import IdMap, Row
 from sampan.runtime import mount_options
 from sampan.runtime.mount_options import MountOptions
 from sampan.runtime.operation import Operation, Value, operation
@@ -48,9 +49,8 @@ _ORDINARY_ONLY = frozenset({"proc", "sysfs"})
 class MountPlanner:
     """Collects operations: ``host`` for the runtime's side, ``inside`` for init.
 
-    ``remapped``: the container has a user namespace of its own; ``owner``: the host's ids of its
-    root, if the plan makes it. ``own_cgroups``: a new or joined
-    cgroup namespace. ``cgroup``: path of the container's cgroup. ``idmap_root``: see PlanOptions.
+    ``remapped``: the container has a user namespace of its own; ``uid_map``, ``gid_map``: its ids,
+    as far as they were told. ``own_cgroups``: a new or joined cgroup namespace. ``cgroup``: path of the container's cgroup. ``idmap_root``: see PlanOptions.
     """
 
     facts: Facts
@@ -58,7 +58,8 @@ class MountPlanner:
     remapped: bool
     own_cgroups: bool
     cgroup: str
-    owner: tuple[int, int] | None = None
+    uid_map: tuple[Row, ...] = ()
+    gid_map: tuple[Row, ...] = ()
     idmap_root: bool = True
     host: list[Operation] = field(default_factory=list)
     inside: list[Operation] = field(default_factory=list)
@@ -66,7 +67,12 @@ class MountPlanner:
     proc_slot: str | None = None
     devpts: str | None = None
     bound: set[str] = field(default_factory=set)
+    _device_slot: str | None = None
     _count: int = 0
+
+    @property
+    def _ids(self) -> IdMap:
+        return IdMap(self.uid_map, self.gid_map)
 
     def root(self, mounts: Sequence[model.Mount]) -> None:
         """The root file system: ``mounts[0]`` becomes the root, others go inside it."""
@@ -110,7 +116,10 @@ class MountPlanner:
         else:
             if options.idmap:
                 raise Unsupported(f"mounts: idmap of a new {kind} mount at {destination}")
-            self._filesystem(slot, kind, entry.get("source") or kind, options)
+            if self._made_outside(kind, destination, options):
+                self._device_directory(slot, options)
+            else:
+                self._filesystem(slot, kind, entry.get("source") or kind, options)
             if options.copy_up:
                 self.inside.append(operation("copy_up", slot=slot, path=destination))
             self._attach(slot, destination, options, ordinary=kind in _ORDINARY_ONLY)
@@ -120,20 +129,68 @@ class MountPlanner:
             self.devpts = slot
 
     def device(self, device: oci.Device) -> None:
-        """A device node: made, or in a user namespace (where mknod(2) is refused) bound."""
-        path = device["path"]
+        """A device node. In a user namespace mknod(2) is refused: the runtime's side makes it."""
+        node: dict[str, Value] = {
+            key: value for key, value in device.items() if isinstance(value, str | int)
+        }
         if self.remapped:
-            slot = self._slot()
-            self._on_host(slot, operation("clone_tree", slot=slot, source=path, recursive=False))
-            self.inside.append(
-                operation("attach", slot=slot, destination=path, ordinary=False, proc_file=False)
-            )
+            self._remapped_device(device["path"], node)
             return
-        if not self.inside or self.inside[-1].name != "devices":
-            self.inside.append(operation("devices", nodes=[]))
-        nodes = self.inside[-1].arguments["nodes"]
+        self._nodes(self.inside, None).append(node)
+
+    def _nodes(self, steps: list[Operation], slot: str | None) -> list[Value]:
+        """The list of devices that ``steps`` end with."""
+        if not steps or steps[-1].name != "devices" or steps[-1].arguments["slot"] != slot:
+            steps.append(operation("devices", slot=slot, nodes=[]))
+        nodes = steps[-1].arguments["nodes"]
         assert isinstance(nodes, list)
-        nodes.append({key: value for key, value in device.items() if isinstance(value, str | int)})
+        return nodes
+
+    def _remapped_device(self, path: str, node: dict[str, Value]) -> None:
+        """In the container's own /dev if it is a fresh tmpfs, else in one to bind it from."""
+        uid, gid = node.get("uid", 0), node.get("gid", 0)
+        assert isinstance(uid, int)
+        assert isinstance(gid, int)
+        owner = self._ids.outside(uid, gid) or (0, 0)
+        node = {**node, "uid": owner[0], "gid": owner[1]}
+        clean = posixpath.normpath(path)
+        if self._device_slot is not None and clean.startswith("/dev/"):
+            node["path"] = clean.removeprefix("/dev")
+            self._nodes(self.host, self._device_slot).append(node)
+            return
+        holder, slot = self._slot(), self._slot()
+        self.host += [
+            _new_filesystem(holder, "tmpfs", "tmpfs", [["mode", "755"]], m.MOUNT_ATTR_NOSUID),
+            operation("devices", slot=holder, nodes=[{**node, "path": "/node"}]),
+        ]
+        self._on_host(slot, operation("clone_within", slot=slot, within=holder, name="node"))
+        self.inside.append(
+            operation("attach", slot=slot, destination=path, ordinary=False, proc_file=False)
+        )
+
+    def _made_outside(self, kind: str, destination: str, options: MountOptions) -> bool:
+        """Whether it is the /dev that device nodes are made in from outside.
+
+        A tmpfs mounted inside a user namespace has no working device nodes (user_namespaces(7)).
+        """
+        return (
+            self.remapped
+            and kind == "tmpfs"
+            and destination == "/dev"
+            and not options.copy_up
+            and self._ids.root is not None
+        )
+
+    def _device_directory(self, slot: str, options: MountOptions) -> None:
+        root = self._ids.root
+        assert root is not None
+        given = {key for key, _ in options.data}
+        data: list[Value] = [[key, value] for key, value in options.data]
+        if not given & {"uid", "gid"}:
+            data += [["uid", str(root[0])], ["gid", str(root[1])]]
+        attributes = options.set_ | options.recursive_set
+        self._on_host(slot, _new_filesystem(slot, "tmpfs", "tmpfs", data, attributes))
+        self._device_slot = slot
 
     def _slot(self) -> str:
         self._count += 1
@@ -208,7 +265,8 @@ class MountPlanner:
         if not lower or (upper is None) != (work is None):
             raise InvalidParameter("overlay: needs lowerdir, and upperdir and workdir together")
         shifted = self.remapped if idmapped is None else idmapped
-        owner: Value = list[Value](self.owner) if shifted and self.owner else None
+        root = self._ids.root
+        owner: Value = list[Value](root) if shifted and root else None
         step = operation(
             "overlay",
             slot=slot,
@@ -231,16 +289,9 @@ class MountPlanner:
             self.inside.append(step)
 
     def _filesystem(self, slot: str, kind: str, source: str, options: MountOptions) -> None:
-        self.inside.append(
-            operation(
-                "filesystem",
-                slot=slot,
-                kind=kind,
-                source=source,
-                options=[[key, value] for key, value in options.data],
-                attributes=options.set_ | options.recursive_set,
-            )
-        )
+        data: list[Value] = [[key, value] for key, value in options.data]
+        attributes = options.set_ | options.recursive_set
+        self.inside.append(_new_filesystem(slot, kind, source, data, attributes))
 
     def _attach(
         self, slot: str, destination: str, options: MountOptions, *, ordinary: bool = False
@@ -270,20 +321,18 @@ class MountPlanner:
         """/sys/fs/cgroup. The cgroups must exist and be joined before they can be mounted."""
         self.inside.append(operation("await_cgroups"))
         if self.facts.layout.mode == "v2":
-            self._filesystem(slot, "cgroup2", "cgroup", options)
+            if self.remapped and not self.own_cgroups:
+                # The host's cgroup namespace is not the container's to mount.
+                source = self.facts.layout.directories("/")[0]
+                step = operation("clone_tree", slot=slot, source=source, recursive=False)
+                self._on_host(slot, step, *_attributes(slot, options))
+            else:
+                self._filesystem(slot, "cgroup2", "cgroup", options)
             self._attach(slot, destination, options)
             return
         base = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
-        self.inside.append(
-            operation(
-                "filesystem",
-                slot=slot,
-                kind="tmpfs",
-                source="cgroup",
-                options=[["mode", "755"], ["size", "64k"]],
-                attributes=base,
-            )
-        )
+        size: list[Value] = [["mode", "755"], ["size", "64k"]]
+        self.inside.append(_new_filesystem(slot, "tmpfs", "cgroup", size, base))
         self._attach(slot, destination, options)
         links: list[Value] = []
         for hierarchy in self.facts.layout.legacy:
@@ -314,16 +363,8 @@ class MountPlanner:
                 named = controller.startswith("name=")
                 data += [["none", None]] if named else []
                 data.append([*controller.split("=", 1)] if named else [controller, None])
-            self.inside.append(
-                operation(
-                    "filesystem",
-                    slot=part,
-                    kind="cgroup",
-                    source="cgroup",
-                    options=data,
-                    attributes=options.set_ | base,
-                )
-            )
+            attributes = options.set_ | base
+            self.inside.append(_new_filesystem(part, "cgroup", "cgroup", data, attributes))
             return
         steps = [
             operation(
@@ -344,6 +385,14 @@ class MountPlanner:
             self._on_host(part, *steps)
         else:
             self.inside += steps
+
+
+def _new_filesystem(
+    slot: str, kind: str, source: str, options: list[Value], attributes: int
+) -> Operation:
+    return operation(
+        "filesystem", slot=slot, kind=kind, source=source, options=options, attributes=attributes
+    )
 
 
 def id_map(mappings: Sequence[oci.IDMapping]) -> list[Value]:

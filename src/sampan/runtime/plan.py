@@ -123,14 +123,16 @@ def plan(
     new, join = _namespaces(linux.get("namespaces") or (), facts)
     joined = {flag for flag, _ in join}
     uid_map, gid_map = _maps(linux, new, joined)
+    remapped = bool((new | sum(joined)) & namespaces.CLONE_NEWUSER)
     path = cgroup_path(linux.get("cgroupsPath") or "", container_id)
     planner = MountPlanner(
         facts=facts,
         bundle=options.bundle,
-        remapped=bool((new | sum(joined)) & namespaces.CLONE_NEWUSER),
+        remapped=remapped,
         own_cgroups=bool((new | sum(joined)) & namespaces.CLONE_NEWCGROUP),
         cgroup=path,
-        owner=_outside(uid_map, gid_map),
+        uid_map=uid_map,
+        gid_map=gid_map,
         idmap_root=options.idmap_root,
     )
     process = spec.get("process")
@@ -160,8 +162,8 @@ def plan(
         container_id=container_id,
         new=new,
         join=tuple(join),
-        uid_map=uid_map,
-        gid_map=gid_map,
+        uid_map=uid_map if new & namespaces.CLONE_NEWUSER else (),
+        gid_map=gid_map if new & namespaces.CLONE_NEWUSER else (),
         time_offsets=_time_offsets(linux, new),
         host=tuple(host),
         transferred=tuple(planner.transferred),
@@ -262,12 +264,11 @@ def _namespaces(wanted: Sequence[oci.Namespace], facts: Facts) -> tuple[int, lis
 def _maps(
     linux: oci.Linux, new: int, joined: set[int]
 ) -> tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]:
+    """The id maps of the container's user namespace; of a joined one they are as it was told."""
     uids, gids = linux.get("uidMappings") or (), linux.get("gidMappings") or ()
-    if not new & namespaces.CLONE_NEWUSER:
-        if (uids or gids) and namespaces.CLONE_NEWUSER not in joined:
-            raise InvalidParameter("linux.uidMappings: no user namespace to map")
-        return (), ()
-    if not uids or not gids:
+    if (uids or gids) and not (new | sum(joined)) & namespaces.CLONE_NEWUSER:
+        raise InvalidParameter("linux.uidMappings: no user namespace to map")
+    if new & namespaces.CLONE_NEWUSER and not (uids and gids):
         raise InvalidParameter("linux.namespaces: a new user namespace needs uid and gid mappings")
     return _rows(uids), _rows(gids)
 
@@ -275,15 +276,6 @@ def _maps(
 def _rows(mappings: Sequence[oci.IDMapping]) -> tuple[tuple[int, int, int], ...]:
     id_map(mappings)
     return tuple((m.get("containerID", 0), m.get("hostID", 0), m.get("size", 0)) for m in mappings)
-
-
-def _outside(
-    uid_map: Sequence[tuple[int, int, int]], gid_map: Sequence[tuple[int, int, int]]
-) -> tuple[int, int] | None:
-    """The host's ids of a container's root; None when it has none there."""
-    uid = next((outside for inside, outside, _ in uid_map if inside == 0), None)
-    gid = next((outside for inside, outside, _ in gid_map if inside == 0), None)
-    return None if uid is None or gid is None else (uid, gid)
 
 
 def _time_offsets(linux: oci.Linux, new: int) -> tuple[str, ...]:

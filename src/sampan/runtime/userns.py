@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Sequence
 
 from sampan.kernel import namespaces
+from sampan.model.idmap import IdMap, Row, parse_rows
 
 
 def write_maps(
@@ -49,3 +52,47 @@ def mapped_namespace(uid_map: Sequence[Sequence[int]], gid_map: Sequence[Sequenc
         os.close(ready)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def id_map_of(pid: int | str) -> IdMap | None:
+    """The ids of process ``pid``'s user namespace as we see them; None when it is our own.
+
+    Raises :class:`OSError` when it is gone.
+    """
+    theirs, ours = os.stat(f"/proc/{pid}/ns/user"), os.stat("/proc/self/ns/user")
+    if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
+        return None
+    return IdMap(*(_rows(pid, name) for name in ("uid_map", "gid_map")))
+
+
+def _rows(pid: int | str, name: str) -> tuple[Row, ...]:
+    with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
+        return parse_rows(file.read())
+
+
+def pid_of(pidfd: int) -> int:
+    """The process a pidfd names (fdinfo, proc_pid_fdinfo(5)), -1 when it has been reaped."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    return -1
+
+
+def hand_over(streams: Iterable[int], ids: IdMap | None) -> None:
+    """Give pipes and sockets to a user namespace's root, which can then open /dev/stdout again.
+
+    Only from outside: inside, what the host's root owns is nobody's.
+    """
+    root = ids.root if ids is not None else None
+    if root is None:
+        return
+    for fd in set(streams):
+        status = os.fstat(fd)
+        if not (stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)):
+            continue
+        try:
+            os.fchown(fd, *root)
+        except OSError as error:
+            if error.errno != errno.EPERM:  # another user's: what it is open for still works
+                raise
