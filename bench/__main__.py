@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from bench import cost, load, start
+from bench import cost, load, pull, start
 from bench.timing import Row, table
 
 MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
@@ -20,6 +20,7 @@ MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "followers": load.followers,
     "burst": load.burst,
     "idle": load.idle,
+    "transfer": pull.transfer,
 }
 
 
