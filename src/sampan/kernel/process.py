@@ -137,9 +137,14 @@ def setdomainname(name: str) -> None:
 
 
 def accessible(path: str, mode: int) -> bool:
-    """faccessat2(2) with AT_EACCESS: whether our effective ids may; OSError for other reasons."""
+    """faccessat2(2) with AT_EACCESS: whether our effective ids may; OSError for other reasons.
+
+    A seccomp filter that does not know the call is no answer: access(2) asks for the real ids.
+    """
     result = _faccessat2(_FACCESSAT2, -100, os.fsencode(path), mode, _AT_EACCESS)
-    if result < 0 and ctypes.get_errno() in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if result < 0 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS):
+        return os.access(path, mode)
+    if result < 0 and ctypes.get_errno() in (errno.EACCES, errno.EROFS):
         return False
     check(result, path)
     return True

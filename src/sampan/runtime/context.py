@@ -38,8 +38,9 @@ class Context:
     flags) of a container it joins. ``remapped``: it is in a user namespace of the container, whose
     root it becomes; ``mapped``: the id maps are there. ``cgroups_expected``: files to join cgroups
     by come over the channel; ``cgroups_done``: it is in them. ``preserve``: descriptors from 3 on
-    left to the program. ``listener``: where a waiting init is started from when there is
-    no monitor.
+    left to the program. ``program``, ``environment``: what will be executed, once it is found.
+    ``apart``: CLONE_NEW* flags init was not born with, and takes when it enters. ``listener``:
+    where a waiting init is started from when there is no monitor.
     """
 
     channel: socket.socket
@@ -59,8 +60,11 @@ class Context:
     filter: Filter | None = None
     identity: Identity = ROOT
     late_directory: str = ""
+    program: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
     preserve: int = 0
     listener: socket.socket | None = None
+    apart: int = 0
     warnings: list[str] = field(default_factory=list)
 
     def take(self, slot: str) -> int:

@@ -37,6 +37,7 @@ TABLE: MappingProxyType[str, tuple[Callable[..., None], str]] = MappingProxyType
         "filesystem": (mounts.filesystem, "mounting"),
         "clone_tree": (mounts.clone_tree, "binding"),
         "attributes": (mounts.attributes, "setting mount options"),
+        "clone_within": (mounts.clone_within, "binding"),
         "idmap": (mounts.idmap, "mapping the owners of"),
         # runtime's side only
         "oom_score_adj": (processes.oom_score_adj, "setting"),
@@ -85,6 +86,7 @@ TABLE: MappingProxyType[str, tuple[Callable[..., None], str]] = MappingProxyType
         "umask": (processes.umask, "setting the umask"),
         "no_new_privileges": (processes.no_new_privileges, "setting no_new_privs"),
         "die_with_parent": (processes.die_with_parent, "watching the monitor"),
+        "program": (processes.program, "looking for the program"),
         "execute": (processes.execute, "executing"),
     }
 )

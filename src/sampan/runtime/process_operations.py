@@ -29,6 +29,8 @@ def enter(context: Context) -> None:
     Until the maps are written our ids are unmapped; then we become its root, so that what we make
     is owned by it.
     """
+    if context.apart:
+        namespaces.unshare(context.apart)
     for flag, path in context.join:
         with m.descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
             namespaces.setns(fd, flag)
@@ -315,9 +317,13 @@ def label(context: Context, *, module: str, value: str) -> None:
 
 
 def seccomp_filter(context: Context) -> None:
-    """Install the filter; its notification descriptor, if it has one, goes to the other side."""
+    """Install the filter; its notification descriptor, if it has one, goes to the other side.
+
+    Only the channel stays open: a filter need not allow closing what is still there.
+    """
     if context.filter is None:
         return
+    process.close_all_but({context.channel.fileno()}, 3 + context.preserve)
     listener = seccomp.install(context.filter)
     if listener is not None:
         with m.descriptor(listener):
@@ -410,44 +416,40 @@ def _problem(path: str) -> tuple[str, str] | None:
     return None
 
 
-def execute(
-    context: Context, *, args: Sequence[str], env: Sequence[str], reaper: bool, terminal: bool
-) -> None:
+def program(context: Context, *, name: str, env: Sequence[str]) -> None:
+    """Find out what to execute, as who we are now, and with which environment."""
+    context.environment = _environment(env)
+    context.environment.setdefault("HOME", context.identity.home)
+    context.program = locate(name, context.environment.get("PATH", ""))
+
+
+def execute(context: Context, *, args: Sequence[str], reaper: bool, terminal: bool) -> None:
     """execve(2): the program replaces us, with descriptors 0, 1, 2 and those to be preserved.
 
-    The channel closes by it, which tells the other side that it worked.
+    The channel closes by it, which tells the other side that it worked. With a filter in place
+    this is all it must allow: sendto, rt_sigaction, rt_sigprocmask and execve.
     """
-    environment = _environment(env)
-    environment.setdefault("HOME", context.identity.home)
-    program = locate(args[0], environment.get("PATH", ""))
     # From here on the end of the channel means that the program runs.
     channel.send(context.channel, {"kind": "executing"})
-    process.close_all_but({context.channel.fileno()}, 3 + context.preserve)
+    if context.filter is None:
+        process.close_all_but({context.channel.fileno()}, 3 + context.preserve)
     if reaper:
-        _reap(context, program, args, environment, terminal)
+        _reap(context, args, terminal)
     reaper_signals.default_signals()
-    _replace(context, program, args, environment)
+    _replace(context, args)
 
 
-def _replace(
-    context: Context, program: str, args: Sequence[str], environment: Mapping[str, str]
-) -> None:
+def _replace(context: Context, args: Sequence[str]) -> None:
     try:
-        os.execve(program, list(args), environment)
+        os.execve(context.program, list(args), context.environment)
     except OSError as error:
         # Docker's runtime is past "start" here: the container did run, wrote this and ended.
         context.channel.close()
-        os.write(2, f"exec {program}: {(error.strerror or '').lower()}\n".encode())
+        os.write(2, f"exec {context.program}: {(error.strerror or '').lower()}\n".encode())
         os._exit(255)
 
 
-def _reap(
-    context: Context,
-    program: str,
-    args: Sequence[str],
-    environment: Mapping[str, str],
-    terminal: bool,
-) -> None:
+def _reap(context: Context, args: Sequence[str], terminal: bool) -> None:
     signals = reaper_signals.block()
     child = os.fork()
     if child == 0:
@@ -456,7 +458,7 @@ def _reap(
         if terminal:
             reaper_signals.take_foreground()
         reaper_signals.default_signals()
-        _replace(context, program, args, environment)
+        _replace(context, args)
     context.channel.close()
     reaper_signals.supervise(child)
 

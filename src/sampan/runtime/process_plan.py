@@ -137,13 +137,13 @@ def plan_process(spec: oci.Process, facts: Facts, options: ProcessOptions) -> Pr
         steps.append(operation("no_new_privileges"))
     if options.die_with_parent:
         steps.append(operation("die_with_parent"))
+    steps.append(operation("program", name=args[0], env=list[Value](spec.get("env") or ())))
     if options.seccomp and not early_seccomp:
         steps.append(operation("seccomp"))
     steps.append(
         operation(
             "execute",
             args=list[Value](args),
-            env=list[Value](spec.get("env") or ()),
             reaper=options.reaper,
             terminal=options.terminal,
         )
