@@ -368,7 +368,8 @@ def _after_mounts(
         steps.append(operation("sysctls", slot=planner.proc_slot, values=dict(sysctls)))
     hooks = spec.get("hooks") or {}
     if hooks.get("prestart") or hooks.get("createRuntime"):
-        steps.append(operation("runtime_hooks"))
+        # Its cgroups are offered to init before the hooks are run, and are what hooks look at.
+        steps += [operation("await_cgroups"), operation("runtime_hooks")]
     steps += _hooks(hooks.get("createContainer") or (), options.state, "creating")
     if new & namespaces.CLONE_NEWNS:
         steps += _root_operations(spec, linux, options)
