@@ -111,8 +111,21 @@ def download(url: str, directory: Path, checksum: str = "") -> Path:
     return path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedOut:
+    """What of a repository was taken: the directory, and the commit it is from."""
+
+    directory: Path
+    commit: str
+
+
 def clone(source: GitSource, directory: Path) -> Path:
-    """Check ``source`` out below ``directory``; returns the directory to take.
+    """:func:`check_out`, the directory alone."""
+    return check_out(source, directory).directory
+
+
+def check_out(source: GitSource, directory: Path) -> CheckedOut:
+    """Check ``source`` out below ``directory``.
 
     Raises :class:`Unavailable` in git's words, :class:`Unsupported` without git,
     :class:`DigestMismatch` when the commit is not the announced one.
@@ -140,7 +153,7 @@ def clone(source: GitSource, directory: Path) -> Path:
     taken = (root / source.subdirectory.strip("/")).resolve()
     if not taken.is_relative_to(root.resolve()) or not taken.is_dir():
         raise NotFound(f"no directory {source.subdirectory!r} in {source.repository}")
-    return taken
+    return CheckedOut(directory=taken, commit=commit)
 
 
 def _git(directory: Path, *words: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sampan.build.cache import Layer
+from sampan.build.cache import Layer, Record
 from sampan.build.executor import Limits, Secrets
 from sampan.build.selection import Tree
 from sampan.dockerfile.parser import Dockerfile
@@ -20,8 +20,8 @@ class BuildRequest:
     ``context`` is the main context, ``contexts`` the named ones by name: a tree, or the reference
     of an image that stands in. ``context_path`` is where the context lies on the host, for bind
     mounts of it. ``now`` is in seconds since the epoch and stands for every time the build
-    records; ``epoch`` is SOURCE_DATE_EPOCH. ``no_cache_stages`` names stages whose cache is not
-    used.
+    records; ``epoch`` is SOURCE_DATE_EPOCH, and ``clamp`` tells that it bounds files' times as
+    well. ``no_cache_stages`` names stages whose cache is not used.
     """
 
     file: Dockerfile
@@ -43,17 +43,42 @@ class BuildRequest:
     limits: Limits = field(default_factory=Limits)
     now: float
     epoch: int | None = None
+    clamp: bool = True
 
     @property
     def time(self) -> float:
         """The time the image is created at."""
         return self.now if self.epoch is None else self.epoch
 
+    @property
+    def latest(self) -> int | None:
+        """The latest time files of layers may have; None is any."""
+        return self.epoch if self.clamp else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """Something from elsewhere that went into a build, by its address and digest."""
+
+    uri: str
+    algorithm: str
+    digest: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A built image, in the content store and unpacked; ``cached`` tells that no step ran."""
+    """A built image, in the content store and unpacked; ``cached`` tells that no step ran.
+
+    The first ``inherited`` layers are those of a base image. ``materials`` are what came from
+    elsewhere, ``hermetic`` tells that no step could reach a network. ``records`` are the steps
+    of the target, ``all_records`` those of every stage it needed.
+    """
 
     image: Image
     layers: tuple[Layer, ...]
     cached: bool
+    inherited: int = 0
+    materials: tuple[Material, ...] = ()
+    hermetic: bool = False
+    records: tuple[Record, ...] = ()
+    all_records: tuple[Record, ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import urllib.parse
 from dataclasses import replace
 
 import msgspec
@@ -18,7 +19,7 @@ from sampan.build.cache import Layer, Record
 from sampan.build.finish import Outcome, finish, moment
 from sampan.build.keys import base_key
 from sampan.build.progress import Progress, Vertex
-from sampan.build.request import BuildRequest, Built
+from sampan.build.request import BuildRequest, Built, Material
 from sampan.build.selection import Tree
 from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
 from sampan.build.steps import DEFAULT_PATH, Step, evaluate
@@ -28,6 +29,7 @@ from sampan.errors import Unsupported
 from sampan.image import Image
 from sampan.image.document import History
 from sampan.model.platform import Platform
+from sampan.model.reference import Reference
 
 
 async def solve(request: BuildRequest, tools: Tools, progress: Progress) -> Built:
@@ -57,7 +59,16 @@ async def solve(request: BuildRequest, tools: Tools, progress: Progress) -> Buil
         labels=request.labels,
         created=result.created if request.epoch is None else moment(request.epoch),
     )
-    return Built(image=image, layers=result.layers, cached=not build.ran)
+    return Built(
+        image=image,
+        layers=result.layers,
+        cached=not build.ran,
+        inherited=result.inherited,
+        materials=tuple(sorted(build.materials, key=lambda one: one.uri)),
+        hermetic=build.hermetic,
+        records=result.records,
+        all_records=tuple(build.records.values()),
+    )
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -82,8 +93,13 @@ class Build:
             request.arguments,
             platform_arguments(request.platform, Platform.host(), request.target),
         )
-        self.epoch = "" if request.epoch is None else str(request.epoch)
+        self.epoch = (
+            "" if request.epoch is None else f"{request.epoch}{'' if request.clamp else '+'}"
+        )
         self.ran = False
+        self.hermetic = True
+        self.materials: set[Material] = set()
+        self.records: dict[str, Record] = {}
         self._stages: dict[int, asyncio.Task[StageResult]] = {}
         self._bases: dict[tuple[str, str], asyncio.Task[StageResult]] = {}
         needed = self.plan.needed(self.plan.target(request.target))
@@ -171,6 +187,12 @@ class Build:
                 arguments={},
             )
         image = await self.tools.executor.base(named, platform, pull=self.request.pull)
+        target = image.target.digest
+        self.materials.add(
+            Material(
+                uri=package_url(named, platform), algorithm=target.algorithm, digest=target.hex
+            )
+        )
         return _of_image(image)
 
     async def source(self, stage: Stage, name: str) -> StageResult | Tree | None:
@@ -203,9 +225,11 @@ class Build:
         self.ran |= not cached
         layers = (*result.layers, record.layer) if record.layer else result.layers
         created = moment(record.created)
+        self.records[record.key] = record
         return replace(
             result,
             key=record.key,
+            records=(*result.records, record),
             layers=layers,
             config=step.config,
             author=author,
@@ -268,4 +292,13 @@ def _of_image(image: Image) -> StageResult:
         arguments={},
         author=image.config.document.author or "",
         created=image.config.created,
+        inherited=len(layers),
     )
+
+
+def package_url(reference: str, platform: Platform) -> str:
+    """The package URL of an image (https://github.com/package-url/purl-spec, docker)."""
+    name = Reference.parse(reference).with_default_tag()
+    version = str(name.digest) if name.digest else name.tag
+    where = urllib.parse.quote(str(platform), safe="")
+    return f"pkg:docker/{name.familiar_name}@{version}?platform={where}"

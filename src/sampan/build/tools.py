@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
-from sampan.build.cache import BuildCache, Layer
+from sampan.build.cache import BuildCache, Layer, Record
 from sampan.build.copying import ContentHashes
 from sampan.build.executor import Executor
 from sampan.build.mounts import CacheDirectories
@@ -61,7 +61,8 @@ class StageResult:
     """A stage so far: its root, its configuration, and how they came about.
 
     ``created`` is when its last layer was made (RFC 3339, "" before any), so that an image all of
-    whose steps were cached is the same image.
+    whose steps were cached is the same image. The first ``inherited`` layers are the base image's;
+    ``records`` are the steps done.
     """
 
     key: str
@@ -72,6 +73,8 @@ class StageResult:
     arguments: Mapping[str, str]
     author: str = ""
     created: str = ""
+    inherited: int = 0
+    records: tuple[Record, ...] = ()
 
     @property
     def chain(self) -> Digest | None:

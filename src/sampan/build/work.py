@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import posixpath
@@ -21,7 +22,8 @@ from sampan.build.executor import ExtraMount, RunRequest
 from sampan.build.keys import copy_key, directory_key, mount_label, run_key
 from sampan.build.mounts import Prepared, prepare
 from sampan.build.progress import Vertex
-from sampan.build.remote import clone, download, is_remote, parse_git
+from sampan.build.remote import check_out, download, is_remote, parse_git
+from sampan.build.request import Material
 from sampan.build.selection import Tree
 from sampan.build.steps import CopyStep, MakeDirectoryStep, RunStep, Step
 from sampan.build.tail import Tail
@@ -104,7 +106,7 @@ def _copy(work: _Work, action: CopyStep, source: StageResult | Tree | None) -> t
             with workspace.writable(change) as writable:
                 for copying, tree in pairs:
                     actions.copy(copying, tree, writable)
-            return _keep(work, key, workspace.keep(change, result.chain, build.request.epoch))
+            return _keep(work, key, workspace.keep(change, result.chain, build.request.latest))
 
 
 def _parts(
@@ -127,10 +129,17 @@ def _parts(
         if (git := parse_git(address)) is not None:
             keep = git.keep_git_directory or action.keep_git_dir
             checksum = action.checksum or git.checksum
-            directory = clone(replace(git, keep_git_directory=keep, checksum=checksum), directory)
+            done = check_out(replace(git, keep_git_directory=keep, checksum=checksum), directory)
+            directory = done.directory
+            material = Material(uri=address, algorithm="sha1", digest=done.commit)
             sources: tuple[str, ...] = (".",)
         else:
-            sources = (download(address, directory, action.checksum).name,)
+            file = download(address, directory, action.checksum)
+            with file.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            material = Material(uri=address, algorithm="sha256", digest=found)
+            sources = (file.name,)
+        work.build.materials.add(material)
         root = stack.enter_context(descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)))
         unpack = action.unpack or False
         yield replace(action, sources=sources, inline=(), unpack=unpack), Tree(root=root)
@@ -173,13 +182,16 @@ def _make_directory(work: _Work, action: MakeDirectoryStep) -> tuple[Record, boo
     with workspace.change(result.chain) as change:
         with workspace.writable(change) as writable:
             actions.make_directory(writable, action.path, str(work.step.config.get("User") or ""))
-        return _keep(work, key, workspace.keep(change, result.chain, work.build.request.epoch))
+        return _keep(work, key, workspace.keep(change, result.chain, work.build.request.latest))
 
 
 async def _run(work: _Work, action: RunStep) -> tuple[Record, bool]:
     build = work.build
     if action.security == "insecure" and not build.request.insecure_allowed:
         raise InvalidParameter("this build may not use RUN --security=insecure")
+    build.hermetic &= action.network == "none" or (
+        action.network == "default" and build.request.network == "none"
+    )
     sources = {
         mount: await build.source(work.stage, mount.from_)
         for mount in action.mounts
@@ -193,7 +205,7 @@ async def _run(work: _Work, action: RunStep) -> tuple[Record, bool]:
         change = stack.enter_context(build.tools.workspace.change(work.result.chain))
         await _run_program(work, action, change, sources, stack)
         layer = await build.tools.in_thread(
-            build.tools.workspace.keep, change, work.result.chain, build.request.epoch
+            build.tools.workspace.keep, change, work.result.chain, build.request.latest
         )
     return _keep(work, key, layer)
 

@@ -72,6 +72,8 @@ class ConfigDocument(Document, kw_only=True, frozen=True, omit_defaults=True):
     config: ImageConfig | None = None
     rootfs: RootFS | None = None
     history: list[History] | None = None
+    #: what a build can be resumed from (BuildKit's inline cache)
+    inline_cache: str | None = msgspec.field(default=None, name="moby.buildkit.cache.v0")
 
 
 def decode(raw: bytes, kind: type[T], what: str) -> T:

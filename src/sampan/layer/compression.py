@@ -6,8 +6,10 @@ the same bytes for the same input, wherever and whenever: digests depend on it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from typing import Protocol
 
 import zstandard
 from isal import igzip_lib, isal_zlib
@@ -26,8 +28,9 @@ class Compression(StrEnum):
 
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_GZIP_LEVELS = (igzip_lib.ISAL_BEST_SPEED, igzip_lib.ISAL_BEST_COMPRESSION)
-_ZSTD_LEVELS = (1, 19)
+_IGZIP_BEST = igzip_lib.ISAL_BEST_COMPRESSION
+_GZIP_LEVELS = (0, 9)
+_ZSTD_LEVELS = (0, 22)
 _DEFAULT_GZIP, _DEFAULT_ZSTD = 2, 3
 
 
@@ -47,7 +50,9 @@ def detect(head: bytes) -> Compression:
 def compress(
     chunks: Iterable[bytes], compression: Compression, level: int | None = None
 ) -> Iterator[bytes]:
-    """``chunks`` compressed with GZIP (levels 0 to 3), ZSTD (1 to 19) or NONE.
+    """``chunks`` compressed with GZIP (levels 0 to 9), ZSTD (1 to 22, 0 its default) or NONE.
+
+    gzip's levels up to 3 are igzip's, those above zlib's, which are slower and smaller.
 
     Raises InvalidParameter, at the first chunk, for another compression or level.
     """
@@ -61,6 +66,12 @@ def compress(
         raise InvalidParameter(f"layers are not compressed with {compression}")
 
 
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
 def _level(level: int | None, default: int, bounds: tuple[int, int]) -> int:
     if level is None:
         return default
@@ -71,7 +82,11 @@ def _level(level: int | None, default: int, bounds: tuple[int, int]) -> int:
 
 def _gzip(chunks: Iterable[bytes], level: int) -> Iterator[bytes]:
     # wbits 31: gzip wrapper; igzip writes no time and no name, so the header is constant.
-    compressor = isal_zlib.compressobj(level, wbits=31)
+    compressor: _Compressor
+    if level <= _IGZIP_BEST:
+        compressor = isal_zlib.compressobj(level, wbits=31)
+    else:
+        compressor = zlib.compressobj(level, wbits=31)
     for chunk in chunks:
         if data := compressor.compress(chunk):
             yield data

@@ -138,6 +138,12 @@ class TarWriter:
             yield bytes(self._buffer)
             self._buffer.clear()
 
+    def flush(self) -> Iterator[bytes]:
+        """What was held, so that somebody else may write entries next."""
+        if self._buffer:
+            yield bytes(self._buffer)
+            self._buffer.clear()
+
     def finish(self) -> Iterator[bytes]:
         """The end of the archive: two blocks of zeros, and what was still held."""
         self._buffer += bytes(2 * BLOCK)
