@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from sampan.api.version import ApiVersion
     from sampan.engine.engine import Engine
     from sampan.engine.options import RegistryAuth
+
+_CREDENTIALS = struct.Struct("3i")
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -51,6 +55,17 @@ class Call:
     def query(self) -> MultiMapping[str]:
         """The query parameters."""
         return self.request.query
+
+    @property
+    def client(self) -> tuple[int, int] | None:
+        """User and group of the client of a Unix socket (SO_PEERCRED, unix(7))."""
+        transport = self.request.transport
+        sock = transport.get_extra_info("socket") if transport is not None else None
+        if sock is None or sock.family != socket.AF_UNIX:
+            return None
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, uid, gid = _CREDENTIALS.unpack(credentials)
+        return uid, gid
 
     def since(self, minor: int) -> bool:
         """Whether the client speaks API 1.``minor`` or newer."""

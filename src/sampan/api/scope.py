@@ -91,6 +91,8 @@ def host_access(host: HostConfig) -> Iterator[str]:
     for field in _NAMESPACE_FIELDS:
         if getattr(host, field) == "host":
             yield f"{_wire_name(field)}=host"
+    if "mapping=" in (host.userns_mode or "") or (host.userns_mode or "").startswith("keep-id"):
+        yield f"UsernsMode={host.userns_mode}"  # ids of the host's users
     for field in ("masked_paths", "readonly_paths"):
         if getattr(host, field) == []:
             yield _wire_name(field)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from sampan.engine.lifecycle import ALIVE, Status
+from sampan.model.idmap import IdMap, Row
 from sampan.wire.container import ContainerConfig, EndpointSettings, HostConfig, OCIDescriptor
 
 
@@ -17,7 +18,8 @@ class MountRecord(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True)
 
     ``type`` is bind, volume, tmpfs or image; ``source`` a host path; ``name`` the volume's name or
     the image. ``create_source`` makes a missing host directory (``-v``), ``copy_up`` fills a new
-    volume from the image, ``spec`` tells binds, mounts, volumes-from and config volumes apart.
+    volume from the image. ``idmap`` shows owners on disk as the ids they are inside, or as those
+    ``uid_map`` and ``gid_map`` make of them; ``chown`` gives the source to the container's user.
     """
 
     type: str
@@ -38,6 +40,10 @@ class MountRecord(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True)
     anonymous: bool = False
     subpath: str = ""
     options: list[str] = []
+    idmap: bool = False
+    uid_map: list[Row] = []
+    gid_map: list[Row] = []
+    chown: bool = False
 
 
 class Record(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
@@ -46,6 +52,7 @@ class Record(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     ``image`` is what the user wrote, ``image_id`` the digest of the image's configuration,
     ``image_target`` that of the manifest or index the name meant, ``image_manifest`` the manifest.
     ``networks`` maps network names to what the user asked for; addresses are leased at start.
+    ``uid_map`` and ``gid_map`` are those of a user namespace with ids of the container's own.
     """
 
     id: str
@@ -65,6 +72,13 @@ class Record(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     driver: str = ""
     log_path: str = ""
     warnings: list[str] = []
+    uid_map: list[Row] = []
+    gid_map: list[Row] = []
+
+    @property
+    def id_map(self) -> IdMap | None:
+        """The ids this container alone has; None when it shares the daemon's or the host's."""
+        return IdMap(tuple(self.uid_map), tuple(self.gid_map)) if self.uid_map else None
 
     @property
     def hostname(self) -> str:

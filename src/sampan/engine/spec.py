@@ -17,6 +17,7 @@ from sampan.engine.record import MountRecord, Record
 from sampan.engine.security import SecurityOptions
 from sampan.errors import InvalidParameter
 from sampan.model import oci
+from sampan.model.idmap import IdMap, Row
 from sampan.wire.container import HostConfig, ResourcesUlimit
 
 OCI_VERSION = "1.2.0"
@@ -38,9 +39,10 @@ MASKED_PATHS = (
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 #: default sysctls of a network namespace of its own: the default capabilities allow both anyway
+PING_GROUPS = "net.ipv4.ping_group_range"
 NETWORK_SYSCTLS = {
     "net.ipv4.ip_unprivileged_port_start": "0",
-    "net.ipv4.ping_group_range": "0 2147483647",
+    PING_GROUPS: "0 2147483647",
 }
 
 _DEFAULT_MOUNTS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -77,7 +79,8 @@ class Resolved:
 
     ``namespaces`` maps OCI namespace types to a path to join, "" for a new one; a type left out
     is shared with the host. ``mounts`` are the container's own mounts with their sources known;
-    ``files`` host paths bound over files in /etc; ``shared_memory`` a host path for /dev/shm.
+    ``files`` host paths bound over files in /etc; ``shared_memory`` a host path for /dev/shm;
+    ``id_map`` the ids of the user namespace, if there is one.
     """
 
     namespaces: Mapping[str, str]
@@ -91,6 +94,7 @@ class Resolved:
     no_new_privileges: bool = False
     security: SecurityOptions = field(default_factory=SecurityOptions)
     seccomp: oci.Seccomp | None = None
+    id_map: IdMap | None = None
 
 
 def runtime_spec(record: Record, host: Host, resolved: Resolved) -> oci.Spec:
@@ -169,8 +173,11 @@ def _linux(config: HostConfig, host: Host, resolved: Resolved) -> oci.Linux:
         "namespaces": _namespaces(resolved.namespaces),
         "devices": nodes,
         "resources": res.linux_resources(config, rules, host.devices),
-        "sysctl": _sysctls(config, resolved.namespaces),
+        "sysctl": _sysctls(config, resolved),
     }
+    if resolved.id_map is not None:
+        linux["uidMappings"] = _mappings(resolved.id_map.uids)
+        linux["gidMappings"] = _mappings(resolved.id_map.gids)
     if not privileged and resolved.security.system_paths_confined:
         masked, readonly = config.masked_paths, config.readonly_paths
         linux["maskedPaths"] = list(MASKED_PATHS if masked is None else masked)
@@ -195,9 +202,23 @@ def _namespaces(wanted: Mapping[str, str]) -> list[oci.Namespace]:
     return found
 
 
-def _sysctls(config: HostConfig, namespaces: Mapping[str, str]) -> dict[str, str]:
-    own_network = namespaces.get("network") == ""
-    defaults = NETWORK_SYSCTLS if own_network and "user" not in namespaces else {}
+def _mappings(rows: Sequence[Row]) -> list[oci.IDMapping]:
+    return [
+        {"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in rows
+    ]
+
+
+def _sysctls(config: HostConfig, resolved: Resolved) -> dict[str, str]:
+    defaults = dict[str, str]()
+    if resolved.namespaces.get("network") == "":
+        defaults = dict(NETWORK_SYSCTLS)
+    if resolved.id_map is not None and defaults:
+        # Only groups with an id outside can be in the range, and those of the first row are.
+        last = next((row[2] - 1 for row in resolved.id_map.gids if row[0] == 0), None)
+        if last is None:
+            del defaults[PING_GROUPS]
+        else:
+            defaults[PING_GROUPS] = f"0 {last}"
     return {**defaults, **(config.sysctls or {})}
 
 
@@ -215,10 +236,10 @@ def _mounts(config: HostConfig, host: Host, resolved: Resolved) -> list[oci.Moun
                     "destination": path,
                     "type": "bind",
                     "source": source,
-                    "options": ["rbind", "rprivate"],
+                    "options": ["rbind", "rprivate", *_idmapped(resolved)],
                 }
             )
-    mounts.extend(_own_mount(mount, host) for mount in resolved.mounts)
+    mounts.extend(_own_mount(mount, host, resolved) for mount in resolved.mounts)
     mounts.sort(key=lambda mount: mount["destination"].count("/"))
     if config.readonly_rootfs:
         for mount in mounts:
@@ -238,6 +259,8 @@ def _defaults(
         if target in taken or ("/dev" in taken and target.startswith("/dev/")):
             continue
         words = list(options)
+        if "gid=5" in words and resolved.id_map and resolved.id_map.outside(0, 5) is None:
+            words.remove("gid=5")
         if target == "/dev/shm":
             if config.ipc_mode == "none":
                 continue
@@ -261,7 +284,12 @@ def _shared(target: str, source: str) -> oci.Mount:
     }
 
 
-def _own_mount(mount: MountRecord, host: Host) -> oci.Mount:
+def _idmapped(resolved: Resolved) -> list[str]:
+    """What is ours on disk belongs to the same ids inside, whatever they are outside."""
+    return ["idmap"] if resolved.id_map is not None else []
+
+
+def _own_mount(mount: MountRecord, host: Host, resolved: Resolved) -> oci.Mount:
     if mount.type == "tmpfs":
         return tmpfs_mount(mount.destination, mount.options)
     options = ["rbind" if mount.recursive else "bind"]
@@ -274,12 +302,18 @@ def _own_mount(mount: MountRecord, host: Host) -> oci.Mount:
         options.append("rro" if recursive else "ro")
     if mount.propagation:
         options.append(mount.propagation)
-    return {
+    made: oci.Mount = {
         "destination": mount.destination,
         "type": "bind",
         "source": mount.source,
         "options": options,
     }
+    if mount.uid_map:
+        made["uidMappings"] = _mappings(mount.uid_map)
+        made["gidMappings"] = _mappings(mount.gid_map)
+    elif mount.idmap or mount.type == "volume":
+        options += _idmapped(resolved)
+    return made
 
 
 #: options that exclude each other, so that the later one wins (dockerd's MergeTmpfsOptions)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine.record import Record, State
 from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.model.idmap import IdMap
 from sampan.runtime.client import ExitRecord, Monitor
 from sampan.wire.container import ContainerWaitResponse
 
@@ -33,6 +34,8 @@ class Run:
     events: socket.socket
     pidfd: int
     cgroup: str
+    #: ids of its user namespace, None in the host's
+    id_map: IdMap | None = None
     shared_memory: str = ""
     ended: asyncio.Future[ExitRecord]
     finished: asyncio.Event = field(default_factory=asyncio.Event)

@@ -50,7 +50,8 @@ class MountPlanner:
     """Collects operations: ``host`` for the runtime's side, ``inside`` for init.
 
     ``remapped``: the container has a user namespace of its own; ``uid_map``, ``gid_map``: its ids,
-    as far as they were told. ``own_cgroups``: a new or joined cgroup namespace. ``cgroup``: path of the container's cgroup. ``idmap_root``: see PlanOptions.
+    as far as they were told. ``own_cgroups``: a new or joined cgroup namespace. ``cgroup``: path of
+    the container's cgroup. ``idmap_root``: see PlanOptions.
     """
 
     facts: Facts
