@@ -234,14 +234,20 @@ class Launcher:
         for what the spec asks wrongly or the kernel lacks, :class:`Conflict` when the directory
         already has a monitor, :class:`StartFailed` otherwise. Nothing is left after an error.
         """
-        message, blob = self._prepare(request)
+        connection = self._connect()  # its maker wakes up while we plan
         try:
-            connection, answer = self._submit(message, blob)
+            message, blob = self._prepare(request)
+        except BaseException:
+            connection.close()
+            raise
+        try:
+            answer = _submit(connection, message, blob)
         except (OSError, NotFound):
             # The launcher died, and its waiting maker with it. Undo what that began; once more.
             recover(request.directory)
             try:
-                connection, answer = self._submit(message, blob)
+                connection = self._connect()
+                answer = _submit(connection, message, blob)
             except (OSError, NotFound) as error:
                 recover(request.directory)
                 raise StartFailed(f"the container's maker died: {error}") from error
@@ -304,16 +310,6 @@ class Launcher:
         }
         return message, blob
 
-    def _submit(self, message: Message, blob: bytes) -> tuple[socket.socket, Message]:
-        """Send a request to a maker; (the connection, its answer)."""
-        connection = self._connect()
-        try:
-            send_frame(connection, message, blob)
-            return connection, answer_of(connection)
-        except BaseException:
-            connection.close()
-            raise
-
     def _connect(self) -> socket.socket:
         """A connection to the launcher, which is started again if it has died."""
         with self._lock:
@@ -341,6 +337,9 @@ class Launcher:
                 return
             if found is not None:
                 self._stop()
+            if self._started is not None:
+                self._started.kill()
+                self._started = None
             self._started = launch.start(self._exec_root, self._python)
 
     def _stop(self) -> None:
@@ -358,6 +357,16 @@ class Launcher:
             return
         finally:
             os.close(pidfd)
+
+
+def _submit(connection: socket.socket, message: Message, blob: bytes) -> Message:
+    """Send a request to a maker; its answer. The connection is closed when there is none."""
+    try:
+        send_frame(connection, message, blob)
+        return answer_of(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def events(stream: socket.socket) -> Iterator[dict[str, object]]:

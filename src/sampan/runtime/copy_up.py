@@ -8,33 +8,65 @@ import os
 import stat
 
 _CHUNK = 1 << 20
+_RANGE = 1 << 30
+_NO_RANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def copy_tree(source: int, target: int) -> None:
-    """Copy what is in directory ``source`` into directory ``target``, ownership and modes kept.
+    """Copy what is in directory ``source`` into directory ``target``, ownership, modes and hard
+    links kept.
 
-    Sockets and hard link relations are not copied; other file systems mounted below ``source`` are
-    not entered. Raises :class:`OSError`.
+    Nobody else may change ``target`` meanwhile. Sockets are not copied; other file systems
+    mounted below ``source`` are not entered. Raises :class:`OSError`.
     """
-    _attributes(os.fstat(source), source, target)
-    _copy_entries(source, target, os.fstat(source).st_dev)
+    status = os.fstat(source)
+    _Copy(target, status.st_dev).entries(source, target, "")
+    # Last, or what is made in it would change its times.
+    _attributes(status, source, target)
 
 
-def _copy_entries(source: int, target: int, device: int) -> None:
-    for name in os.listdir(source):
-        status = os.stat(name, dir_fd=source, follow_symlinks=False)
+class _Copy:
+    """One copying: where it goes, and the first name of each file that has several."""
+
+    def __init__(self, root: int, device: int) -> None:
+        self._root = root
+        self._device = device
+        self._names: dict[tuple[int, int], str] = {}
+
+    def entries(self, source: int, target: int, place: str) -> None:
+        """Copy a directory's entries; ``place`` is its path below the root, with a slash.
+
+        What goes away while being copied is left out.
+        """
+        for name in os.listdir(source):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=source, follow_symlinks=False)
+                several = status.st_nlink > 1 and stat.S_ISREG(status.st_mode)
+                key = (status.st_dev, status.st_ino)
+                if several and (first := self._names.get(key)) is not None:
+                    os.link(first, name, src_dir_fd=self._root, dst_dir_fd=target)
+                    continue
+                self._entry(name, source, target, status, place)
+                if several:
+                    self._names[key] = place + name
+
+    def _entry(
+        self, name: str, source: int, target: int, status: os.stat_result, place: str
+    ) -> None:
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFDIR:
-            os.mkdir(name, 0o700, dir_fd=target)
             inner = _open(name, os.O_RDONLY | os.O_DIRECTORY, source)
-            copy = _open(name, os.O_RDONLY | os.O_DIRECTORY, target)
+            copy = -1
             try:
-                if os.fstat(inner).st_dev == device:
-                    _copy_entries(inner, copy, device)
+                os.mkdir(name, 0o700, dir_fd=target)
+                copy = _open(name, os.O_RDONLY | os.O_DIRECTORY, target)
+                if os.fstat(inner).st_dev == self._device:
+                    self.entries(inner, copy, f"{place}{name}/")
                 _attributes(status, inner, copy)
             finally:
                 os.close(inner)
-                os.close(copy)
+                if copy >= 0:
+                    os.close(copy)
         elif kind == stat.S_IFREG:
             _copy_file(name, source, target, status)
         elif kind == stat.S_IFLNK:
@@ -54,14 +86,27 @@ def _copy_file(name: str, source: int, target: int, status: os.stat_result) -> N
     try:
         copy = _open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, target)
         try:
-            while data := os.read(inner, _CHUNK):
-                while data:
-                    data = data[os.write(copy, data) :]
+            _copy_data(inner, copy)
             _attributes(status, inner, copy)
         finally:
             os.close(copy)
     finally:
         os.close(inner)
+
+
+def _copy_data(source: int, target: int) -> None:
+    """Copy a file's data, in the kernel (which may share blocks) where it can."""
+    try:
+        while os.copy_file_range(source, target, _RANGE):
+            pass
+    except OSError as error:
+        # Some file systems cannot; what was copied so far both offsets have passed.
+        if error.errno not in _NO_RANGE:
+            raise
+    # Files of pseudo file systems look empty to copy_file_range(2); others have nothing left.
+    while data := os.read(source, _CHUNK):
+        while data:
+            data = data[os.write(target, data) :]
 
 
 def _attributes(status: os.stat_result, source: int, target: int) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from sampan.kernel.openat import in_root
 
 _SIZE_LIMIT = 8 * 1024 * 1024
+_CHUNK = 1 << 16
 _ID_LIMIT = (1 << 31) - 1
 
 
@@ -52,7 +53,7 @@ def read_database(root: int, path: str) -> bytes:
         if status.st_size > _SIZE_LIMIT:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         parts = []
-        while part := os.read(fd, 1 << 20):
+        while part := os.read(fd, _CHUNK):
             parts.append(part)
             if sum(map(len, parts)) > _SIZE_LIMIT:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
@@ -96,6 +97,15 @@ def home_of(uid: int, passwd: bytes) -> str:
     """The home directory of ``uid``, "/" when it is not listed."""
     entry = _find_user(str(uid), passwd)
     return entry[3] if entry and entry[3] else "/"
+
+
+def numbers(database: bytes) -> Iterator[int]:
+    """The ids a passwd or group file lists (third field of a line)."""
+    for line in database.splitlines():
+        fields = line.split(b":")
+        number = _number(fields[2]) if len(fields) > 2 else None
+        if number is not None:
+            yield number
 
 
 def _find_user(name: str, passwd: bytes) -> tuple[bytes, int, int, str] | None:

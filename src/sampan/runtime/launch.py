@@ -50,6 +50,11 @@ class Started:
         os.close(self.owner)
         self.child.wait()
 
+    def kill(self) -> None:
+        """End one that does not answer."""
+        self.child.kill()
+        self.end()
+
 
 def start(exec_root: Path, python: str | None = None) -> Started:
     """Start a launcher listening below ``exec_root``. It ends when we do.

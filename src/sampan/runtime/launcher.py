@@ -124,6 +124,7 @@ def _be_monitor(
     os.setsid()
     _die_with(identity["pid"])
     process.set_signal(_SIGCHLD, ignored=False)
+    prctl.set_name("sampan-monitor")
     ours, theirs = channel.pair()
     me = os.getpid()
     child = os.fork()

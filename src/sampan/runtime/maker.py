@@ -8,54 +8,35 @@ stays when we end.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
-import time
 
 from sampan.errors import SampanError, StartFailed
 from sampan.kernel import cgroup, namespaces, process
-from sampan.kernel import mount as m
 from sampan.runtime import channel, plan_codec, records, spawn
 from sampan.runtime.connection import listen
 from sampan.runtime.operations import Failure, sentence
 from sampan.runtime.plan import Plan
+from sampan.runtime.spare import Spare
 from sampan.runtime.state import State, live_record
 from sampan.runtime.streams import Ends, close_ends, open_ends
 
-_SPARE_SECONDS = 60.0
-
-
-class SpareNetwork:
-    """A network namespace made while nobody waited: that is most of the cost of a fork into new
-    namespaces. It has taken on the host's sysctls as they were, so it is good for a while only."""
-
-    def __init__(self) -> None:
-        """Make one. Raises :class:`OSError`."""
-        self._made = time.monotonic()
-        with m.descriptor(namespaces.own("net")) as home:
-            namespaces.unshare(namespaces.CLONE_NEWNET)
-            self._fd = namespaces.own("net")
-            namespaces.setns(home, namespaces.CLONE_NEWNET)
-
-    def take(self) -> int:
-        """Its descriptor, the caller's from now on; -1 when it is too old or taken."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0 and time.monotonic() - self._made > _SPARE_SECONDS:
-            os.close(fd)
-            return -1
-        return fd
-
 
 class Maker:
-    """One container being made. ``monitor``: the channel to the process it is made for."""
+    """One container being made.
+
+    ``monitor``: the channel to the process it is made for; ``spare``: a process that waits to be
+    its first.
+    """
 
     def __init__(
-        self, monitor: socket.socket, layout: cgroup.Layout, network: SpareNetwork | None = None
+        self, monitor: socket.socket, layout: cgroup.Layout, spare: Spare | None = None
     ) -> None:
         self._monitor = monitor
         self._layout = layout
-        self._network = network
+        self._spare = spare
         self._stack = contextlib.ExitStack()
         self._directory = ""
         self._listener: socket.socket | None = None
@@ -64,7 +45,7 @@ class Maker:
         """Make what ``message`` says and answer ``client``.
 
         None on failure: all is undone then, and the client told why. What fails after the answer
-        is in the state's ``error``.
+        is in the state's ``error``. :meth:`close` comes after.
         """
         try:
             with self._stack:
@@ -88,38 +69,75 @@ class Maker:
                 sock.detach()
         return state
 
+    def close(self) -> None:
+        """End the process that waited in vain. Idempotent."""
+        if self._spare is not None:
+            ask_to_reap(self._monitor, self._spare.end())
+            self._spare = None
+
     def _begin(
         self, client: socket.socket, message: channel.Message, blob: bytes
     ) -> tuple[Plan, spawn.Child, State]:
         """Everything up to the answer: namespaces exist."""
         self._directory = message["directory"]
         plan = plan_codec.decode(message["plan"], blob)
-        self._listener = self._prepare_directory()
         ends = open_ends(
             terminal=plan.terminal, stdin=message["open_stdin"], output=not plan.terminal
         )
+        child = self._waiting_process(plan, message["plan"], blob, ends.child)
+        if child is not None:
+            self._stack.callback(self._end, child)
+        self._listener = self._prepare_directory()
         state = self.state(message, plan, client, self._listener, ends)
-        records.write(self._directory, records.INIT, live_record(state, "created"))
-        spare = -1 if self._network is None else self._network.take()
-        try:
-            child = spawn.spawn(
-                plan, self._layout, streams=ends.child, sibling=True, spare_network=spare
-            )
-        finally:
-            if spare >= 0:
-                os.close(spare)
-        self._stack.callback(self._end, child)
+        if child is None:
+            self._publish(state)  # a worker killed from here on leaves a process to be found
+            child = self._new_process(plan, ends.child)
+            self._stack.callback(self._end, child)
         close_ends(ends.child)
         state.pid, state.pidfd = child.pid, child.pidfd
         state.channel = child.channel.fileno()
         state.start_time = process.start_time(child.pid)
-        records.write(self._directory, records.INIT, live_record(state, "created"))
+        self._publish(state)
         made = ("made", child.pid, self._directory, plan.container_id)
         channel.send_value(self._monitor, made)
         answer = {"ok": True, "pid": child.pid, "start_time": state.start_time}
         with contextlib.suppress(OSError):  # it has gone, which the worker notices as well
             channel.send_frame(client, answer)
         return plan, child, state
+
+    def _publish(self, state: State) -> None:
+        """Tell what is there, for whoever finds this directory without a monitor."""
+        record = live_record(state, "created")
+        records.write(self._directory, records.INIT, record, durable=False)
+
+    def _waiting_process(
+        self, plan: Plan, value: channel.Message, blob: bytes, streams: tuple[int, int, int]
+    ) -> spawn.Child | None:
+        """The one that waits, told the plan, if it can be this container's first."""
+        spare = self._spare
+        if spare is None or not spare.fits(plan):
+            return None
+        if plan.cgroup and self._layout.mode == "v2":
+            return None  # it is born in its cgroup, rather than moved there
+        try:
+            child = spare.become(value, blob, streams)
+        except OSError as error:
+            if error.errno in (errno.EMSGSIZE, errno.EPIPE):
+                return None
+            raise
+        self._spare = None
+        return child
+
+    def _new_process(self, plan: Plan, streams: tuple[int, int, int]) -> spawn.Child:
+        """Another one, on the network of the one that waits if that fits."""
+        network = -1 if self._spare is None else self._spare.network()
+        try:
+            return spawn.spawn(
+                plan, self._layout, streams=streams, sibling=True, spare_network=network
+            )
+        finally:
+            if network >= 0:
+                os.close(network)
 
     def state(
         self,

@@ -36,11 +36,6 @@ def serve(
 
     ``guarded``: calls a function in a forked child, so that nothing comes back from it.
     """
-    if not pair.recv(1):  # the launcher ended before anybody came
-        os.waitpid(worker_pid, 0)
-        return
-    prctl.set_parent_death_signal(0)  # from here on the launcher may go
-    process.set_signal(_SIGTERM, ignored=True)
     init_pid, directory = 0, ""
     while True:
         message, fds = channel.receive_value(pair)
@@ -51,7 +46,8 @@ def serve(
             return
         if message[0] == "made":
             _, init_pid, directory, container_id = message
-            prctl.set_name("sampan-monitor")
+            prctl.set_parent_death_signal(0)  # from here on the launcher may go
+            process.set_signal(_SIGTERM, ignored=True)
             title.set(f"sampan-monitor {container_id}")
         elif message[0] == "reap":
             _, status = os.waitpid(message[1], 0)

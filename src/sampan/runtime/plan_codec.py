@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sampan.kernel.seccomp import Filter
@@ -11,6 +12,8 @@ from sampan.runtime.plan import Plan
 
 _LISTS = ("join", "uid_map", "gid_map", "time_offsets", "transferred", "limits", "warnings")
 _OPERATIONS = ("host", "setup", "finish")
+#: A named tuple of a row, without a call of Python code for each of a hundred.
+_operation = partial(tuple.__new__, Operation)
 
 
 def encode(plan: Plan) -> tuple[dict[str, Any], bytes]:
@@ -32,9 +35,7 @@ def decode(value: dict[str, Any], blob: bytes) -> Plan:
     """The plan :func:`encode` was given."""
     flags = value["seccomp"]
     lists: dict[str, Any] = {name: tuple(map(_frozen, value[name])) for name in _LISTS}
-    operations: dict[str, Any] = {
-        name: tuple(Operation(step[0], step[1]) for step in value[name]) for name in _OPERATIONS
-    }
+    operations: dict[str, Any] = {name: tuple(map(_operation, value[name])) for name in _OPERATIONS}
     return Plan(
         container_id=value["id"],
         new=value["new"],

@@ -16,17 +16,26 @@ SOCKET = "monitor.sock"
 PID = "monitor.pid"
 
 
-def write(directory: str | Path, name: str, values: Mapping[str, Any]) -> None:
-    """Write a JSON record: whole or not at all, on disk when this returns."""
+def write(
+    directory: str | Path, name: str, values: Mapping[str, Any], *, durable: bool = True
+) -> None:
+    """Write a JSON record: whole or not at all, on disk when this returns.
+
+    Not ``durable``: it need not outlive the machine, as a container does not either, and nobody
+    waits for a disk.
+    """
     path = f"{directory}/{name}"
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, json_text.dumps(values))
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
     finally:
         os.close(fd)
     os.rename(temporary, path)
+    if not durable:
+        return
     parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(parent)
@@ -35,12 +44,15 @@ def write(directory: str | Path, name: str, values: Mapping[str, Any]) -> None:
 
 
 def read(directory: str | Path, name: str) -> dict[str, Any] | None:
-    """A record, None when there is none."""
+    """A record, None when there is none, or it is empty: the machine went down over it."""
     try:
         with open(f"{directory}/{name}", "rb") as file:
-            values: dict[str, Any] = json_text.loads(file.read())
+            data = file.read()
     except FileNotFoundError:
         return None
+    if not data:
+        return None
+    values: dict[str, Any] = json_text.loads(data)
     return values
 
 

@@ -113,7 +113,7 @@ def launcher(text: bytes, layout: cgroup.Layout) -> None:
     """In the launcher, before its heap is frozen."""
     for _ in range(_TIMES):
         worker(text, layout)
-        _init(text)
+        init(text)
 
 
 def worker(text: bytes, layout: cgroup.Layout) -> None:
@@ -140,7 +140,7 @@ def worker(text: bytes, layout: cgroup.Layout) -> None:
         freeze(state)
 
 
-def _init(text: bytes) -> None:
+def init(text: bytes) -> None:
     """What init does for its file system, in a tmpfs of nobody."""
     near, far = channel.pair()
     with near, far, m.descriptor(m.new_filesystem("tmpfs", "rehearsal")) as root:

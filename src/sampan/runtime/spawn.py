@@ -33,11 +33,12 @@ from typing import NoReturn
 from sampan.errors import CommandNotExecutable, CommandNotFound, StartFailed
 from sampan.kernel import cgroup, namespaces, process
 from sampan.kernel import mount as m
+from sampan.model.idmap import IdMap
 from sampan.runtime import channel, init
 from sampan.runtime.context import Context, Refused
 from sampan.runtime.operations import Failure, perform, sentence
 from sampan.runtime.plan import Plan
-from sampan.runtime.userns import write_maps
+from sampan.runtime.userns import hand_over, id_map_of, pid_of, write_maps
 
 DIED = "the container's first process died while it was being set up"
 _ERRORS = {"not-found": CommandNotFound, "not-executable": CommandNotExecutable}
@@ -96,6 +97,7 @@ def spawn(
     here, because init is born in it. Raises :class:`OSError`.
     """
     staged = _needs_stage(plan)
+    hand_over(streams, _ids(plan, into))
     ours, theirs = channel.pair()
     with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as done:
         cleanup.callback(ours.close)
@@ -103,7 +105,7 @@ def spawn(
         born_in = -1
         if plan.cgroup and layout.mode == "v2" and not staged:
             born_in = done.enter_context(m.descriptor(_make_unified(plan, layout, cleanup)))
-        context = _context(plan, theirs, listener, preserve, into)
+        context = init_context(plan, theirs, listener, preserve, into)
         context.cgroups_expected = bool(plan.cgroup) and born_in < 0
         done.enter_context(_children_in(plan, into))
         stage = 0
@@ -122,13 +124,14 @@ def spawn(
         return Child(pid=pid, pidfd=pidfd, channel=ours, cgroup_made=made, stage=stage)
 
 
-def _context(
+def init_context(
     plan: Plan,
     theirs: socket.socket,
-    listener: socket.socket | None,
-    preserve: int,
-    into: tuple[int, int] | None,
+    listener: socket.socket | None = None,
+    preserve: int = 0,
+    into: tuple[int, int] | None = None,
 ) -> Context:
+    """What init starts from; arguments as :func:`spawn`'s."""
     kinds = plan.new | sum(flag for flag, _ in plan.join) | (into[1] if into else 0)
     return Context(
         channel=theirs,
@@ -142,6 +145,19 @@ def _context(
         preserve=preserve,
         listener=listener,
     )
+
+
+def _ids(plan: Plan, into: tuple[int, int] | None) -> IdMap | None:
+    """The ids of the user namespace init will be in, None when it is ours."""
+    if plan.uid_map:
+        return IdMap(plan.uid_map, plan.gid_map)
+    joined = next((path for flag, path in plan.join if flag == _USER), None)
+    if joined is not None:
+        pid = joined.removeprefix("/proc/").partition("/")[0]
+        return id_map_of(pid) if pid.isdecimal() else None
+    if into is not None and into[1] & _USER:
+        return id_map_of(pid_of(into[0]))
+    return None
 
 
 def _needs_stage(plan: Plan) -> bool:
@@ -298,7 +314,7 @@ def _provide(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
 def _perform_on_host(child: Child, plan: Plan) -> None:
     context = Context(channel=child.channel, pid=child.pid, warnings=child.warnings)
     try:
-        if plan.new & _USER:
+        if plan.new & _USER or any(flag == _USER for flag, _ in plan.join):
             context.userns = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             context.slots["userns"] = context.userns
         perform(plan.host, context)

@@ -37,7 +37,11 @@ _RESTING_CONNECTIONS = 200  # descriptors that fit into one message, less our ow
 class Worker:
     """Callbacks of the loop and of tasks; see the module's docstring."""
 
-    def __init__(self, monitor: socket.socket, layout: cgroup.Layout, state: State) -> None:
+    def __init__(
+        self, monitor: socket.socket, layout: cgroup.Layout, state: State, *, taken: int = -1
+    ) -> None:
+        """``taken``: closed when the program runs or never will."""
+        self._taken = taken
         self._monitor = monitor
         self._layout = layout
         self._state = state
@@ -189,15 +193,23 @@ class Worker:
         if self._starter is not None:
             self._starter.reply({"ok": True, "warnings": task.child.warnings})
             self._starter = None
+        self._let_launcher_go_on()
         self._tell({"event": "started"})
         self._publish_running()
         self._watch_memory()
 
+    def _let_launcher_go_on(self) -> None:
+        if self._taken >= 0:
+            os.close(self._taken)
+            self._taken = -1
+
     def _publish_running(self) -> None:
-        records.write(self._directory, records.INIT, live_record(self._state, "running"))
+        record = live_record(self._state, "running")
+        records.write(self._directory, records.INIT, record, durable=False)
 
     def task_failed(self, task: Task, error: StartFailed) -> None:
         """Set-up failed. The process ends by itself or was killed; its end comes next."""
+        self._let_launcher_go_on()
         if self._error is None:
             self._error = error
 

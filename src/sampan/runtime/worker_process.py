@@ -12,7 +12,8 @@ from sampan.kernel import cgroup, prctl, process
 from sampan.runtime import channel, rehearsal
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import trusted
-from sampan.runtime.maker import Maker, SpareNetwork
+from sampan.runtime.maker import Maker, ask_to_reap
+from sampan.runtime.spare import Spare
 from sampan.runtime.state import thaw
 from sampan.runtime.worker import Worker
 
@@ -30,37 +31,51 @@ def serve(
 ) -> NoReturn:
     """Be the first worker: wait for a connection to the launcher and do what it asks.
 
-    ``taken``: pipe to the launcher: a byte when the connection is there, its end when the container
-    is made. ``identity``: the answer for who only asks which launcher this is. ``sample``: of a
+    ``taken``: pipe to the launcher: a byte when the container is made, its end when it runs.
+    ``identity``: the answer for who only asks which launcher this is. ``sample``: of a
     request, to rehearse with while we wait.
     """
-    network = _prepare(sample, layout)
-    client, _ = listener.accept()
+    client, spare = _await(listener, monitor, sample, layout)
     listener.close()
-    try:
-        os.write(taken, b"1")
-        monitor.send(b"1")
-    except BrokenPipeError:
-        os._exit(0)  # the launcher has died, and we are about to; the client tries again
-    _settle_in(title)
     message, blob = _read_request(client)
+    maker = Maker(monitor, layout, spare)
+    state = None
     if message is not None and message.get("op") == "create":
-        maker = Maker(monitor, layout, network)
         state = maker.make(client, message, blob)
-        os.close(taken)
-        if state is not None:
-            Worker(monitor, layout, state).run()
     elif message is not None:
         channel.send_frame(client, {"ok": True, **identity})
+    # What nobody waits for comes last.
+    with contextlib.suppress(BrokenPipeError):  # the launcher has died; what we made goes on
+        os.write(taken, b"1")
+    maker.close()
+    if state is not None:
+        _settle_in(title)
+        Worker(monitor, layout, state, taken=taken).run()
     os._exit(0)
 
 
-def _prepare(sample: bytes, layout: cgroup.Layout) -> SpareNetwork | None:
-    """What can be done before anybody asks. Nothing of it is needed."""
+def _await(
+    listener: socket.socket, monitor: socket.socket, sample: bytes, layout: cgroup.Layout
+) -> tuple[socket.socket, Spare | None]:
+    """Wait for a connection; do meanwhile what can be done before anybody asks.
+
+    The spare process is replaced when it gets old. Nothing of this is needed: it is tried.
+    """
     with contextlib.suppress(OSError):
         rehearsal.worker(sample, layout)
-        return SpareNetwork()
-    return None
+    listener.settimeout(Spare.SECONDS)
+    while True:
+        spare = None
+        with contextlib.suppress(OSError):
+            spare = Spare(lambda: rehearsal.init(sample))
+        try:
+            client, _ = listener.accept()
+        except TimeoutError:
+            if spare is not None:
+                ask_to_reap(monitor, spare.end())
+            continue
+        client.settimeout(None)
+        return client, spare
 
 
 def wake(

@@ -1,0 +1,112 @@
+"""A container's first process, made while nobody waited.
+
+A fork into new namespaces is a good part of a start. Nearly every container wants the same kinds
+of them, so a waiting worker keeps such a process at hand; when its container comes, the process is
+told the plan and goes on as any init does. What it must not have of its own yet is a mount
+namespace: that would lack what the host mounts from now on. It makes one when it is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from sampan.kernel import namespaces, prctl, process
+from sampan.runtime import channel, init, plan_codec, spawn
+from sampan.runtime.channel import Message
+from sampan.runtime.plan import Plan
+
+_KINDS = (
+    namespaces.CLONE_NEWPID
+    | namespaces.CLONE_NEWUTS
+    | namespaces.CLONE_NEWIPC
+    | namespaces.CLONE_NEWNET
+)
+_FAILED = 255
+
+
+class Spare:
+    """One waiting process. ``pid``, ``pidfd`` and ``start_time`` (clock ticks) are its."""
+
+    #: Seconds it is good for: its network namespace has taken on the host's sysctls as they were.
+    SECONDS = 60.0
+
+    def __init__(self, rehearse: Callable[[], None]) -> None:
+        """Make one; it is the child of our parent, which has to reap it, and calls ``rehearse``
+        before it waits. Raises :class:`OSError`. The caller must be single-threaded."""
+        self._made = time.monotonic()
+        self._channel, theirs = channel.pair()
+        with theirs:
+            try:
+                self.pid, self.pidfd = process.clone3(_KINDS | process.CLONE_PARENT)
+            except OSError:
+                self._channel.close()
+                raise
+            if self.pid == 0:
+                _wait(theirs, rehearse)
+        self.start_time = process.start_time(self.pid)
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether it can become the first process of this container.
+
+        Not where the process belongs into a user namespace, or has to be born in namespaces or on
+        processors of the plan's.
+        """
+        if time.monotonic() - self._made > self.SECONDS or plan.uid_map or plan.affinity[0]:
+            return False
+        joined = 0
+        for flag, _ in plan.join:
+            joined |= flag
+        if joined & (namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWPID):
+            return False
+        if plan.new & (namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWTIME):
+            return False
+        return (plan.new | joined) & _KINDS == _KINDS and bool(plan.new & namespaces.CLONE_NEWPID)
+
+    def become(self, value: Message, blob: bytes, streams: tuple[int, int, int]) -> spawn.Child:
+        """Have it perform the plan that was encoded as ``value`` and ``blob``.
+
+        Raises :class:`OSError`; EMSGSIZE for a plan that does not fit into one packet.
+        """
+        channel.send_value(self._channel, (value, blob), streams)
+        return spawn.Child(pid=self.pid, pidfd=self.pidfd, channel=self._channel)
+
+    def network(self) -> int:
+        """A descriptor of its network namespace; -1 when that has become too old."""
+        if time.monotonic() - self._made > self.SECONDS:
+            return -1
+        return os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def end(self) -> int:
+        """End it: nobody needs it. Returns its pid, which our parent has to reap."""
+        self._channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.close(self.pidfd)
+        return self.pid
+
+
+def _wait(told: socket.socket, rehearse: Callable[[], None]) -> NoReturn:
+    """In the waiting process: until somebody says what to become, or is gone."""
+    try:
+        gc.disable()
+        prctl.set_dumpable(False)
+        init.forget_imports()
+        process.close_all_but({told.fileno()})
+        rehearse()
+        message, streams = channel.receive_value(told)
+        if message is None:
+            os._exit(0)
+        plan = plan_codec.decode(*message)
+        context = spawn.init_context(plan, told)
+        context.cgroups_expected = bool(plan.cgroup)
+        context.apart = namespaces.CLONE_NEWNS
+    except BaseException:
+        os._exit(_FAILED)  # our maker notices; nothing may unwind into what it was doing
+    init.run(context, plan.setup, plan.finish, (streams[0], streams[1], streams[2]))
