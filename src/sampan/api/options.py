@@ -110,6 +110,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("no-proxy", _T, "proxies.no-proxy", help="Hosts that are reached without proxy"),
     Option("node-generic-resource", _L, "node-generic-resources", help="Refused"),
     Option("pidfile", _T, "pidfile", "p", "File for the daemon's process id"),
+    Option("plugin-dir", _L, "plugin-dirs", help="Directories plugins are found in"),
     Option("raw-logs", _B, "raw-logs", help="Always so"),
     Option("registry-mirror", _L, "registry-mirrors", help="Preferred mirrors"),
     Option("rootless", _B, "rootless", help="Refused"),

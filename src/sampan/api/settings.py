@@ -193,6 +193,10 @@ def _engine(options: _Options) -> EngineConfig:
         no_new_privileges=options.switch("no-new-privileges", False),
         experimental=options.switch("experimental", False),
         cdi_spec_dirs=options.strings("cdi-spec-dir") or default.cdi_spec_dirs,
+        plugin_directories=(
+            *(Path(text).absolute() for text in options.strings("plugin-dir")),
+            *default.plugin_directories,
+        ),
     )
     return _containers(reloadable(config, options.values), options)
 

@@ -186,6 +186,10 @@ _VOLUME = (
     Entry("volume prune", "Remove unused local volumes", "prune", "VOLUME"),
     _sub("volume", "rm", "Remove one or more volumes", "volumes", "volume remove"),
     Entry("volume exists", "Check whether a volume exists", "exists", "VOLUME", (), True),
+    _sub("volume", "rename", "Rename an unused volume", "volumes", beyond=True),
+    _sub("volume", "snapshot", "Copy a volume to a new one", "volumes", beyond=True),
+    _sub("volume", "export", "Write what a volume holds as a tar archive", "volumes", beyond=True),
+    _sub("volume", "import", "Extract a tar archive into a volume", "volumes", beyond=True),
 )
 
 _CONTEXT = (

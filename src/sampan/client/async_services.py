@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from sampan.client import images, services
 from sampan.client.threads import Threads
@@ -221,6 +221,24 @@ class Volumes:
     async def usage(self) -> builtins.list[Volume]:
         """Every volume with its size (bytes) and reference count, for ``df``."""
         return await self._threads.run(self._service.usage)
+
+    async def rename(self, name: str, new: str) -> Volume:
+        """Give an unused local volume another name; Conflict when either is in use."""
+        return await self._threads.run(self._service.rename, name, new)
+
+    async def snapshot(
+        self, name: str, new: str, labels: Mapping[str, str] | None = None
+    ) -> Volume:
+        """A new volume with what a local one holds now; ``labels`` None takes the original's."""
+        return await self._threads.run(self._service.snapshot, name, new, labels)
+
+    async def export(self, name: str) -> AsyncIterator[bytes]:
+        """What a volume holds as a tar stream."""
+        return self._threads.iterate(await self._threads.run(self._service.export, name))
+
+    async def import_(self, name: str, body: Iterable[bytes]) -> None:
+        """Extract a tar (plain or compressed) into a volume, over what it holds."""
+        await self._threads.run(self._service.import_, name, body)
 
 
 class Events:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -95,6 +95,26 @@ class Volumes:
         """Remove unused anonymous volumes (all unused with filter ``all=true``)."""
         query: Query = {"filters": encoded(filters)}
         return self._transport.call(VolumesPruneReport, "POST", "/volumes/prune", query)
+
+    def rename(self, name: str, new: str) -> Volume:
+        """Give an unused local volume another name; Conflict when either is in use."""
+        return self._transport.call(Volume, "POST", f"/volumes/{name}/rename", {"name": new})
+
+    def snapshot(self, name: str, new: str, labels: Mapping[str, str] | None = None) -> Volume:
+        """A new volume with what a local one holds now; ``labels`` None takes the original's."""
+        body = VolumeCreateRequest(name=new, labels=None if labels is None else dict(labels))
+        return self._transport.call(Volume, "POST", f"/volumes/{name}/snapshot", None, body)
+
+    def export(self, name: str) -> Iterator[bytes]:
+        """What a volume holds as a tar stream."""
+        return self._transport.pieces("GET", f"/volumes/{name}/export")
+
+    def import_(self, name: str, body: Iterable[bytes]) -> None:
+        """Extract a tar (plain or compressed) into a volume, over what it holds."""
+        headers = {"Content-Type": "application/x-tar"}
+        where = f"/volumes/{name}/import"
+        with self._transport.opened("POST", where, None, body, headers) as response:
+            response.read()
 
     def usage(self) -> builtins.list[Volume]:
         """Every volume with its size (bytes) and reference count, for ``df``."""

@@ -9,6 +9,7 @@ import builtins
 from collections.abc import Iterable, Iterator
 
 from sampan.engine import asynchronous as aio
+from sampan.engine.blockingvolumes import Volumes as Volumes
 from sampan.engine.builds import BuildOptions
 from sampan.engine.imageflows import Progress
 from sampan.engine.loop import Connection, Loop, iterate
@@ -59,7 +60,6 @@ from sampan.wire.network import (
 )
 from sampan.wire.stats import ContainerStatsResponse
 from sampan.wire.system import EventMessage, SystemDataUsage, SystemInfo, SystemVersion
-from sampan.wire.volume import Volume, VolumeCreateRequest, VolumeListResponse, VolumesPruneReport
 
 
 class Containers:
@@ -402,38 +402,6 @@ class Networks:
     def prune(self, filters: Filters | None = None) -> NetworksPruneReport:
         """Remove networks no container uses."""
         return self._loop.call(self._service.prune(filters))
-
-
-class Volumes:
-    """Volumes of one engine."""
-
-    def __init__(self, service: aio.Volumes, loop: Loop) -> None:
-        self._service = service
-        self._loop = loop
-
-    def list(self, filters: Filters | None = None) -> VolumeListResponse:
-        """Volumes that match."""
-        return self._loop.call(self._service.list(filters))
-
-    def inspect(self, name: str) -> Volume:
-        """One volume; NotFound ``get x: no such volume``."""
-        return self._loop.call(self._service.inspect(name))
-
-    def create(self, body: VolumeCreateRequest) -> Volume:
-        """Create a volume, or return the one of that name."""
-        return self._loop.call(self._service.create(body))
-
-    def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a volume; Conflict when a container refers to it."""
-        self._loop.call(self._service.remove(name, force=force))
-
-    def prune(self, filters: Filters | None = None) -> VolumesPruneReport:
-        """Remove unused anonymous volumes (all unused with filter ``all=true``)."""
-        return self._loop.call(self._service.prune(filters))
-
-    def usage(self) -> builtins.list[Volume]:
-        """Every volume with its size (bytes) and reference count, for ``df``."""
-        return self._loop.call(self._service.usage())
 
 
 class Events:

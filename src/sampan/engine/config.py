@@ -86,6 +86,11 @@ class EngineConfig:
     worker_threads: int = 16
     event_history: int = 256
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    plugin_directories: tuple[Path, ...] = (
+        Path("/run/docker/plugins"),
+        Path("/etc/docker/plugins"),
+        Path("/usr/lib/docker/plugins"),
+    )
 
     def __post_init__(self) -> None:
         if not self.data_root.is_absolute() or not self.exec_root.is_absolute():
@@ -106,3 +111,8 @@ class EngineConfig:
     def exec_containers(self) -> Path:
         """The directory of the containers' live facts (sockets, pids, exit records)."""
         return self.exec_root / "containers"
+
+    @property
+    def pins(self) -> Path:
+        """Mount points of what running containers have of volumes."""
+        return self.exec_root / "pins"

@@ -220,7 +220,8 @@ def _prepare_mount(
     if made:
         undo.callback(core.volumes.remove, volume.name, force=True)
     if mount.copy_up and mount.writable:
-        core.volumes.copy_up(volume, core.snapshots.mounts(record.id), mount.destination)
+        layers = core.snapshots.mounts(record.id)
+        core.volumes.copy_up(volume, layers, mount.destination, record.id)
     return msgspec.structs.replace(mount, source=str(volume.mountpoint), driver=volume.driver)
 
 

@@ -39,6 +39,7 @@ from sampan.image import Unpacker
 from sampan.kernel.facts import Facts, probe
 from sampan.network.drivers import Drivers
 from sampan.network.resolver import Resolver
+from sampan.plugin.client import Plugins
 from sampan.registry.client import Registry, Settings
 from sampan.registry.registries import Registries
 from sampan.runtime import seccomp_profile
@@ -186,6 +187,7 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
     facts = await threads.run(probe)
     content = FileStore(config.data_root / "content")
     snapshots = await threads.run(_snapshotter, config, facts)
+    plugins = Plugins(config.plugin_directories)
     fabric = await threads.run(_fabric, config, undo)
     launcher = await threads.run(Launcher.spawn, config.exec_root)
     undo.callback(launcher.close)
@@ -210,7 +212,7 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
         snapshots=snapshots,
         unpacker=Unpacker(content, snapshots),
         images=ImageTable(content),
-        volumes=VolumeStore(config.data_root / "volumes"),
+        volumes=VolumeStore(config.data_root / "volumes", config.pins, plugins),
         fabric=fabric,
         launcher=launcher,
         registry=registry,

@@ -54,7 +54,7 @@ def parse_bind(text: str, driver: str = "") -> MountRecord:
         destination=target,
         source=posixpath.normpath(source) if bind else "",
         name="" if bind else source,
-        driver="" if bind else (driver or "local"),
+        driver="" if bind else driver,
         mode=mode,
         writable="ro" not in words,
         propagation=(propagation or "rprivate") if bind else "",
@@ -175,7 +175,7 @@ def _volume(mount: Mount, target: str) -> MountRecord:
         type="volume",
         destination=target,
         name=name,
-        driver=(driver.name if driver else None) or "local",
+        driver=(driver.name if driver else None) or "",
         driver_options=(driver.options if driver else None) or {},
         labels=(options.labels if options else None) or {},
         mode="z",
@@ -259,6 +259,8 @@ def inherit(mounts: Iterable[MountRecord], mode: str) -> list[MountRecord]:
             writable=mount.writable and not read_only,
             propagation=mount.propagation,
             recursive=mount.recursive,
+            read_only_recursive=mount.read_only_recursive,
+            subpath=mount.subpath,
             copy_up=False,
         )
         for mount in mounts

@@ -39,6 +39,7 @@ async def restore(core: Core) -> None:
     actions = rec.reconcile(_rows(core, endpoints), found.observed)
     await _perform_all(core, [a for a in actions if not isinstance(a, rec.Start)], found, endpoints)
     await core.threads.run(_converge, core)
+    await core.threads.run(core.volumes.sweep, [c for c in core.containers if c.run is not None])
     await core.threads.run(core.snapshots.sweep)
     await _perform_all(core, [a for a in actions if isinstance(a, rec.Start)], found, endpoints)
 

@@ -146,7 +146,7 @@ def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
         hostname=hostname,
         mounts=[
             mount
-            for mount in with_sources(record.mounts, core.exec_directory(record.id))
+            for mount in with_sources(record.mounts, record.id, core.config.pins)
             if mount.type != "image"
         ],
         files=naming.bindings(name_directory),
@@ -299,7 +299,7 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
         if devices := cdi.device_names(container.record.host_config):
             edits = cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
             cdi.apply(launch.request.spec, edits, core.host.devices)
-        core.volumes.prepare(launch.mounts, launch.request.directory, undo)
+        core.volumes.prepare(container.id, launch.mounts, undo)
         if launch.shared_memory:
             _mount_shared_memory(launch.shared_memory, launch.shared_memory_size)
             undo.callback(unmount_shared_memory, launch.shared_memory)

@@ -175,8 +175,8 @@ def _clean(core: Core, container: Container, run: Run, plugs: Sequence[Plug]) ->
     core.fabric.detach(plugs)
     if run.shared_memory:
         unmount_shared_memory(run.shared_memory)
-    core.volumes.release(container, core.exec_directory(container.id), core.containers)
     shutil.rmtree(core.exec_directory(container.id), ignore_errors=True)
+    core.volumes.release(container, core.containers)
 
 
 def _forget_execs(core: Core, container: Container) -> None:

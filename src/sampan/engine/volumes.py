@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import AsyncIterator, Iterator, Mapping
 
+from sampan.engine import clock, imageflows
 from sampan.engine.core import Core
 from sampan.engine.filters import boolean, check_filters, match_labels
 from sampan.engine.options import Filters
 from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
+from sampan.layer import archive_put
+from sampan.layer.model import Readable
+from sampan.snapshot import rootfs
 from sampan.volume.model import Volume as LocalVolume
 from sampan.volume.prune import prunable
 from sampan.wire.volume import (
@@ -32,7 +37,7 @@ class Volumes:
         names = checked.get("name", ())
         drivers = checked.get("driver", ())
         used = self._used()
-        found = await self._core.threads.run(self._core.volumes.local.list)
+        found, warnings = await self._core.threads.run(self._core.volumes.list)
         return VolumeListResponse(
             volumes=[
                 wire_volume(volume)
@@ -42,12 +47,12 @@ class Volumes:
                 and (dangling is None or dangling == (volume.name not in used))
                 and match_labels(volume.labels, checked)
             ],
-            warnings=[],
+            warnings=list(warnings),
         )
 
     async def inspect(self, name: str) -> Volume:
         """One volume; NotFound ``get x: no such volume``."""
-        return wire_volume(await self._core.threads.run(self._core.volumes.local.get, name))
+        return wire_volume(await self._core.threads.run(self._core.volumes.get, name))
 
     async def create(self, body: VolumeCreateRequest) -> Volume:
         """Create a volume, or return the one of that name."""
@@ -60,7 +65,7 @@ class Volumes:
         volume, made = await self._core.threads.run(
             self._core.volumes.ensure,
             body.name or self._core.new_id(),
-            body.driver or "local",
+            body.driver or "",
             body.driver_opts or {},
             body.labels or {},
             anonymous=not body.name,
@@ -71,11 +76,68 @@ class Volumes:
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume; Conflict when a container refers to it."""
+        self._check_unused("remove", name)
+        driver = await self._core.threads.run(self._core.volumes.remove, name, force=force)
+        if driver:
+            self._core.events.publish("volume", "destroy", name, {"driver": driver})
+
+    async def rename(self, name: str, new: str) -> Volume:
+        """Give an unused local volume another name; Conflict when either is in use."""
+        self._check_unused("rename", name)
+        volume = await self._core.threads.run(self._core.volumes.local.rename, name, new)
+        self._publish(volume, "rename", oldName=name)
+        return wire_volume(volume)
+
+    async def snapshot(
+        self, name: str, new: str, labels: Mapping[str, str] | None = None
+    ) -> Volume:
+        """A new volume with what a local one holds now; ``labels`` None takes the original's.
+
+        Programs that write meanwhile should be paused: files are copied one after the other.
+        """
+        created = clock.rfc3339(clock.now() // 1_000_000_000 * 1_000_000_000)
+
+        def copy() -> LocalVolume:
+            local = self._core.volumes.local
+            local.mount(name)
+            return local.snapshot(name, new, created_at=created, labels=labels)
+
+        volume = await self._core.threads.run_long(copy)
+        self._publish(volume, "create", snapshotOf=name)
+        return wire_volume(volume)
+
+    async def export(self, name: str) -> AsyncIterator[bytes]:
+        """What a volume holds as a tar stream."""
+        volume = await self._core.threads.run(self._core.volumes.get, name)
+        user = self._core.new_id()
+
+        def chunks() -> Iterator[bytes]:
+            with self._core.volumes.opened(name, user) as root:
+                yield from rootfs.export(root)
+
+        self._publish(volume, "export")
+        return self._core.threads.iterate(chunks())
+
+    async def import_(self, name: str, body: AsyncIterator[bytes]) -> None:
+        """Extract a tar (plain or compressed) into a volume, over what it holds."""
+        volume = await self._core.threads.run(self._core.volumes.get, name)
+        user = self._core.new_id()
+
+        def extract(stream: Readable) -> None:
+            with self._core.volumes.opened(name, user) as root:
+                archive_put(root, "/", stream)
+
+        await imageflows.consume(self._core, body, extract)
+        self._publish(volume, "import")
+
+    def _publish(self, volume: LocalVolume, action: str, **attributes: str) -> None:
+        shown = {"driver": volume.driver, **attributes}
+        self._core.events.publish("volume", action, volume.name, shown)
+
+    def _check_unused(self, doing: str, name: str) -> None:
         used = self._core.volumes.references(self._core.containers, name)
         if used:
-            raise Conflict(f"remove {name}: volume is in use - [{', '.join(used)}]")
-        await self._core.threads.run(self._core.volumes.remove, name, force=force)
-        self._core.events.publish("volume", "destroy", name, {"driver": "local"})
+            raise Conflict(f"{doing} {name}: volume is in use - [{', '.join(used)}]")
 
     async def prune(self, filters: Filters | None = None) -> VolumesPruneReport:
         """Remove unused anonymous volumes (all unused with filter ``all=true``)."""
@@ -117,10 +179,10 @@ class Volumes:
 
     async def usage(self) -> builtins.list[Volume]:
         """Every volume with its size (bytes) and reference count, for ``df``."""
-        found = await self._core.threads.run(self._core.volumes.local.list)
+        found, _ = await self._core.threads.run(self._core.volumes.list)
         measured = []
         for volume in found:
-            size = await self._core.threads.run_long(self._core.volumes.local.usage, volume.name)
+            size = await self._core.threads.run_long(self._core.volumes.usage, volume)
             references = len(self._core.volumes.references(self._core.containers, volume.name))
             usage = VolumeUsageData(size=size, ref_count=references)
             measured.append(wire_volume(volume, usage))
@@ -135,7 +197,8 @@ def wire_volume(volume: LocalVolume, usage: VolumeUsageData | None = None) -> Vo
         mountpoint=str(volume.mountpoint),
         created_at=volume.created_at,
         labels=dict(volume.labels),
-        scope="local",
+        scope=volume.scope,
+        status=dict(volume.status) or None,
         options=dict(volume.options),
         usage_data=usage,
     )

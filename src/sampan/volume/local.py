@@ -3,7 +3,11 @@
 ``<root>/<name>/volume.json`` is written last and makes the volume exist; ``<root>/<name>/_data`` is
 what containers get. Data is deleted by :meth:`LocalVolumes.remove` alone: a directory without
 volume.json (a create that did not finish) is completed by the next create of that name, never
-emptied. Removal renames first, so a volume is there whole or not at all.
+emptied. Removal renames first, so a volume is there whole or not at all; a snapshot is made beside
+and renamed last.
+
+A volume of a plugin has a volume.json that names its driver, and no ``_data``: so a name is one
+volume's, whatever its driver.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from sampan.errors import (
     NotFound,
     SampanError,
     StartFailed,
+    Unsupported,
 )
 from sampan.kernel import mount, openat
 from sampan.runtime.copy_up import copy_tree
@@ -39,6 +44,7 @@ from sampan.volume.options import VolumeMount, volume_mount
 _METADATA = "volume.json"
 _DATA = "_data"
 _REMOVED = ".removed-"
+_UNFINISHED = ".unfinished-"
 _AT_FDCWD = -100
 _MNT_DETACH = 2
 _BLOCK = 512  # st_blocks' unit, whatever the file system's block size is (stat(2))
@@ -52,8 +58,9 @@ class LocalVolumes:
         self._root = root
         self._lock = threading.Lock()
         root.mkdir(mode=0o701, parents=True, exist_ok=True)
-        for leftover in root.glob(f"{_REMOVED}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for prefix in (_REMOVED, _UNFINISHED):
+            for leftover in root.glob(f"{prefix}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     # existence
 
@@ -88,6 +95,40 @@ class LocalVolumes:
                 fsync_directory(self._root)
         return volume
 
+    def record(
+        self,
+        name: str,
+        driver: str,
+        *,
+        created_at: str,
+        options: Mapping[str, str],
+        labels: Mapping[str, str],
+    ) -> Volume:
+        """Remember a volume of the plugin ``driver``; undone by :meth:`forget`."""
+        check_name(name)
+        volume = Volume(
+            name=name,
+            mountpoint=Path(),
+            created_at=created_at,
+            driver=driver,
+            labels=dict(labels),
+            options=dict(options),
+        )
+        with self._lock, _translated(f"create {name}"):
+            directory = self._root / name
+            directory.mkdir(mode=0o701, exist_ok=True)
+            atomic_write(directory / _METADATA, _encode(volume))
+            fsync_directory(self._root)
+        return volume
+
+    def forget(self, name: str) -> None:
+        """Forget a plugin's volume; deletes no data, whatever is there. Idempotent."""
+        check_name(name)
+        with self._lock, _translated(f"remove {name}"):
+            (self._root / name / _METADATA).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                (self._root / name).rmdir()
+
     def get(self, name: str) -> Volume:
         """The volume ``name``; raises :class:`NotFound` (``get x: no such volume``)."""
         return self._read(name)
@@ -108,7 +149,7 @@ class LocalVolumes:
         :meth:`unmount` first; references of containers are the engine's to check).
         """
         with self._lock:
-            volume = self._read(name)
+            volume = self._local(name)
             if _mounts_in(volume.mountpoint):
                 raise Conflict(f"remove {name}: volume is in use: something is mounted in it")
             doomed = self._root / f"{_REMOVED}{secrets.token_hex(8)}"
@@ -118,6 +159,59 @@ class LocalVolumes:
         with _translated(f"remove {name}"):
             shutil.rmtree(doomed)
 
+    def rename(self, name: str, new: str) -> Volume:
+        """Give a volume that is not mounted another name; its data stays where containers that
+        have it see it. Raises :class:`NotFound`, :class:`Conflict`."""
+        check_name(new)
+        with self._lock:
+            volume = self._local(name)
+            if _mounts_in(volume.mountpoint):
+                raise Conflict(f"rename {name}: volume is in use: something is mounted in it")
+            self._check_free(new)
+            with _translated(f"rename {name}"):
+                os.rename(self._root / name, self._root / new)
+                fsync_directory(self._root)
+            return self._read(new)
+
+    def snapshot(
+        self, name: str, new: str, *, created_at: str, labels: Mapping[str, str] | None = None
+    ) -> Volume:
+        """A new volume ``new`` with what ``name`` holds now; whole or not at all.
+
+        Files are copied one after the other (sharing blocks where the file system can), so a
+        program writing meanwhile should be paused. Raises :class:`NotFound`, :class:`Conflict`.
+        """
+        check_name(new)
+        source = self._local(name)
+        made = Volume(
+            name=new,
+            mountpoint=self._root / new / _DATA,
+            created_at=created_at,
+            labels=dict(source.labels if labels is None else labels),
+        )
+        work = self._root / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        with contextlib.ExitStack() as undo, _translated(f"snapshot {name}"):
+            work.mkdir(mode=0o701)
+            undo.callback(shutil.rmtree, work, ignore_errors=True)
+            (work / _DATA).mkdir(mode=0o755)
+            copy_directory(source.mountpoint, work / _DATA)
+            atomic_write(work / _METADATA, _encode(made))
+            with self._lock:
+                self._check_free(new)
+                os.rename(work, self._root / new)
+                fsync_directory(self._root)
+        return made
+
+    def _local(self, name: str) -> Volume:
+        volume = self._read(name)
+        if volume.driver != "local":
+            raise Unsupported(f"volume {name} is of driver {volume.driver}, which cannot do this")
+        return volume
+
+    def _check_free(self, name: str) -> None:
+        if os.path.lexists(self._root / name):
+            raise Conflict(f"volume name {name} is in use")
+
     # use
 
     def mount(self, name: str) -> Path:
@@ -126,7 +220,7 @@ class LocalVolumes:
         Only volumes with options have anything to do. Raises :class:`StartFailed` with the
         kernel's words when the mount fails.
         """
-        volume = self._read(name)
+        volume = self._local(name)
         wanted = volume_mount(volume.options)
         if wanted is not None:
             with self._lock:
@@ -137,22 +231,23 @@ class LocalVolumes:
     def unmount(self, name: str) -> None:
         """Undo :meth:`mount`; call it when the last container using the volume has stopped.
         Idempotent; a plain volume has nothing to undo."""
-        volume = self._read(name)
+        volume = self._local(name)
         if volume_mount(volume.options) is None:
             return
         with self._lock, _translated(f"unmount {name}"):
             while _is_mounted(volume.mountpoint):
                 mount.umount2(str(volume.mountpoint), _MNT_DETACH)
 
-    def copy_up(self, name: str, image_root_fd: int, path: str) -> bool:
+    def copy_up(self, name: str, image_root_fd: int, path: str, at: Path | None = None) -> bool:
         """Fill an empty volume with what the image has at ``path``; whether anything was done.
 
         ``image_root_fd`` is the container's root; ``path`` is looked up inside it and nowhere
-        else. A volume that has anything in it is left alone.
+        else. ``at`` is where the volume is, if not here (a plugin's). A volume that has anything
+        in it is left alone.
         """
-        volume = self._read(name)
+        directory = at if at is not None else self._read(name).mountpoint
         with _translated(f"copy image content to volume {name}"):
-            if os.listdir(volume.mountpoint):
+            if os.listdir(directory):
                 return False
             flags = os.O_RDONLY | os.O_DIRECTORY
             try:
@@ -163,7 +258,7 @@ class LocalVolumes:
                 raise
             target = -1
             try:
-                target = os.open(volume.mountpoint, flags | os.O_CLOEXEC)
+                target = os.open(directory, flags | os.O_CLOEXEC)
                 copy_tree(source, target)
             finally:
                 os.close(source)
@@ -177,30 +272,14 @@ class LocalVolumes:
 
         Raises :class:`NotFound` when it is not there.
         """
-        volume = self._read(name)
-        root = os.open(volume.mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return openat.in_root(root, subpath)
-        except OSError as error:
-            raise NotFound(
-                f"cannot access path {subpath} in volume {name}: {error.strerror}"
-            ) from error
-        finally:
-            os.close(root)
+        return subpath_of(self._read(name).mountpoint, name, subpath)
 
     def pin_subpath(self, name: str, subpath: str, target: Path) -> None:
         """Mount ``subpath`` of the volume on ``target`` (made as needed), so that a path can be
         handed on that no container can exchange meanwhile. Undo with :func:`unpin`."""
         fd = self.subpath(name, subpath)
         try:
-            with _translated(f"mount {subpath} of volume {name}"):
-                if _is_directory(fd):
-                    target.mkdir(parents=True, exist_ok=True)
-                else:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.touch()
-                with mount.descriptor(mount.clone_tree(fd, "", recursive=True)) as tree:
-                    mount.move_mount(tree, _AT_FDCWD, str(target))
+            pin(fd, target)
         finally:
             os.close(fd)
 
@@ -222,12 +301,55 @@ class LocalVolumes:
             raise Corrupt(f"volume {name}: {_METADATA} is damaged: {error}") from error
 
 
+def subpath_of(directory: Path, name: str, subpath: str) -> int:
+    """An O_PATH descriptor of ``subpath`` inside ``directory``, which is volume ``name``'s; ""
+    is the directory itself. Raises :class:`NotFound`."""
+    try:
+        root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return openat.in_root(root, subpath or ".")
+        finally:
+            os.close(root)
+    except OSError as error:
+        raise NotFound(
+            f"cannot access path {subpath} in volume {name}: {error.strerror}"
+        ) from error
+
+
+def pin(fd: int, target: Path) -> None:
+    """Mount what ``fd`` (O_PATH) is on ``target``, made as needed. Undo with :func:`unpin`."""
+    with _translated(f"mount {target.name}"):
+        target.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if _is_directory(fd):
+            target.mkdir(exist_ok=True)
+        else:
+            target.touch()
+        with mount.descriptor(mount.clone_tree(fd, "", recursive=True)) as tree:
+            mount.move_mount(tree, _AT_FDCWD, str(target))
+
+
 def unpin(target: Path) -> None:
-    """Undo :meth:`LocalVolumes.pin_subpath`; idempotent."""
+    """Undo :func:`pin`; idempotent. Never deletes what is pinned: a mount point still in use is
+    left, empty directory or file that it is."""
     with contextlib.suppress(OSError):
-        mount.umount2(str(target), _MNT_DETACH)
+        while True:  # until EINVAL: nothing is mounted there any more
+            mount.umount2(str(target), _MNT_DETACH)
     with contextlib.suppress(OSError):
         target.rmdir() if target.is_dir() else target.unlink()
+
+
+def copy_directory(source: Path, target: Path) -> None:
+    """Copy what is in ``source`` into the empty directory ``target``; raises :class:`OSError`."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    inner = os.open(source, flags)
+    try:
+        outer = os.open(target, flags)
+        try:
+            copy_tree(inner, outer)
+        finally:
+            os.close(outer)
+    finally:
+        os.close(inner)
 
 
 def disk_usage(directory: Path) -> int:
@@ -327,11 +449,13 @@ def _is_directory(fd: int) -> bool:
 
 
 def _encode(volume: Volume) -> bytes:
-    document = {
+    document: dict[str, object] = {
         "created_at": volume.created_at,
         "labels": dict(volume.labels),
         "options": dict(volume.options),
     }
+    if volume.driver != "local":
+        document["driver"] = volume.driver
     return json.dumps(document, indent=1).encode()
 
 
@@ -339,10 +463,12 @@ def _decode(name: str, mountpoint: Path, document: Mapping[str, object]) -> Volu
     labels, options = document["labels"], document["options"]
     if not isinstance(labels, dict) or not isinstance(options, dict):
         raise TypeError("labels and options must be objects")
+    driver = str(document.get("driver", "local"))
     return Volume(
         name=name,
-        mountpoint=mountpoint,
+        mountpoint=mountpoint if driver == "local" else Path(),
         created_at=str(document["created_at"]),
+        driver=driver,
         labels={str(key): str(value) for key, value in labels.items()},
         options={str(key): str(value) for key, value in options.items()},
     )

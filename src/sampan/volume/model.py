@@ -33,13 +33,16 @@ class Volume:
     """One volume: where its data is and what was said about it.
 
     ``created_at`` is RFC 3339 as the API shows it; ``mountpoint`` the directory a container
-    gets (``<root>/<name>/_data``).
+    gets (``<root>/<name>/_data``), of a plugin's volume where the plugin says it is (empty while
+    it is nowhere); ``status`` is what a plugin tells besides.
     """
 
     name: str
     mountpoint: Path
     created_at: str
     driver: str = "local"
+    scope: str = "local"
+    status: Mapping[str, object] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
 

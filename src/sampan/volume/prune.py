@@ -17,6 +17,9 @@ def prunable(
 ) -> tuple[Volume, ...]:
     """Volumes no container refers to: anonymous ones, or all with ``everything``.
 
+    Never a plugin's, and never one that stands for something else (with options): a prune takes
+    what is surely ours alone, as dockerd's.
+
     ``labels`` and ``without_labels`` are ``key`` or ``key=value``; a volume must have every one of
     the first and none of the second.
     """
@@ -25,6 +28,8 @@ def prunable(
         volume
         for volume in volumes
         if volume.name not in referenced
+        and volume.driver == "local"
+        and not volume.options
         and (everything or volume.anonymous)
         and all(_has(volume, label) for label in wanted)
         and not any(_has(volume, label) for label in unwanted)

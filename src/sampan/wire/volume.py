@@ -25,7 +25,7 @@ class Volume(Object, kw_only=True, frozen=True, omit_defaults=True):
     driver: str | None = msgspec.field(default=None, name="Driver")
     mountpoint: str | None = msgspec.field(default=None, name="Mountpoint")
     created_at: str | None = msgspec.field(default=None, name="CreatedAt")
-    status: dict[str, dict[str, Json]] | None = msgspec.field(default=None, name="Status")
+    status: dict[str, Json] | None = msgspec.field(default=None, name="Status")
     labels: dict[str, str] | None = msgspec.field(default=None, name="Labels")
     scope: str | None = msgspec.field(default=None, name="Scope")
     cluster_volume: Json | None = msgspec.field(default=None, name="ClusterVolume")

@@ -11,6 +11,7 @@ from sampan.api.router import Effect, Route
 from sampan.api.routes.swarm import not_a_manager
 from sampan.api.shape import complete
 from sampan.api.version import ApiVersion
+from sampan.errors import InvalidParameter
 from sampan.wire.volume import VolumeCreateRequest
 
 
@@ -47,6 +48,45 @@ async def remove(call: Call) -> web.StreamResponse:
     return reply.empty()
 
 
+async def rename(call: Call) -> web.StreamResponse:
+    """``POST /volumes/{name}/rename``: ours alone, as are the next three."""
+    return reply.json(complete(await call.engine.volumes.rename(call.name, _new_name(call))))
+
+
+async def snapshot(call: Call) -> web.StreamResponse:
+    """``POST /volumes/{name}/snapshot``: a new volume with what this one holds."""
+    request = await call.body(VolumeCreateRequest)
+    if not request.name:
+        raise InvalidParameter("the snapshot needs a name")
+    labels = request.labels
+    if labels is None:
+        labels = (await call.engine.volumes.inspect(call.name)).labels
+    labels = call.access.labelled(labels)
+    return reply.json(
+        complete(await call.engine.volumes.snapshot(call.name, request.name, labels)), 201
+    )
+
+
+async def export(call: Call) -> web.StreamResponse:
+    """``GET /volumes/{name}/export``: what the volume holds, as tar."""
+    source = await call.engine.volumes.export(call.name)
+    return await reply.stream(call.request, source, "application/x-tar")
+
+
+async def import_(call: Call) -> web.StreamResponse:
+    """``POST /volumes/{name}/import``: extract a tar into the volume."""
+    await call.accept_body()
+    await call.engine.volumes.import_(call.name, call.request.content.iter_any())
+    return reply.empty(200)
+
+
+def _new_name(call: Call) -> str:
+    name = call.text("name")
+    if not name:
+        raise InvalidParameter("the new name is missing")
+    return name
+
+
 async def prune(call: Call) -> web.StreamResponse:
     """``POST /volumes/prune``; before API 1.42 named volumes were pruned as well."""
     chosen = call.filters("all", "label", "label!")
@@ -64,4 +104,8 @@ ROUTES = (
     Route(method="GET", pattern=_ONE, handler=inspect, effect=Effect.READ),
     Route(method="PUT", pattern=_ONE, handler=update, effect=Effect.WRITE, since=ApiVersion(1, 42)),
     Route(method="DELETE", pattern=_ONE, handler=remove, effect=Effect.WRITE),
+    Route(method="POST", pattern=f"{_ONE}/rename", handler=rename, effect=Effect.WRITE),
+    Route(method="POST", pattern=f"{_ONE}/snapshot", handler=snapshot, effect=Effect.WRITE),
+    Route(method="GET", pattern=f"{_ONE}/export", handler=export, effect=Effect.READ),
+    Route(method="POST", pattern=f"{_ONE}/import", handler=import_, effect=Effect.STREAM),
 )

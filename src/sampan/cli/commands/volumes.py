@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.command import AT_MOST_ONE, NONE, SOME, Command, Flag
+from sampan.cli.command import AT_MOST_ONE, NONE, ONE, SOME, TWO, Arity, Command, Flag
+from sampan.cli.commands.archives import check_output, chunks, deliver
 from sampan.cli.commands.lifecycle import for_each
 from sampan.cli.fault import CliError
 from sampan.cli.kinds import BOOL, BYTES, FILTER, LIST, MAP, STRING
@@ -109,6 +110,38 @@ def _rm(session: Session, arguments: Arguments) -> int:
     return for_each(session, arguments.positional, act)
 
 
+def _rename(session: Session, arguments: Arguments) -> None:
+    name, new = arguments.positional
+    session.client.post(f"/volumes/{name}/rename", {"name": new})
+
+
+def _snapshot(session: Session, arguments: Arguments) -> None:
+    name, new = arguments.positional
+    body: Document = {"Name": new}
+    if "label" in arguments.changed:
+        body["Labels"] = {**to_map(arguments.texts("label"))}
+    answer = as_table(session.client.post(f"/volumes/{name}/snapshot", None, body))
+    session.line(text(answer, "Name"))
+
+
+def _export(session: Session, arguments: Arguments) -> None:
+    check_output(session, arguments.text("output"), "export volume")
+    response = session.client.open("GET", f"/volumes/{arguments.positional[0]}/export")
+    deliver(session, response, arguments.text("output"))
+
+
+def _import(session: Session, arguments: Arguments) -> None:
+    import sys
+
+    name, *rest = arguments.positional
+    source = rest[0] if rest else "-"
+    if source == "-" and session.is_terminal(0):
+        raise CliError("requested import from stdin, but stdin is empty")
+    body = chunks(sys.stdin.buffer if source == "-" else open(source, "rb"))  # noqa: SIM115
+    headers = {"Content-Type": "application/x-tar"}
+    session.client.open("POST", f"/volumes/{name}/import", None, body, headers).read()
+
+
 LS = Command(
     "[OPTIONS]",
     (
@@ -153,4 +186,31 @@ RM = Command(
     SOME,
     _rm,
     complete="volume",
+)
+RENAME = Command("VOLUME NEW_NAME", (), TWO, _rename, complete="volume")
+SNAPSHOT = Command(
+    "[OPTIONS] VOLUME NEW_VOLUME",
+    (Flag("label", "", LABEL, "Labels of the new volume (default: the original's)"),),
+    TWO,
+    _snapshot,
+    complete="volume",
+    detail=(
+        "Copies what the volume holds to a new one, file by file (sharing blocks where the file "
+        "system can). Pause what writes to it meanwhile."
+    ),
+)
+EXPORT = Command(
+    "[OPTIONS] VOLUME",
+    (Flag("output", "o", STRING, "Write to a file, instead of STDOUT", complete="file"),),
+    ONE,
+    _export,
+    complete="volume",
+)
+IMPORT = Command(
+    "VOLUME [FILE|-]",
+    (),
+    Arity(1, 2),
+    _import,
+    complete="volume",
+    detail="Extracts a tar archive (plain or compressed) into the volume, over what it holds.",
 )

@@ -1,0 +1,228 @@
+"""Volumes of the engine and of plugins: whatever happens, contents go by a remove alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from sampan.engine.config import EngineConfig
+from sampan.engine.engine import Engine
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Unsupported
+from sampan.runtime.client import read_live
+from sampan.wire.container import HostConfig
+from sampan.wire.hostconfig import (
+    Mount,
+    MountVolumeOptions,
+    MountVolumeOptionsDriverConfig,
+)
+from sampan.wire.volume import VolumeCreateRequest
+from tests.engines import World, chunks, import_busybox, request, run, start
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@dataclass
+class PluginWorld(World):
+    """A world whose engines look for plugins in a directory of its own."""
+
+    @property
+    def config(self) -> EngineConfig:
+        return replace(super().config, plugin_directories=(self.plugins,))
+
+    @property
+    def plugins(self) -> Path:
+        return self.root / "plugins"
+
+    @property
+    def calls(self) -> list[str]:
+        """What the plugin was asked, without the greetings."""
+        lines = (self.root / "served" / "calls").read_text().splitlines()
+        return [line for line in lines if not line.startswith("Plugin.Activate")]
+
+
+@contextmanager
+def plugin(world: PluginWorld, name: str = "other") -> Iterator[subprocess.Popen[bytes]]:
+    """A plugin process (:mod:`tests.pluginserver`) at ``<name>.sock``."""
+    world.plugins.mkdir(exist_ok=True)
+    served = world.root / "served"
+    served.mkdir(exist_ok=True)
+    socket = world.plugins / f"{name}.sock"
+    socket.unlink(missing_ok=True)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.pluginserver", str(socket), str(served)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def plugins(world: World) -> PluginWorld:
+    return PluginWorld(world.root)
+
+
+def volume(name: str, target: str, *, subpath: str = "", driver: str = "") -> Mount:
+    options = MountVolumeOptions(
+        subpath=subpath or None,
+        driver_config=MountVolumeOptionsDriverConfig(name=driver) if driver else None,
+    )
+    return Mount(type="volume", source=name, target=target, volume_options=options)
+
+
+def kill_unseen(pid: int, monitor: int) -> None:
+    """Kill a container while no engine watches; its monitor has noted it when this returns."""
+    watched = os.pidfd_open(monitor)
+    os.kill(pid, signal.SIGKILL)
+    select.select([watched], [], [], 30)
+    os.close(watched)
+
+
+async def test_contents_survive_every_end_but_removal(world: World) -> None:
+    """Daemons killed, containers killed unseen, removals: a volume keeps what is in it."""
+    async with await world.open() as engine:
+        await import_busybox(engine)
+        await engine.volumes.create(VolumeCreateRequest(name="data"))
+        data = Path((await engine.volumes.inspect("data")).mountpoint or "")
+        (data / "part").mkdir()
+        (data / "part" / "file").write_text("kept")
+        whole, part = volume("data", "/whole"), volume("data", "/part", subpath="part")
+        await start(engine, "user", host=HostConfig(mounts=[whole, part]))
+        live = read_live(engine.config.exec_containers / engine.core.containers.find("user").id)
+        assert live is not None
+    kill_unseen(live.pid, live.monitor_pid)
+    async with await world.open() as engine:
+        assert (data / "part" / "file").read_text() == "kept"
+        assert not list(world.config.pins.iterdir())
+        await engine.containers.start("user")
+        with pytest.raises(Conflict, match="volume is in use"):
+            await engine.volumes.remove("data", force=True)
+        await engine.volumes.prune({"all": ["true"]})
+        await engine.containers.remove("user", force=True, volumes=True)
+        host = HostConfig(mounts=[volume("data", "/x", subpath="missing")])
+        await engine.containers.create(request(["true"], host), "fails")
+        with pytest.raises(NotFound, match="cannot access path missing in volume data"):
+            await engine.containers.start("fails")
+        await engine.containers.remove("fails", volumes=True)
+        await engine.volumes.prune()  # a named volume is not anonymous
+        assert (data / "part" / "file").read_text() == "kept"
+        assert not list(world.config.pins.iterdir())
+        await engine.volumes.prune({"all": ["true"]})
+        assert os.listdir(world.config.data_root / "volumes") == []
+
+
+async def test_rename_snapshot_export_import(engine: Engine) -> None:
+    await engine.volumes.create(VolumeCreateRequest(name="one", labels={"a": "b"}))
+    one = HostConfig(binds=["one:/v"])
+    await run(engine, "sh", "-c", "mkdir /v/d; echo x > /v/d/f; busybox ln /v/d/f /v/g", host=one)
+    copy = await engine.volumes.snapshot("one", "two")
+    assert copy.labels == {"a": "b"}
+    with pytest.raises(Conflict, match="volume name two is in use"):
+        await engine.volumes.snapshot("one", "two")
+    top = Path(copy.mountpoint or "")
+    assert (top / "g").stat().st_ino == (top / "d" / "f").stat().st_ino
+    (top / "g").write_text("changed")
+    done = await run(engine, "cat", "/v/d/f", host=one)
+    assert done.output == "x\n"
+    with pytest.raises(Conflict, match="volume is in use"):
+        await engine.volumes.rename("one", "three")
+    for container in await engine.containers.list(all=True):
+        await engine.containers.remove(container.id or "")
+    with pytest.raises(Conflict, match="volume name two is in use"):
+        await engine.volumes.rename("one", "two")
+    assert (await engine.volumes.rename("one", "three")).name == "three"
+    with pytest.raises(NotFound, match="get one: no such volume"):
+        await engine.volumes.inspect("one")
+    tar = b"".join([chunk async for chunk in await engine.volumes.export("three")])
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        assert sorted(archive.getnames()) == ["d", "d/f", "g"]
+    await engine.volumes.create(VolumeCreateRequest(name="four"))
+    await engine.volumes.import_("four", chunks(tar))
+    done = await run(engine, "sh", "-c", "cat /v/d/f /v/g", host=HostConfig(binds=["four:/v"]))
+    assert done.output == "x\nx\n"
+    for name in ("../up", "x"):
+        with pytest.raises(InvalidParameter, match="invalid characters"):
+            await engine.volumes.snapshot("three", name)
+    assert {v.name for v in (await engine.volumes.list()).volumes or []} == {"two", "three", "four"}
+
+
+async def test_volumes_of_a_plugin(plugins: PluginWorld) -> None:
+    with plugin(plugins) as process:
+        async with await plugins.open() as engine:
+            await import_busybox(engine)
+            options = {"size": "1"}
+            made = await engine.volumes.create(
+                VolumeCreateRequest(
+                    name="far", driver="other", driver_opts=options, labels={"k": ""}
+                )
+            )
+            assert made.driver == "other"
+            with pytest.raises(SampanError, match=r"create refused: VolumeDriver.Create: not this"):
+                await engine.volumes.create(VolumeCreateRequest(name="refused", driver="other"))
+            with pytest.raises(NotFound, match='plugin "nope" not found'):
+                await engine.volumes.create(VolumeCreateRequest(name="x1", driver="nope"))
+            with pytest.raises(Conflict, match="volume name must be unique"):
+                await engine.volumes.create(VolumeCreateRequest(name="far", driver="local"))
+            shown = await engine.volumes.inspect("far")
+            assert (shown.scope, shown.status, shown.labels) == (
+                "global",
+                {"served": "here"},
+                {"k": ""},
+            )
+            # image content is copied into it, as into one of ours
+            mounts = [volume("far", "/data")]
+            done = await run(engine, "cat", "/data/seed", host=HostConfig(mounts=mounts), name="c1")
+            assert done.output == "seed\n"
+            # one that is made with the container, and a part of it
+            await run(
+                engine,
+                "mkdir",
+                "/v/sub",
+                host=HostConfig(binds=["near:/v"], volume_driver="other"),
+            )
+            host = HostConfig(mounts=[volume("near", "/s", subpath="sub", driver="other")])
+            await start(engine, "user", host=host)
+            assert {v.name: v.driver for v in (await engine.volumes.list()).volumes or []} == {
+                "far": "other",
+                "near": "other",
+            }
+            with pytest.raises(Unsupported, match="of driver other"):
+                await engine.volumes.snapshot("far", "copy")
+            tar = b"".join([chunk async for chunk in await engine.volumes.export("far")])
+            assert b"seed" in tar
+        mounted = [json.loads(c.partition(" ")[2]) for c in plugins.calls if ".Mount " in c]
+        async with await plugins.open() as engine:
+            await engine.containers.remove("user", force=True)
+            ended = [json.loads(c.partition(" ")[2]) for c in plugins.calls if ".Unmount " in c]
+            assert sorted(map(str, mounted)) == sorted(map(str, ended))
+            for container in await engine.containers.list(all=True):
+                await engine.containers.remove(container.id or "", volumes=True)
+            await engine.volumes.prune({"all": ["true"]})  # takes our own alone
+            await engine.volumes.remove("near")
+            process.kill()
+            process.wait()
+            listed = await engine.volumes.list()
+            assert [v.name for v in listed.volumes or []] == ["far"]
+            assert listed.warnings
+            assert "does not answer" in listed.warnings[0]
+            with pytest.raises(SampanError, match="does not answer"):
+                await engine.volumes.remove("far")
+            await engine.volumes.remove("far", force=True)
+            assert not (await engine.volumes.list()).volumes
+    assert (plugins.root / "served" / "volumes" / "far" / "seed").read_text() == "seed\n"
