@@ -35,7 +35,7 @@ async def stat(core: Core, container: Container, path: str, *, ref: str) -> Path
 
     def work() -> LayerStat:
         with roots.root(core, container) as root:
-            return archive_stat(root, path, container=ref)
+            return archive_stat(root.fd, path, container=ref)
 
     return wire_stat(await core.threads.run(work))
 
@@ -60,7 +60,7 @@ async def get(
 def _reading(core: Core, container: Container, path: str, ref: str) -> Iterator[LayerStat | bytes]:
     """The stat, then the tar; the root stays open meanwhile."""
     with roots.root(core, container) as root:
-        found, chunks = archive_get(root, path, container=ref)
+        found, chunks = archive_get(root.fd, path, container=ref, ids=root.ids)
         yield found
         yield from chunks
 
@@ -87,14 +87,15 @@ async def put(
         raise Forbidden("container rootfs is marked read-only")
 
     def work(stream: Readable) -> None:
-        with roots.root(core, container, writable=True) as root:
+        with roots.root(core, container, writable=True) as root, roots.acting_inside(root):
             archive_put(
-                root,
+                root.fd,
                 path,
                 stream,
                 container=ref,
                 no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
                 owner=(0, 0) if copy_uid_gid else None,
+                ids=root.ids,
             )
 
     await imageflows.consume(core, body, work)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
 
 from sampan.engine.core import Core
 from sampan.engine.table import Container
 from sampan.errors import SampanError
+from sampan.kernel.fsids import file_system_ids
 from sampan.kernel.openat import in_root, make_directories, make_file
+from sampan.model.idmap import IdMap
 from sampan.model.mount import Mount
 from sampan.snapshot.rootfs import detached_mount, layer_destination
 
@@ -33,18 +36,33 @@ def mark(core: Core, container_id: str) -> None:
     (layer_destination(core.snapshots.mounts(container_id)).root / ".dockerenv").touch(0o755)
 
 
+class Root(NamedTuple):
+    """A root directory; ``ids`` when its owners are seen from outside its user namespace."""
+
+    fd: int
+    ids: IdMap | None
+
+
 @contextmanager
-def root(core: Core, container: Container, *, writable: bool = False) -> Iterator[int]:
+def root(core: Core, container: Container, *, writable: bool = False) -> Iterator[Root]:
     """The root directory with the container's volumes and binds in it. Blocks.
 
     A running container's is reached through its first process, so what is mounted inside is seen
     as the program sees it; a stopped one's is mounted detached, on no mount point.
     """
-    descriptor = _open(core, container, writable=writable)
+    opened = _open(core, container, writable=writable)
     try:
-        yield descriptor
+        yield opened
     finally:
-        os.close(descriptor)
+        os.close(opened.fd)
+
+
+@contextmanager
+def acting_inside(root: Root) -> Iterator[None]:
+    """While inside, this thread makes files in ``root`` as the container's root does."""
+    ids = root.ids.root if root.ids is not None else None
+    with file_system_ids(*ids) if ids is not None else nullcontext():
+        yield
 
 
 def _make_mount_points(mounts: Sequence[Mount], own: Sequence[Mount]) -> None:
@@ -72,12 +90,13 @@ def bare(core: Core, container: Container) -> int:
         ) from error
 
 
-def _open(core: Core, container: Container, *, writable: bool) -> int:
+def _open(core: Core, container: Container, *, writable: bool) -> Root:
     try:
-        if container.run is not None:
+        run = container.run
+        if run is not None:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             try:
-                return os.open(f"/proc/{container.state.pid}/root", flags)
+                return Root(os.open(f"/proc/{container.state.pid}/root", flags), run.id_map)
             except FileNotFoundError:
                 pass  # it has just ended: fall back to what it left
         own = [
@@ -93,7 +112,7 @@ def _open(core: Core, container: Container, *, writable: bool) -> int:
         mounts = core.snapshots.mounts(container.id)
         if own:
             _make_mount_points(mounts, own)
-        return detached_mount([*mounts, *own], writable=writable)
+        return Root(detached_mount([*mounts, *own], writable=writable), None)
     except OSError as error:
         raise SampanError(
             f"cannot open the root of container {container.id}: {error.strerror}"

@@ -25,6 +25,7 @@ from sampan.layer.reader import TarReader
 from sampan.layer.source import Incoming, Source, decompress
 from sampan.layer.tree import Node, walk
 from sampan.layer.writer import TarWriter
+from sampan.model.idmap import IdMap
 
 _LINKS = 40  # as the kernel: path_resolution(7)
 #: Go's os.FileMode bits (package io/fs), which the API speaks.
@@ -60,10 +61,13 @@ def archive_stat(root: int, path: str, *, container: str = "") -> PathStat:
         os.close(place.parent)
 
 
-def archive_get(root: int, path: str, *, container: str = "") -> tuple[PathStat, Iterator[bytes]]:
+def archive_get(
+    root: int, path: str, *, container: str = "", ids: IdMap | None = None
+) -> tuple[PathStat, Iterator[bytes]]:
     """``path`` as a tar stream whose entries start with its base name, and its stat.
 
-    The iterator is blocking; close it to stop early. Raises as :func:`archive_stat`.
+    ``ids``: owners are told as they are inside this user namespace, ``root`` being seen from
+    outside. The iterator is blocking; close it to stop early. Raises as :func:`archive_stat`.
     """
     place = _find(root, path, container)
     try:
@@ -71,11 +75,11 @@ def archive_get(root: int, path: str, *, container: str = "") -> tuple[PathStat,
     except BaseException:
         os.close(place.parent)
         raise
-    return described, _archive(place)
+    return described, _archive(place, ids)
 
 
-def _archive(place: _Place) -> Iterator[bytes]:
-    writer = TarWriter()
+def _archive(place: _Place, ids: IdMap | None) -> Iterator[bytes]:
+    writer = TarWriter(ids)
     try:
         base = os.fsencode(place.base)
         prefix = b"" if base == b"/" else base
@@ -104,10 +108,12 @@ def archive_put(
     owner: tuple[int, int] | None = None,
     limits: Limits = DEFAULT_LIMITS,
     container: str = "",
+    ids: IdMap | None = None,
 ) -> None:
     """Extract a tar stream (gzip, zstd, bzip2, xz or plain) into directory ``path``.
 
-    ``owner`` (uid, gid) replaces the owners in the archive (``copyUIDGID``). Raises NotFound,
+    ``owner`` (uid, gid) replaces the owners in the archive (``copyUIDGID``); both are meant inside
+    the user namespace with ``ids``, if there is one. Raises NotFound,
     InvalidParameter ("extraction point is not a directory", "cannot overwrite directory ..."),
     ArchiveRefused. What was extracted before a failure stays, as with docker.
     """
@@ -130,6 +136,7 @@ def archive_put(
         whiteouts=Whiteouts.LITERAL,
         owner=owner,
         keep_kinds=no_overwrite_dir_non_dir,
+        ids=ids,
     ) as extractor:
         extractor.extract(TarReader(source, limits, padding_optional=True))
     source.drain()

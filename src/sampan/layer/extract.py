@@ -42,6 +42,7 @@ from sampan.layer.reader import TarReader
 from sampan.layer.removal import remove
 from sampan.layer.tree import DIRECTORY_FLAGS, HOST_XATTRS, portable_xattrs
 from sampan.layer.whiteout import Made, make_whiteout, set_opaque
+from sampan.model.idmap import IdMap
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_ID = (1 << 32) - 2
@@ -61,7 +62,8 @@ class Extractor:
     """Extracts into directory ``prefix`` (normalised) of descriptor ``root``, the caller's.
 
     Links are followed as inside ``root``. ``owner`` replaces every owner; ``keep_kinds`` refuses
-    to replace a directory by something else or the other way round. A context manager.
+    to replace a directory by something else or the other way round. ``ids``: owners are meant
+    inside this user namespace, the directory is seen from outside. A context manager.
     """
 
     def __init__(
@@ -73,15 +75,17 @@ class Extractor:
         lowers: Lowers | None = None,
         owner: tuple[int, int] | None = None,
         keep_kinds: bool = False,
+        ids: IdMap | None = None,
     ) -> None:
         self._root = root
+        self._ids = ids
         self._prefix = prefix
         self._whiteouts = whiteouts
         # Links in a layer that climb out are an attack; those of a container's own tree only
         # mean what they mean inside it.
         self._strict = whiteouts is not Whiteouts.LITERAL
         self._lowers = lowers
-        self._owner = owner
+        self._owner = owner if owner is None or ids is None else ids.outside(*owner)
         self._keep_kinds = keep_kinds
         self._umask = _umask()
         # New directories of ours have no set-group-id bit unless an entry sets it: then, or when
@@ -124,6 +128,8 @@ class Extractor:
         directory, base = split(entry.name)
         if not 0 <= entry.uid <= _MAX_ID or not 0 <= entry.gid <= _MAX_ID:
             raise ArchiveRefused(f"the owner of {show(entry.name)} is out of range")
+        if self._ids is not None and self._owner is None:
+            self._to_outside(entry)
         if not base:
             self._root_entry(entry)
             return
@@ -141,6 +147,16 @@ class Extractor:
             maker(entry, parent, base)
         else:
             self._regular(entry, parent, base, reader)
+
+    def _to_outside(self, entry: Entry) -> None:
+        assert self._ids is not None
+        outside = self._ids.outside(entry.uid, entry.gid)
+        if outside is None:
+            raise ArchiveRefused(
+                f"the owner of {show(entry.name)}, {entry.uid}:{entry.gid}, has no id in the "
+                "container's user namespace"
+            )
+        entry.uid, entry.gid = outside
 
     # directories on the way
 
@@ -193,6 +209,8 @@ class Extractor:
                 self._times[made] = model.st_mtime_ns
             else:
                 self.implicit.append(made)
+                if self._ids is not None:
+                    self._to_outside(entry)
             fd = self._open(parent)
             try:
                 os.mkdir(part, 0o700, dir_fd=fd)

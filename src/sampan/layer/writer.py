@@ -20,6 +20,7 @@ from sampan.layer.entry import (
     format_entry,
 )
 from sampan.layer.tree import Node, portable_xattrs
+from sampan.model.idmap import IdMap
 
 _CHUNK = 1 << 20
 _KINDS = {
@@ -40,7 +41,9 @@ class TarWriter:
     Remembers the first name of every inode with several links, to write the others as hard links.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ids: IdMap | None = None) -> None:
+        """``ids``: owners are written as they are inside this user namespace."""
+        self._ids = ids
         self._buffer = bytearray()
         self._links: dict[tuple[int, int], bytes] = {}
 
@@ -54,12 +57,15 @@ class TarWriter:
         if kind is None:
             return
         name = node.path if name is None else name
+        uid, gid = status.st_uid, status.st_gid
+        if self._ids is not None:
+            uid, gid = self._ids.inside(uid, gid)
         entry = Entry(
             name=name + b"/" if kind == DIRECTORY and name[-1:] != b"/" else name,
             type=kind,
             mode=stat.S_IMODE(status.st_mode),
-            uid=status.st_uid,
-            gid=status.st_gid,
+            uid=uid,
+            gid=gid,
             mtime=status.st_mtime_ns,
         )
         if kind != DIRECTORY and status.st_nlink > 1:

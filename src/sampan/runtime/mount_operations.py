@@ -12,11 +12,11 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from sampan.kernel import capabilities as caps
 from sampan.kernel import mount as m
-from sampan.kernel import openat, process, tty
+from sampan.kernel import openat, tty
+from sampan.kernel.fsids import file_system_ids
 from sampan.model import oci
 from sampan.runtime import channel
 from sampan.runtime.context import Context
@@ -93,27 +93,9 @@ def overlay(
                 data.append((key, layer(directory, name)))
         data += [(key, value) for key, value in options]
         if owner is not None:
-            opened.enter_context(_file_system_ids(*owner))
+            # An overlay works on its layers with the credentials of whoever mounted it.
+            opened.enter_context(file_system_ids(*owner))
         context.store(slot, m.new_filesystem("overlay", source or "overlay", data, attributes))
-
-
-@contextlib.contextmanager
-def _file_system_ids(uid: int, gid: int) -> Iterator[None]:
-    """Act on files as ``uid`` and ``gid``, with all capabilities.
-
-    An overlay works on its layers with the credentials of whoever mounted it. Through an id map the
-    host's root has no ids there and could create nothing; the container's root has.
-    """
-    effective, permitted, inheritable = caps.capget()
-    process.setfsgid(gid)
-    process.setfsuid(uid)
-    try:
-        # capabilities(7): leaving uid 0 dropped those about files from the effective set.
-        caps.capset(effective, permitted, inheritable)
-        yield
-    finally:
-        process.setfsuid(os.geteuid())
-        process.setfsgid(os.getegid())
 
 
 def _open_directory(directory: int, path: str) -> int:

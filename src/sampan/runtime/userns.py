@@ -66,16 +66,26 @@ def id_map_of(pid: int | str) -> IdMap | None:
 
 
 def _rows(pid: int | str, name: str) -> tuple[Row, ...]:
-    with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
-        return parse_rows(file.read())
+    return parse_rows(_read(f"/proc/{pid}/{name}"))
+
+
+def _read(path: str) -> str:
+    """A small file of procfs. Not by open(): its codec may be out of reach by now."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts).decode()
+    finally:
+        os.close(fd)
 
 
 def pid_of(pidfd: int) -> int:
     """The process a pidfd names (fdinfo, proc_pid_fdinfo(5)), -1 when it has been reaped."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                return int(line[4:])
+    for line in _read(f"/proc/self/fdinfo/{pidfd}").splitlines():
+        if line.startswith("Pid:"):
+            return int(line[4:])
     return -1
 
 
