@@ -25,6 +25,7 @@ from sampan.api.version import CURRENT, negotiate
 from sampan.errors import InvalidParameter, NotFound
 
 if TYPE_CHECKING:
+    from sampan.buildkit.service import BuildKit
     from sampan.engine.engine import Engine
 
 log = logging.getLogger("sampan.api")
@@ -46,6 +47,7 @@ class Daemon:
     spool_directory: Path
     experimental: bool = False
     buildkit: bool = False
+    buildkit_service: BuildKit | None = None
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     router: Router = field(default_factory=lambda: Router(all_routes()))
     background: set[asyncio.Task[web.StreamResponse]] = field(default_factory=set)

@@ -13,27 +13,25 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sampan.build.actions import is_archive
 from sampan.build.cache import BuildCache, Record
 from sampan.build.checks import check
-from sampan.build.copying import ContentHashes
+from sampan.build.copying import Chunks, ContentHashes
 from sampan.build.executor import Limits, Secrets
 from sampan.build.mounts import CacheDirectories
 from sampan.build.progress import Progress as BuildProgress
-from sampan.build.remote import clone, download, is_remote, parse_git
 from sampan.build.request import BuildRequest, Built
 from sampan.build.selection import Tree
 from sampan.build.solver import solve
 from sampan.build.tools import StepFailed, Tools
 from sampan.build.workspace import Workspace
-from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
 from sampan.dockerfile.parser import DockerfileError, excerpt, parse
+from sampan.engine.buildcontext import dockerfile_in, fetch, ignore_in
 from sampan.engine.buildsteps import Credentials, StepExecutor
 from sampan.engine.classicprogress import ClassicProgress, step_failure
 from sampan.engine.core import Core
@@ -46,7 +44,6 @@ from sampan.engine.threads import Threads
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.image import Image
 from sampan.kernel.mount import MNT_DETACH, descriptor, umount2
-from sampan.kernel.openat import in_root
 from sampan.layer import archive_put
 from sampan.layer.model import Readable
 from sampan.model.digest import Digest
@@ -94,7 +91,7 @@ class Builds:
     def __init__(self, core: Core, images: Images) -> None:
         self._core = core
         self._images = images
-        root = core.config.data_root / "build"
+        root = self._root = core.config.data_root / "build"
         self._contexts = root / "contexts"
         self._mounts = root / "mounts"
         self._scratch = core.config.exec_root / "build"
@@ -209,9 +206,7 @@ class Builds:
         for name in names:
             yield {"stream": f"Successfully tagged {name.familiar}\n"}
 
-    async def solve(
-        self, request: BuildRequest, credentials: Credentials, progress: BuildProgress
-    ) -> Built:
+    async def solve(self, request: BuildRequest, tools: Tools, progress: BuildProgress) -> Built:
         """Build for a client that has its own way of telling progress and naming the result.
 
         What is built lasts as long as the caller stays in :attr:`ingesting`. Cancelling the task
@@ -222,7 +217,7 @@ class Builds:
         identity = uuid.uuid4().hex
         self._running[identity] = task
         try:
-            return await solve(request, self.tools(credentials), progress)
+            return await solve(request, tools, progress)
         finally:
             self._running.pop(identity, None)
 
@@ -241,15 +236,48 @@ class Builds:
         """A directory on a tmpfs for what must not reach a disk; empty after a crash."""
         return self._scratch
 
+    @property
+    def transient(self) -> Path:
+        """A directory for contexts that are not kept; empty after a crash."""
+        return self._contexts
+
+    @property
+    def kept(self) -> Path:
+        """Where contexts that clients send again are kept; anything there may be removed."""
+        return self._root / "kept"
+
     async def name(self, image: Image, names: tuple[Reference, ...]) -> None:
         """Make a built image known to the engine, under the names given (there may be none)."""
         await record(self._core, image.target, image.id, names)
+
+    async def unpack(self, images: Sequence[Image]) -> None:
+        """See that the layers of built images are file systems of this engine."""
+        for image in images:
+            await self._core.threads.run_long(self._core.unpacker.unpack, image)
+
+    @contextlib.asynccontextmanager
+    async def unpacked(self, tar: Iterator[bytes]) -> AsyncIterator[Path]:
+        """A directory with the files of a tar stream of our own, while the block lasts."""
+        directory = self._contexts / uuid.uuid4().hex
+        directory.mkdir(mode=0o700)
+        threads = self._core.threads
+        try:
+            with descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)) as root:
+                await threads.run_long(archive_put, root, "/", Chunks(tar))
+            yield directory
+        finally:
+            await threads.run_long(shutil.rmtree, directory, True)
+
+    @property
+    def workspace(self) -> Workspace:
+        """The engine's layers as builds see them."""
+        return Workspace(content=self._core.content, snapshotter=self._core.snapshots)
 
     def tools(self, credentials: Credentials) -> Tools:
         """What a solver of this engine works with."""
         core = self._core
         return Tools(
-            workspace=Workspace(content=core.content, snapshotter=core.snapshots),
+            workspace=self.workspace,
             cache=self.cache,
             executor=StepExecutor(core, self._images, credentials),
             hashes=self._hashes,
@@ -277,14 +305,14 @@ class Builds:
                 archive_put(root, "/", stream, owner=(0, 0))
 
             await consume(self._core, body, unpack)
-        text = options.text or await threads.run(_dockerfile, root, options.dockerfile)
+        text = options.text or await threads.run(dockerfile_in, root, options.dockerfile)
         if not text:
             raise InvalidParameter(f"the Dockerfile ({options.dockerfile}) cannot be empty")
         file = parse(text)
         epoch = options.arguments.get("SOURCE_DATE_EPOCH")
         return BuildRequest(
             file=file,
-            context=Tree(root=root, ignore=await threads.run(_ignore, root, options.dockerfile)),
+            context=Tree(root=root, ignore=await threads.run(ignore_in, root, options.dockerfile)),
             context_path=str(directory),
             target=options.target,
             platform=Platform.parse(options.platform) if options.platform else Platform.host(),
@@ -321,6 +349,12 @@ class Builds:
         """The cache's records as ``docker system df`` shows them."""
         return [_item(one) for one in await self._core.threads.run(self.cache.records)]
 
+    async def prune_mounts(self) -> int:
+        """Remove the directories of cache mounts unless a build runs; the bytes freed."""
+        if self._running:
+            return 0
+        return await self._core.threads.run_long(self._directories.remove_all)
+
     async def prune(
         self, filters: Filters | None = None, *, all: bool = False, keep: int = 0
     ) -> BuildPruneReport:
@@ -343,8 +377,8 @@ class Builds:
                 dropped.append(one)
                 freed += one.size
         await core.threads.run(self.cache.forget, [one.key for one in dropped])
-        if all and not self._running:
-            freed += await core.threads.run_long(self._directories.remove_all)
+        if all:
+            freed += await self.prune_mounts()
         return BuildPruneReport(
             caches_deleted=[one.key[:25] for one in dropped] or None, space_reclaimed=freed
         )
@@ -357,60 +391,10 @@ def _credentials(auth: Mapping[str, RegistryAuth]) -> Credentials:
     return find
 
 
-def fetch(address: str, directory: Path) -> Path:
-    """A context from elsewhere, below ``directory``; returns where it is."""
-    if (git := parse_git(address)) is not None:
-        return clone(git, directory)
-    if not is_remote(address):
-        raise InvalidParameter(f"invalid remote context {address!r}: expected http(s) or git")
-    fetched = directory / "fetched"
-    context = directory / "context"
-    fetched.mkdir()
-    context.mkdir()
-    file = download(address, fetched)
-    with file.open("rb") as stream:
-        head = stream.read(512)
-        stream.seek(0)
-        if is_archive(head):
-            with descriptor(os.open(context, os.O_RDONLY | os.O_DIRECTORY)) as root:
-                archive_put(root, "/", stream, owner=(0, 0))
-            return context
-    file.rename(context / _DOCKERFILE)
-    return context
-
-
 def _epoch(text: str) -> int:
     if not text.isdecimal():
         raise InvalidParameter(f"invalid SOURCE_DATE_EPOCH: {text!r}")
     return int(text)
-
-
-def _read(root: int, path: str) -> str:
-    fd = in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(fd, "rb") as file:
-        data = file.read(_FILE_LIMIT + 1)
-    if len(data) > _FILE_LIMIT:
-        raise InvalidParameter(f"{path} is larger than {_FILE_LIMIT} bytes")
-    return data.decode(errors="surrogateescape")
-
-
-def _dockerfile(root: int, path: str) -> str:
-    try:
-        return _read(root, path)
-    except FileNotFoundError:
-        if path == _DOCKERFILE:
-            with contextlib.suppress(FileNotFoundError):
-                return _read(root, path.lower())
-        raise NotFound(f"Cannot locate specified Dockerfile: {path}") from None
-    except IsADirectoryError:
-        raise InvalidParameter(f"the Dockerfile {path} is a directory") from None
-
-
-def _ignore(root: int, dockerfile: str) -> IgnoreMatcher | None:
-    for path in (f"{dockerfile}.dockerignore", ".dockerignore"):
-        with contextlib.suppress(FileNotFoundError):
-            return IgnoreMatcher(parse_ignore_file(_read(root, path)))
-    return None
 
 
 def _item(one: Record) -> CacheItem:

@@ -6,6 +6,7 @@ from sampan.api.router import Route
 from sampan.api.routes import (
     archive,
     build,
+    buildkit,
     containers,
     exec_,
     images,
@@ -32,6 +33,7 @@ def all_routes() -> list[Route]:
         transfer,
         images,
         build,
+        buildkit,
         networks,
         volumes,
         plugins,

@@ -58,7 +58,7 @@ async def create(call: Call) -> web.StreamResponse:
     await scope.check_container(call, request)
     request = structs.replace(request, labels=call.access.labelled(request.labels))
     created = await call.engine.containers.create(
-        request, call.text("name") or None, call.platform() or None
+        request, call.text("name") or None, call.platform() or None, client=call.client
     )
     return reply.json(complete(created), 201)
 

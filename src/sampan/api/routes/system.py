@@ -12,7 +12,7 @@ from sampan.api.call import Call
 from sampan.api.router import Effect, Route
 from sampan.api.shape import complete
 from sampan.api.version import CURRENT, MINIMUM
-from sampan.errors import InvalidParameter, Unavailable
+from sampan.errors import InvalidParameter
 from sampan.wire.image import AuthConfig
 
 _KINDS = ("container", "image", "volume", "build-cache")
@@ -135,13 +135,6 @@ async def auth(call: Call) -> web.StreamResponse:
     return reply.json(complete(answer))
 
 
-async def session(call: Call) -> web.StreamResponse:
-    """``POST /session`` and ``POST /grpc``: BuildKit sessions."""
-    if "Upgrade" not in call.request.headers:
-        raise InvalidParameter("no upgrade proto in request")
-    raise Unavailable("this daemon offers no BuildKit session on this endpoint")
-
-
 ROUTES = (
     Route(method="GET", pattern="/_ping", handler=ping, effect=Effect.READ),
     Route(method="HEAD", pattern="/_ping", handler=ping, effect=Effect.READ),
@@ -150,6 +143,4 @@ ROUTES = (
     Route(method="GET", pattern="/system/df", handler=disk_usage, effect=Effect.READ),
     Route(method="GET", pattern="/events", handler=events, effect=Effect.READ),
     Route(method="POST", pattern="/auth", handler=auth, effect=Effect.WRITE),
-    Route(method="POST", pattern="/session", handler=session, effect=Effect.STREAM),
-    Route(method="POST", pattern="/grpc", handler=session, effect=Effect.STREAM),
 )

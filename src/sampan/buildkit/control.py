@@ -1,0 +1,231 @@
+"""moby.buildkit.v1.Control: builds, their news, the cache and the one worker there is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from grpclib.const import Status as Code
+from grpclib.exceptions import GRPCError
+
+from sampan import __version__
+from sampan.build.assemble import Result
+from sampan.buildkit.builder import Builder
+from sampan.buildkit.cache import CacheView
+from sampan.buildkit.errors import grpc_error
+from sampan.buildkit.exporters import Exporters, wanted
+from sampan.buildkit.jobs import Job, Jobs, Part, part_of
+from sampan.buildkit.protocol import control_pb2 as control
+from sampan.buildkit.protocol import gateway_pb2 as gateway
+from sampan.buildkit.protocol import ops_pb2 as ops
+from sampan.buildkit.protocol import worker_pb2 as worker
+from sampan.buildkit.rpc import ServerStream, Service
+from sampan.buildkit.sessions import Sessions
+from sampan.buildkit.status import Status
+from sampan.engine.engine import Engine
+from sampan.errors import InvalidParameter, SampanError, Unsupported
+from sampan.model.platform import Platform
+
+_ENTITLEMENTS = frozenset(("network.host", "security.insecure"))
+_LABELS = "org.mobyproject.buildkit.worker."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """The service of one engine."""
+
+    engine: Engine
+    sessions: Sessions
+    jobs: Jobs
+    builder: Builder
+    exporters: Exporters
+    cache: CacheView
+
+    def service(self) -> Service:
+        """The methods that are offered."""
+        return Service(
+            control.DESCRIPTOR.services_by_name["Control"],
+            {
+                "Solve": self.solve,
+                "Status": self.status,
+                "ListWorkers": self.list_workers,
+                "Info": self.info,
+                "DiskUsage": self.disk_usage,
+                "Prune": self.prune,
+            },
+        )
+
+    async def solve(self, stream: ServerStream) -> None:
+        """A build from its beginning to what its outputs tell."""
+        request: control.SolveRequest = await _request(stream)
+        try:
+            outputs = wanted(request)
+            _check(request)
+            session = await self.sessions.get(request.Session)
+            job = Job(
+                ref=request.Ref,
+                session=session,
+                attributes=dict(request.FrontendAttrs),
+                entitlements=frozenset(request.Entitlements),
+                status=Status(request.Ref),
+            )
+            await self.jobs.add(job)
+        except SampanError as error:
+            raise grpc_error(error) from None
+        try:
+            async with self.engine.builds.ingesting:
+                result = await self._result(job, request)
+                parts, several = self._parts(result)
+                found = await self._export(job, parts, outputs, several=several)
+        finally:
+            self.jobs.remove(job)
+        await stream.send_message(control.SolveResponse(ExporterResponse=found))
+
+    async def _result(self, job: Job, request: control.SolveRequest) -> gateway.Result:
+        """What the frontend made: run here, or by the client through the gateway."""
+        if getattr(request.Definition, "def"):
+            raise grpc_error(Unsupported("graphs of LLB are not supported, only Dockerfiles"))
+        if request.Frontend:
+            inputs = {name: part_of(found) for name, found in request.FrontendInputs.items()}
+            return await self.builder.frontend(job, request.Frontend, job.attributes, inputs)
+        returned = await job.returned
+        if returned.HasField("error"):
+            error = returned.error
+            raise GRPCError(_code(error.code), error.message, list(error.details))
+        return returned.result
+
+    def _parts(self, result: gateway.Result) -> tuple[list[Part], bool]:
+        """The parts a result names, and whether it is one of several platforms by its form."""
+        kind = result.WhichOneof("result")
+        if kind == "refs":
+            found = [ref.id for _, ref in sorted(result.refs.refs.items())]
+        elif kind == "refsDeprecated":
+            found = [ref for _, ref in sorted(result.refsDeprecated.refs.items())]
+        else:
+            found = [result.ref.id if kind == "ref" else result.refDeprecated]
+        try:
+            parts = [self.jobs.part(identity) for identity in found if identity]
+        except SampanError as error:
+            raise grpc_error(error) from None
+        return parts, kind in ("refs", "refsDeprecated")
+
+    async def _export(
+        self, job: Job, parts: list[Part], outputs: Any, *, several: bool
+    ) -> dict[str, str]:
+        if not parts:
+            return {}
+        try:
+            results = [(part, Result(built=part.built)) for part in parts]
+            return await self.exporters.export(job, results, outputs, several=several)
+        except SampanError as error:
+            raise grpc_error(error, digest=job.status.failed) from None
+
+    async def status(self, stream: ServerStream) -> None:
+        """Everything a build has told and will tell, until it is over."""
+        request: control.StatusRequest = await _request(stream)
+        try:
+            job = await self.jobs.get(request.Ref)
+        except SampanError as error:
+            raise grpc_error(error) from None
+        async for response in job.status:
+            await stream.send_message(response)
+
+    async def list_workers(self, stream: ServerStream) -> None:
+        """The one worker."""
+        await _request(stream)
+        records = await self.workers()
+        await stream.send_message(control.ListWorkersResponse(record=records))
+
+    async def workers(self) -> list[worker.WorkerRecord]:
+        """The one worker: this engine."""
+        info = await self.engine.system.info()
+        host = Platform.host()
+        platform = ops.Platform(Architecture=host.architecture, OS=host.os, Variant=host.variant)
+        labels = {
+            f"{_LABELS}executor": "sampan",
+            f"{_LABELS}hostname": os.uname().nodename,
+            f"{_LABELS}network": "bridge",
+            f"{_LABELS}snapshotter": str(info.driver or ""),
+        }
+        gateway_address = await self._gateway()
+        if gateway_address:
+            labels[f"{_LABELS}moby.host-gateway-ip"] = gateway_address
+        return [
+            worker.WorkerRecord(
+                ID=str(info.id or ""),
+                Labels=labels,
+                platforms=[platform],
+                BuildkitVersion=_version(),
+            )
+        ]
+
+    async def _gateway(self) -> str:
+        """The host's address on the default bridge, which ``host-gateway`` stands for."""
+        try:
+            network = await self.engine.networks.inspect("bridge")
+        except SampanError:
+            return ""
+        for entry in (network.ipam.config if network.ipam else None) or []:
+            if entry.gateway:
+                return str(entry.gateway)
+        return ""
+
+    async def info(self, stream: ServerStream) -> None:
+        """Which version this is."""
+        await _request(stream)
+        await stream.send_message(control.InfoResponse(buildkitVersion=_version()))
+
+    async def disk_usage(self, stream: ServerStream) -> None:
+        """The records of the cache."""
+        request: control.DiskUsageRequest = await _request(stream)
+        try:
+            records = await self.cache.records(list(request.filter), request.ageLimit)
+        except SampanError as error:
+            raise grpc_error(error) from None
+        await stream.send_message(control.DiskUsageResponse(record=records))
+
+    async def prune(self, stream: ServerStream) -> None:
+        """Remove records of the cache, each told once it is gone."""
+        request: control.PruneRequest = await _request(stream)
+        try:
+            removed = await self.cache.prune(request)
+        except SampanError as error:
+            raise grpc_error(error) from None
+        for record in removed:
+            await stream.send_message(record)
+
+
+async def _request(stream: ServerStream) -> Any:
+    request = await stream.recv_message()
+    if request is None:
+        raise GRPCError(Code.INVALID_ARGUMENT, "the request has no message")
+    return request
+
+
+def _code(number: int) -> Code:
+    try:
+        found = Code(number)
+    except ValueError:
+        return Code.UNKNOWN
+    return Code.UNKNOWN if found is Code.OK else found
+
+
+def _check(request: control.SolveRequest) -> None:
+    """Refuse by name what is asked for and not done."""
+    for entitlement in request.Entitlements:
+        if entitlement not in _ENTITLEMENTS:
+            raise Unsupported(f"entitlement {entitlement!r} is not supported")
+    if request.SourcePolicy.rules:
+        raise Unsupported("source policies are not supported")
+    if request.ProxyNetwork:
+        raise Unsupported("builds through a network proxy are not supported")
+    for entry in request.Cache.Exports:
+        if entry.Type != "inline":
+            raise Unsupported(f"cache exports of type {entry.Type!r} are not supported")
+    if not request.Ref:
+        raise InvalidParameter("a build needs a ref")
+
+
+def _version() -> worker.BuildkitVersion:
+    return worker.BuildkitVersion(package="sampan", version=__version__, dockerfileVersion="1.20")

@@ -1,0 +1,177 @@
+"""moby.buildkit.v1.frontend.LLBBridge: clients that drive the frontend themselves (buildx does)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sampan.buildkit.builder import Builder
+from sampan.buildkit.errors import grpc_error
+from sampan.buildkit.jobs import Job, Jobs, part_of
+from sampan.buildkit.protocol import caps_pb2 as caps
+from sampan.buildkit.protocol import control_pb2 as control
+from sampan.buildkit.protocol import gateway_pb2 as gateway
+from sampan.buildkit.protocol import worker_pb2 as worker
+from sampan.buildkit.rpc import ServerStream, Service
+from sampan.errors import InvalidParameter, SampanError, Unsupported
+
+_BUILD = "buildkit-controlapi-buildid"
+#: What this bridge can do, of frontend/gateway/pb/caps.go.
+_GATEWAY = (
+    "solve.base",
+    "solve.inlinereturn",
+    "return",
+    "returnmap",
+    "importcaches",
+    "proto.refarray",
+    "reference.output",
+    "frontend.inputs",
+    "gateway.solve.metadata",
+    "frontend.caps",
+    "gateway.solve.evaluate",
+    "gateway.evaluate",
+    "gateway.warnings",
+)
+#: What builds can do, of solver/pb/caps.go: what clients look at before they send options.
+_BUILDS = (
+    "source.image",
+    "source.image.resolvemode",
+    "source.local",
+    "source.local.unique",
+    "source.local.sessionid",
+    "source.local.includepatterns",
+    "source.local.followpaths",
+    "source.local.excludepatterns",
+    "source.local.sharedkeyhint",
+    "source.git",
+    "source.git.keepgitdir",
+    "source.http",
+    "source.http.checksum",
+    "exec.meta.base",
+    "exec.meta.cgroup.parent",
+    "exec.meta.network",
+    "exec.meta.proxyenv",
+    "exec.meta.security",
+    "exec.meta.ulimit",
+    "exec.mount.bind",
+    "exec.mount.cache",
+    "exec.mount.cache.sharing",
+    "exec.mount.tmpfs",
+    "exec.mount.secret",
+    "exec.mount.ssh",
+    "exec.secretenv",
+    "file.base",
+    "constraints",
+    "platform",
+    "meta.ignorecache",
+    "meta.description",
+    "exporter.multiple",
+    "exporter.sourcedateepoch",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridge:
+    """The service; every call belongs to a build named in its headers."""
+
+    jobs: Jobs
+    builder: Builder
+    workers: Callable[[], Awaitable[list[worker.WorkerRecord]]]
+
+    def service(self) -> Service:
+        """The methods that are offered."""
+        descriptor = gateway.DESCRIPTOR.services_by_name["LLBBridge"]
+        return Service(
+            descriptor,
+            {
+                "Ping": self.ping,
+                "Solve": self.solve,
+                "Return": self.return_,
+                "Evaluate": self.evaluate,
+                "Inputs": self.inputs,
+                "Warn": self.warn,
+            },
+        )
+
+    async def _job(self, stream: ServerStream) -> tuple[Job, Any]:
+        request = await stream.recv_message()
+        metadata: Any = stream.metadata or {}
+        try:
+            ref = metadata.get(_BUILD)
+            if not ref:
+                raise InvalidParameter(f"a call of the gateway needs the header {_BUILD}")
+            return await self.jobs.get(str(ref)), request
+        except SampanError as error:
+            raise grpc_error(error) from None
+
+    async def ping(self, stream: ServerStream) -> None:
+        """What there is to work with."""
+        await self._job(stream)
+        await stream.send_message(
+            gateway.PongResponse(
+                FrontendAPICaps=[caps.APICap(ID=name, Enabled=True) for name in _GATEWAY],
+                LLBCaps=[caps.APICap(ID=name, Enabled=True) for name in _BUILDS],
+                Workers=await self.workers(),
+            )
+        )
+
+    async def solve(self, stream: ServerStream) -> None:
+        """Run a frontend and answer with references to what it made."""
+        job, request = await self._job(stream)
+        if getattr(request.Definition, "def"):
+            result = self._defined(part_of(request.Definition))
+        elif not request.Frontend:
+            result = gateway.Result(ref=gateway.Ref())
+        else:
+            inputs = {
+                name: self._input(name, part_of(found))
+                for name, found in request.FrontendInputs.items()
+            }
+            attributes = dict(request.FrontendOpt)
+            result = await self.builder.frontend(job, request.Frontend, attributes, inputs)
+        await stream.send_message(gateway.SolveResponse(result=result))
+
+    def _defined(self, identity: str) -> gateway.Result:
+        """The result a graph stands for; other graphs are no Dockerfile's."""
+        if not identity:
+            raise grpc_error(Unsupported("graphs of LLB are not supported, only Dockerfiles"))
+        return gateway.Result(ref=gateway.Ref(id=identity))
+
+    def _input(self, name: str, identity: str) -> str:
+        if not identity:
+            raise grpc_error(
+                Unsupported(f"frontend input {name!r}: graphs of LLB are not supported")
+            )
+        return identity
+
+    async def return_(self, stream: ServerStream) -> None:
+        """The client is done: what it returns is exported, or is why the build failed."""
+        job, request = await self._job(stream)
+        if not job.returned.done():
+            job.returned.set_result(request)
+        await stream.send_message(gateway.ReturnResponse())
+
+    async def evaluate(self, stream: ServerStream) -> None:
+        """Builds are made at once, so there is nothing left to do."""
+        await self._job(stream)
+        await stream.send_message(gateway.EvaluateResponse())
+
+    async def inputs(self, stream: ServerStream) -> None:
+        """A build driven from outside has no inputs of its own."""
+        await self._job(stream)
+        await stream.send_message(gateway.InputsResponse())
+
+    async def warn(self, stream: ServerStream) -> None:
+        """A warning of the client's, for everybody who follows the build."""
+        job, request = await self._job(stream)
+        warning = control.VertexWarning(
+            level=request.level,
+            short=request.short,
+            detail=list(request.detail),
+            url=request.url,
+            info=request.info,
+            ranges=list(request.ranges),
+        )
+        job.status.warn(request.digest, warning)
+        await stream.send_message(gateway.WarnResponse())

@@ -1,0 +1,109 @@
+"""Builds that clients have asked for, and what came of their parts.
+
+A build is one call of Control.Solve. A client that drives the frontend itself (buildx does) calls
+LLBBridge.Solve for the result, which it then names to Return; Solve exports it. What a part came to
+has an id, so that another build of the same client may start from it (bake's ``target:`` contexts).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sampan.build.request import Built
+from sampan.buildkit.protocol import gateway_pb2 as gateway
+from sampan.buildkit.protocol import ops_pb2 as ops
+from sampan.buildkit.sessions import Session
+from sampan.buildkit.status import Status
+from sampan.errors import Conflict, NotFound
+
+#: how long a call waits for the build it belongs to
+WAIT_SECONDS = 5.0
+_IDENTIFIER = "sampan-result://"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one platform's build came to."""
+
+    id: str
+    built: Built
+    platform: str
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """One build: whose it is, what it has told, and what the client returned of it."""
+
+    ref: str
+    session: Session
+    attributes: Mapping[str, str]
+    entitlements: frozenset[str]
+    status: Status
+    returned: asyncio.Future[gateway.ReturnRequest] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    parts: dict[str, Part] = field(default_factory=dict)
+    attestations: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, built: Built, platform: str) -> Part:
+        """Give a part its id."""
+        part = Part(id=uuid.uuid4().hex, built=built, platform=platform)
+        self.parts[part.id] = part
+        return part
+
+
+@dataclass(slots=True)
+class Jobs:
+    """The builds that are going on."""
+
+    _open: dict[str, Job] = field(default_factory=dict)
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def add(self, job: Job) -> None:
+        """A build begins. Raises :class:`Conflict` for an id that is in use."""
+        async with self._news:
+            if job.ref in self._open:
+                raise Conflict(f"job ID {job.ref} exists")
+            self._open[job.ref] = job
+            self._news.notify_all()
+
+    def remove(self, job: Job) -> None:
+        """A build is over."""
+        self._open.pop(job.ref, None)
+        job.status.close()
+
+    async def get(self, ref: str) -> Job:
+        """The build with an id, waited for; NotFound."""
+        try:
+            async with asyncio.timeout(WAIT_SECONDS), self._news:
+                await self._news.wait_for(lambda: ref in self._open)
+                return self._open[ref]
+        except TimeoutError:
+            raise NotFound(f"no such job {ref}") from None
+
+    def part(self, identity: str) -> Part:
+        """A part of any build that goes on; NotFound."""
+        for job in self._open.values():
+            if identity in job.parts:
+                return job.parts[identity]
+        raise NotFound(f"no such ref: {identity}")
+
+
+def definition(part: Part) -> ops.Definition:
+    """A part as a graph of one source, which :func:`part_of` reads back."""
+    source = ops.Op(source=ops.SourceOp(identifier=f"{_IDENTIFIER}{part.id}"))
+    found = ops.Definition()
+    getattr(found, "def").append(source.SerializeToString())
+    return found
+
+
+def part_of(found: ops.Definition) -> str:
+    """The id of the part a graph stands for; "" when it is any other graph."""
+    for data in getattr(found, "def"):
+        op = ops.Op.FromString(data)
+        if op.WhichOneof("op") == "source" and op.source.identifier.startswith(_IDENTIFIER):
+            return op.source.identifier.removeprefix(_IDENTIFIER)
+    return ""

@@ -1,0 +1,164 @@
+"""gRPC over a connection somebody else opened, as its server or as its client.
+
+``POST /grpc`` makes us the server of a taken-over connection, ``POST /session`` its client; both
+speak HTTP/2 with prior knowledge from then on (RFC 9113 section 3.3). Services are described by
+their protobuf descriptors, so no method is registered under a name or type written twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpclib import client, server
+from grpclib.const import Cardinality, Handler
+from grpclib.encoding.proto import ProtoCodec
+from grpclib.protocol import H2Protocol
+
+from sampan.buildkit.errors import DetailsCodec
+
+#: What a handler is given, and what a call in both directions is; grpclib types neither message.
+ServerStream = server.Stream[Any, Any]
+ClientStream = client.Stream[Any, Any]
+Method = Callable[[ServerStream], Awaitable[None]]
+
+
+def _cardinality(method: MethodDescriptor) -> Cardinality:
+    if method.client_streaming:
+        return Cardinality.STREAM_STREAM if method.server_streaming else Cardinality.STREAM_UNARY
+    return Cardinality.UNARY_STREAM if method.server_streaming else Cardinality.UNARY_UNARY
+
+
+def _path(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+class Service:
+    """One gRPC service: its descriptor and the methods that are offered.
+
+    What the descriptor has and ``methods`` lacks is answered UNIMPLEMENTED.
+    """
+
+    def __init__(self, descriptor: ServiceDescriptor, methods: Mapping[str, Method]) -> None:
+        self._handlers = {
+            _path(descriptor.methods_by_name[name]): _handler(
+                descriptor.methods_by_name[name], function
+            )
+            for name, function in methods.items()
+        }
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """What grpclib dispatches by."""
+        return self._handlers
+
+
+def _handler(method: MethodDescriptor, function: Method) -> Handler:
+    return Handler(
+        cast("Callable[[Any], Awaitable[None]]", function),
+        _cardinality(method),
+        GetMessageClass(method.input_type),
+        GetMessageClass(method.output_type),
+    )
+
+
+class Server:
+    """Answers gRPC on connections given to it: one :meth:`protocol` each."""
+
+    def __init__(self, services: tuple[Service, ...]) -> None:
+        self._server = server.Server(services, codec=_Codec(), status_details_codec=DetailsCodec())
+
+    def protocol(self) -> asyncio.Protocol:
+        """The protocol of a new connection; calls on it are cancelled when it is lost."""
+        return self._server._protocol_factory()
+
+
+class Channel(client.Channel):
+    """Calls services of the peer of one connection; it is never connected anew."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            host="localhost", port=0, codec=_Codec(), status_details_codec=DetailsCodec()
+        )
+        self.protocol = _Connected(self._protocol_factory())
+
+    async def _create_connection(self) -> H2Protocol:
+        await self.protocol.opened.wait()
+        if self.protocol.lost:
+            raise ConnectionResetError("the client's session is gone")
+        return self.protocol.inner
+
+    def open(
+        self,
+        method: MethodDescriptor,
+        metadata: Sequence[tuple[str, str]] = (),
+        *,
+        raw: bool = False,
+    ) -> ClientStream:
+        """Begin a call of any kind; used as an asynchronous context manager.
+
+        With ``raw`` answers are the bytes of messages, not decoded.
+        """
+        kind = {
+            Cardinality.UNARY_UNARY: client.UnaryUnaryMethod,
+            Cardinality.UNARY_STREAM: client.UnaryStreamMethod,
+            Cardinality.STREAM_UNARY: client.StreamUnaryMethod,
+            Cardinality.STREAM_STREAM: client.StreamStreamMethod,
+        }[_cardinality(method)]
+        answers = bytes if raw else GetMessageClass(method.output_type)
+        made: Any = kind(self, _path(method), GetMessageClass(method.input_type), answers)
+        return cast(ClientStream, made.open(metadata=list(metadata)))
+
+    async def call(self, method: MethodDescriptor, request: Message) -> Any:
+        """A call of one message each way. Raises GRPCError, or OSError when the peer is gone."""
+        async with self.open(method) as stream:
+            await stream.send_message(request, end=True)
+            return await stream.recv_message()
+
+
+class _Connected(asyncio.Protocol):
+    """A client's protocol that tells when it may be used, and when no longer."""
+
+    def __init__(self, inner: H2Protocol) -> None:
+        self.inner = inner
+        self.opened = asyncio.Event()
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is ours."""
+        self.inner.connection_made(transport)
+        self.opened.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the peer."""
+        self.inner.data_received(data)
+
+    def pause_writing(self) -> None:
+        """The peer does not keep up."""
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The peer keeps up again."""
+        self.inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self.lost = True
+        self.opened.set()
+        self.inner.connection_lost(exc)
+
+
+class _Codec(ProtoCodec):
+    """Messages of protobuf; ``bytes`` stands for any of them as it came."""
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        """A message of a type."""
+        return data if message_type is bytes else super().decode(data, message_type)
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """A message's bytes; FileSend's stream carries messages of two types."""
+        data: bytes = message.SerializeToString()
+        return data

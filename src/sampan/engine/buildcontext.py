@@ -1,0 +1,87 @@
+"""Build contexts: fetched from elsewhere, unpacked, and the files in them that tell what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from sampan.build.actions import is_archive
+from sampan.build.remote import clone, download, is_remote, parse_git
+from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
+from sampan.engine.threads import Threads
+from sampan.errors import InvalidParameter, NotFound
+from sampan.kernel.mount import descriptor
+from sampan.kernel.openat import in_root
+from sampan.layer import archive_put
+
+_FILE_LIMIT = 4 << 20
+_DOCKERFILE = "Dockerfile"
+
+
+def fetch(address: str, directory: Path) -> Path:
+    """A context from elsewhere, below ``directory``; returns where it is."""
+    if (git := parse_git(address)) is not None:
+        return clone(git, directory)
+    if not is_remote(address):
+        raise InvalidParameter(f"invalid remote context {address!r}: expected http(s) or git")
+    fetched = directory / "fetched"
+    context = directory / "context"
+    fetched.mkdir()
+    context.mkdir()
+    _unpack(download(address, fetched), context)
+    return context
+
+
+def _unpack(file: Path, context: Path) -> None:
+    """An archive's contents, or else a Dockerfile, into an empty context."""
+    with file.open("rb") as stream:
+        head = stream.read(512)
+        stream.seek(0)
+        if is_archive(head):
+            with descriptor(os.open(context, os.O_RDONLY | os.O_DIRECTORY)) as root:
+                archive_put(root, "/", stream, owner=(0, 0))
+            return
+    file.rename(context / _DOCKERFILE)
+
+
+async def unpack_context(threads: Threads, body: AsyncIterator[bytes], directory: Path) -> Path:
+    """A context that a client streams as an archive, below ``directory``; returns where it is."""
+    fetched, context = directory / "fetched", directory / "context"
+    context.mkdir()
+    with fetched.open("wb") as file:
+        async for chunk in body:
+            await threads.run_long(file.write, chunk)
+    await threads.run_long(_unpack, fetched, context)
+    return context
+
+
+def _read(root: int, path: str) -> str:
+    fd = in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(_FILE_LIMIT + 1)
+    if len(data) > _FILE_LIMIT:
+        raise InvalidParameter(f"{path} is larger than {_FILE_LIMIT} bytes")
+    return data.decode(errors="surrogateescape")
+
+
+def dockerfile_in(root: int, path: str) -> str:
+    """The text of the Dockerfile at ``path`` in a context; NotFound, InvalidParameter."""
+    try:
+        return _read(root, path)
+    except FileNotFoundError:
+        if path == _DOCKERFILE:
+            with contextlib.suppress(FileNotFoundError):
+                return _read(root, path.lower())
+        raise NotFound(f"Cannot locate specified Dockerfile: {path}") from None
+    except IsADirectoryError:
+        raise InvalidParameter(f"the Dockerfile {path} is a directory") from None
+
+
+def ignore_in(root: int, dockerfile: str) -> IgnoreMatcher | None:
+    """What a context's ignore file hides; the Dockerfile's own goes before ``.dockerignore``."""
+    for path in (f"{dockerfile}.dockerignore", ".dockerignore"):
+        with contextlib.suppress(FileNotFoundError):
+            return IgnoreMatcher(parse_ignore_file(_read(root, path)))
+    return None
