@@ -125,6 +125,19 @@ class Monitor:
         :class:`Conflict` when the container does not run or the exec id is taken. The exit is told
         by :meth:`watch`, and by :meth:`exec_exit` for those that were not watching.
         """
+        connection = launch.connect_monitor(self.directory)  # wakes a worker while we plan
+        try:
+            answer = ask(connection, self._exec_message(request))
+        except BaseException:
+            connection.close()
+            raise
+        pid = int(answer["pid"])
+        if request.terminal or request.stdin or request.stdout or request.stderr:
+            return connection, pid
+        connection.close()
+        return None, pid
+
+    def _exec_message(self, request: ExecRequest) -> Message:
         if self._facts is None:
             self._facts = probe()
         made = plan_exec(
@@ -141,7 +154,7 @@ class Monitor:
             console_size=request.console_size,
         )
         value, _ = encode(made)
-        message = {
+        return {
             "op": "exec",
             "exec_id": request.exec_id,
             "plan": value,
@@ -150,17 +163,6 @@ class Monitor:
             "stdout": request.stdout,
             "stderr": request.stderr,
         }
-        connection = launch.connect_monitor(self.directory)
-        try:
-            answer = ask(connection, message)
-        except BaseException:
-            connection.close()
-            raise
-        pid = int(answer["pid"])
-        if request.terminal or request.stdin or request.stdout or request.stderr:
-            return connection, pid
-        connection.close()
-        return None, pid
 
     def exec_exit(self, exec_id: str) -> int | None:
         """Exit code of an ended exec, None while it runs. Raises :class:`NotFound`.

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from sampan.errors import Conflict, NotFound, StartFailed
-from sampan.kernel import cgroup
+from sampan.kernel import cgroup, namespaces
 from sampan.runtime import plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import Connection
@@ -94,6 +94,8 @@ class ExecTasks:
         self._requests[name] = _Request(connection, attach if attached else None)
         try:
             spawn.provision(child, plan, self._layout)
+            if not into[1] & namespaces.CLONE_NEWUSER:
+                task.start_when_ready()
         except (StartFailed, OSError) as error:
             task.kill()
             self.task_failed(task, StartFailed(str(error)))

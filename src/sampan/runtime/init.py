@@ -24,6 +24,7 @@ from typing import NoReturn
 from sampan.kernel import prctl, process
 from sampan.runtime import channel
 from sampan.runtime.context import Abandoned, Context, Refused
+from sampan.runtime.limits import set_limits
 from sampan.runtime.operation import Operation
 from sampan.runtime.operations import Failure, perform, sentence
 
@@ -108,7 +109,8 @@ def _await_start(context: Context) -> None:
         context.channel.close()
         context.channel, _ = context.listener.accept()
         context.listener.close()
-    context.expect("start")
+    message, _ = context.expect("start")
+    context.warnings = set_limits(0, message.get("limits", ()))
 
 
 def _report(context: Context, message: channel.Message) -> None:

@@ -22,6 +22,7 @@ from sampan.kernel import facts as kernel_facts
 from sampan.model import oci
 from sampan.model.mount import Mount
 from sampan.runtime import oci_control, oci_lean, oci_state, plan, spawn, validate
+from sampan.runtime.limits import set_limits
 from sampan.runtime.oci_arguments import Parsed
 from sampan.runtime.oci_control import Runtime
 from sampan.runtime.oci_state import OCI_VERSION, Record
@@ -244,7 +245,7 @@ def start_created(runtime: Runtime, record: Record) -> None:
     When either fails the container is destroyed (runtime.md "Lifecycle", steps 7 to 13).
     """
     directory = runtime.store.directory(record["id"])
-    for warning in spawn.set_limits(
+    for warning in set_limits(
         record["pid"], [(number, soft, hard) for number, soft, hard in record["limits"]]
     ):
         runtime.log.write("warning", warning)

@@ -430,7 +430,10 @@ def execute(context: Context, *, args: Sequence[str], reaper: bool, terminal: bo
     this is all it must allow: sendto, rt_sigaction, rt_sigprocmask and execve.
     """
     # From here on the end of the channel means that the program runs.
-    channel.send(context.channel, {"kind": "executing"})
+    told: channel.Message = {"kind": "executing"}
+    if context.warnings:
+        told["warnings"] = context.warnings
+    channel.send(context.channel, told)
     if context.filter is None:
         process.close_all_but({context.channel.fileno()}, 3 + context.preserve)
     if reaper:

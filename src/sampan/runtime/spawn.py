@@ -22,10 +22,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -36,6 +35,7 @@ from sampan.kernel import mount as m
 from sampan.model.idmap import IdMap
 from sampan.runtime import channel, init
 from sampan.runtime.context import Context, Refused
+from sampan.runtime.limits import set_limits
 from sampan.runtime.operations import Failure, perform, sentence
 from sampan.runtime.plan import Plan
 from sampan.runtime.userns import hand_over, id_map_of, pid_of, write_maps
@@ -46,11 +46,6 @@ _ERRORS = {"not-found": CommandNotFound, "not-executable": CommandNotExecutable}
 _LATE = namespaces.CLONE_NEWCGROUP | namespaces.CLONE_NEWTIME
 _USER = namespaces.CLONE_NEWUSER
 _NETWORK = namespaces.CLONE_NEWNET
-_LIMIT_NAMES = {
-    value: name
-    for name, value in vars(resource).items()
-    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
-}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -195,14 +190,15 @@ def _clone_staged(plan: Plan, context: Context, sibling: bool) -> tuple[int, int
         message, fds = channel.receive(ours)
     if not sibling:
         os.waitpid(stage, 0)
-    if message is None or "pid" not in message:
+    if message is None or not fds:
         answer = message or {}
         raise OSError(answer.get("errno", 0), answer.get("reason", "ended"), answer.get("path"))
-    return int(message["pid"]), fds[0], stage if sibling else 0
+    # Its own word for the pid would be of the pid namespace it was born in.
+    return pid_of(fds[0]), fds[0], stage if sibling else 0
 
 
 def _join_and_clone(plan: Plan, context: Context, report: socket.socket) -> None:
-    """The stage. Returns in init alone; what it was cloned from tells its pid and ends."""
+    """The stage. Returns in init alone; what it was cloned from passes its pidfd and ends."""
     path = ""
     try:
         # The user namespace last: it takes the privilege to join the others away.
@@ -212,7 +208,7 @@ def _join_and_clone(plan: Plan, context: Context, report: socket.socket) -> None
         path = "clone3"
         pid, pidfd = process.clone3(plan.new & ~_LATE | process.CLONE_PARENT)
         if pid:
-            channel.send(report, {"pid": pid}, [pidfd])
+            channel.send(report, {}, [pidfd])
     except OSError as error:
         reason = {"errno": error.errno, "reason": error.strerror, "path": path}
         channel.send(report, reason)
@@ -386,30 +382,6 @@ def wait_ready(
         finally:
             for fd in fds:
                 os.close(fd)
-
-
-def set_limits(pid: int, limits: Iterable[tuple[int, int, int]]) -> list[str]:
-    """prlimit(2) of another process; returns warnings.
-
-    A hard limit may be raised with CAP_SYS_RESOURCE only: without it what is allowed is set.
-    """
-    warnings = []
-    for number, soft, hard in limits:
-        try:
-            resource.prlimit(pid, number, (soft, hard))
-        except (PermissionError, ValueError):
-            _, most = resource.prlimit(pid, number)
-            allowed = (_lower(soft, most), _lower(hard, most))
-            resource.prlimit(pid, number, allowed)
-            name = _LIMIT_NAMES.get(number, str(number))
-            warnings.append(f"{name} {soft}:{hard} cannot be raised here, {allowed} is set")
-    return warnings
-
-
-def _lower(value: int, most: int) -> int:
-    if most == resource.RLIM_INFINITY:
-        return value
-    return most if value == resource.RLIM_INFINITY else min(value, most)
 
 
 def release(child: Child, plan: Plan) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from sampan.errors import StartFailed
 from sampan.runtime import channel, spawn
+from sampan.runtime.limits import set_limits
 from sampan.runtime.loop import READ, Loop
 from sampan.runtime.spawn import Child
 from sampan.runtime.streams import Streams
@@ -38,6 +39,7 @@ class Task:
         "_loop",
         "_owner",
         "_reap",
+        "_started_ahead",
         "child",
         "code",
         "limits",
@@ -75,6 +77,7 @@ class Task:
         self.code = 0
         self.signal = 0
         self._executing = False
+        self._started_ahead = False
         self.on_seccomp: Callable[[int], None] | None = None
         if not running:
             loop.add(child.channel.fileno(), READ, self._channel_ready)
@@ -83,9 +86,18 @@ class Task:
     def start(self) -> None:
         """Let a ready init run its program."""
         self.state = "starting"
-        self.child.warnings += spawn.set_limits(self.child.pid, self.limits)
+        self.child.warnings += set_limits(self.child.pid, self.limits)
         with contextlib.suppress(OSError):  # it has died: its end is noticed as such
             channel.send(self.child.channel, {"kind": "start"})
+
+    def start_when_ready(self) -> None:
+        """Have init run its program as soon as it can, without a word between.
+
+        It sets its limits itself, so it must have our privileges: none in a user namespace.
+        """
+        self._started_ahead = True
+        with contextlib.suppress(OSError):
+            channel.send(self.child.channel, {"kind": "start", "limits": self.limits})
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal; a process that has ended is fine."""
@@ -115,14 +127,16 @@ class Task:
         kind = message["kind"]
         if kind == "ready":
             self.child.warnings += message["warnings"]
-            self.state = "ready"
-            self._owner.task_ready(self)
+            self.state = "starting" if self._started_ahead else "ready"
+            if not self._started_ahead:
+                self._owner.task_ready(self)
         elif kind == "terminal":
             self.streams.use_terminal(fds.pop())
         elif kind == "seccomp" and self.on_seccomp is not None:
             self.on_seccomp(fds[0])
         elif kind == "executing":
             self._executing = True
+            self.child.warnings += message.get("warnings", ())
         elif kind == "failed":
             self._fail(spawn.failure(message))
 
