@@ -19,6 +19,8 @@ class SampanError(Exception):
 
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
+    #: First and last line of the Dockerfile's instruction that failed, where it was one.
+    lines: tuple[int, int] | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -25,7 +25,7 @@ from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
 from sampan.build.steps import DEFAULT_PATH, Step, evaluate
 from sampan.build.tools import StageResult, Tools
 from sampan.dockerfile.config import Config
-from sampan.errors import Unsupported
+from sampan.errors import SampanError, Unsupported
 from sampan.image import Image
 from sampan.image.document import History
 from sampan.model.platform import Platform
@@ -219,6 +219,8 @@ class Build:
         try:
             record, cached = await work.perform(self, stage, vertex, step, result)
         except BaseException as error:
+            if isinstance(error, SampanError) and error.lines is None:
+                error.lines = (step.node.start, step.node.end)
             self.progress.completed(vertex, error=str(error) or type(error).__name__)
             raise
         self.progress.completed(vertex, cached=cached)

@@ -32,7 +32,7 @@ class BuildKit:
         """The services of an engine; there should be one of it per engine."""
         builds = engine.builds
         sessions, jobs = Sessions(), Jobs()
-        contexts = Contexts(root=builds.kept, transient=builds.transient, threads=builds.threads)
+        contexts = Contexts(kept=builds.contexts, threads=builds.threads)
         builder = Builder(builds=builds, contexts=contexts, jobs=jobs)
         control = Control(
             engine=engine,
@@ -62,3 +62,4 @@ class BuildKit:
     def end(self, session: Session) -> None:
         """A session's connection is gone."""
         self.sessions.remove(session)
+        session.channel.shut()

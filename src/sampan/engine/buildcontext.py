@@ -57,7 +57,7 @@ async def unpack_context(threads: Threads, body: AsyncIterator[bytes], directory
     return context
 
 
-def _read(root: int, path: str) -> str:
+def read_text(root: int, path: str) -> str:
     fd = in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
         data = file.read(_FILE_LIMIT + 1)
@@ -69,11 +69,11 @@ def _read(root: int, path: str) -> str:
 def dockerfile_in(root: int, path: str) -> str:
     """The text of the Dockerfile at ``path`` in a context; NotFound, InvalidParameter."""
     try:
-        return _read(root, path)
+        return read_text(root, path)
     except FileNotFoundError:
         if path == _DOCKERFILE:
             with contextlib.suppress(FileNotFoundError):
-                return _read(root, path.lower())
+                return read_text(root, path.lower())
         raise NotFound(f"Cannot locate specified Dockerfile: {path}") from None
     except IsADirectoryError:
         raise InvalidParameter(f"the Dockerfile {path} is a directory") from None
@@ -83,5 +83,5 @@ def ignore_in(root: int, dockerfile: str) -> IgnoreMatcher | None:
     """What a context's ignore file hides; the Dockerfile's own goes before ``.dockerignore``."""
     for path in (f"{dockerfile}.dockerignore", ".dockerignore"):
         with contextlib.suppress(FileNotFoundError):
-            return IgnoreMatcher(parse_ignore_file(_read(root, path)))
+            return IgnoreMatcher(parse_ignore_file(read_text(root, path)))
     return None

@@ -32,6 +32,7 @@ from sampan.build.tools import StepFailed, Tools
 from sampan.build.workspace import Workspace
 from sampan.dockerfile.parser import DockerfileError, excerpt, parse
 from sampan.engine.buildcontext import dockerfile_in, fetch, ignore_in
+from sampan.engine.buildcontexts import KeptContexts
 from sampan.engine.buildsteps import Credentials, StepExecutor
 from sampan.engine.classicprogress import ClassicProgress, step_failure
 from sampan.engine.core import Core
@@ -91,13 +92,16 @@ class Builds:
     def __init__(self, core: Core, images: Images) -> None:
         self._core = core
         self._images = images
-        root = self._root = core.config.data_root / "build"
+        root = core.config.data_root / "build"
         self._contexts = root / "contexts"
         self._mounts = root / "mounts"
         self._scratch = core.config.exec_root / "build"
         self.cache = BuildCache(root / "cache.db")
         self._hashes = ContentHashes()
         self._directories = CacheDirectories(root / "caches")
+        self.contexts = KeptContexts(
+            root=root / "kept", transient=self._contexts, threads=core.threads
+        )
         self._running: dict[str, asyncio.Task[Any]] = {}
         core.pins.append(self._pinned)
         self._sweep()
@@ -235,16 +239,6 @@ class Builds:
     def scratch(self) -> Path:
         """A directory on a tmpfs for what must not reach a disk; empty after a crash."""
         return self._scratch
-
-    @property
-    def transient(self) -> Path:
-        """A directory for contexts that are not kept; empty after a crash."""
-        return self._contexts
-
-    @property
-    def kept(self) -> Path:
-        """Where contexts that clients send again are kept; anything there may be removed."""
-        return self._root / "kept"
 
     async def name(self, image: Image, names: tuple[Reference, ...]) -> None:
         """Make a built image known to the engine, under the names given (there may be none)."""
