@@ -54,7 +54,7 @@ def told(what: str) -> Iterator[None]:
     except GRPCError as error:
         message = f"{what}: {error.message or error.status.name}"
         raise (NotFound if error.status is Status.NOT_FOUND else SampanError)(message) from None
-    except (OSError, StreamTerminatedError) as error:
+    except (ConnectionError, StreamTerminatedError) as error:
         raise SampanError(f"{what}: the client's session ended") from error
 
 
@@ -72,6 +72,10 @@ class PacketStream:
     async def send(self, packet: wire.Packet) -> None:
         """Send a packet."""
         await self._stream.send_message(packet)
+
+    async def end(self) -> None:
+        """Nothing more is sent."""
+        await self._stream.end()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

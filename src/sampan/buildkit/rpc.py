@@ -17,7 +17,9 @@ from google.protobuf.message_factory import GetMessageClass
 from grpclib import client, server
 from grpclib.const import Cardinality, Handler
 from grpclib.encoding.proto import ProtoCodec
-from grpclib.protocol import H2Protocol
+from grpclib.protocol import EventsProcessor, H2Protocol
+from h2.errors import ErrorCodes
+from h2.events import StreamReset
 
 from sampan.buildkit.errors import DetailsCodec
 
@@ -83,7 +85,7 @@ class Channel(client.Channel):
         super().__init__(
             host="localhost", port=0, codec=_Codec(), status_details_codec=DetailsCodec()
         )
-        self.protocol = _Connected(self._protocol_factory())
+        self.protocol = _Connected(_ClientProtocol(client.Handler(), self._config, self._h2_config))
 
     async def _create_connection(self) -> H2Protocol:
         await self.protocol.opened.wait()
@@ -112,11 +114,39 @@ class Channel(client.Channel):
         made: Any = kind(self, _path(method), GetMessageClass(method.input_type), answers)
         return cast(ClientStream, made.open(metadata=list(metadata)))
 
+    def shut(self) -> None:
+        """The connection is gone."""
+        self._protocol = None  # or its destructor complains that nobody closed it
+
     async def call(self, method: MethodDescriptor, request: Message) -> Any:
         """A call of one message each way. Raises GRPCError, or OSError when the peer is gone."""
         async with self.open(method) as stream:
             await stream.send_message(request, end=True)
             return await stream.recv_message()
+
+
+class _Events(EventsProcessor):
+    """Events of a connection, with one more case of how a stream ends well.
+
+    A server that has answered in full may reset the stream so that the client stops sending; the
+    answer counts all the same (RFC 9113 section 8.1). grpc-go does so.
+    """
+
+    def process_stream_reset(self, event: StreamReset) -> None:
+        """A stream was reset."""
+        stream = self.streams.get(event.stream_id or 0)
+        answered = stream is not None and stream.trailers is not None
+        if not (answered and event.remote_reset and event.error_code == ErrorCodes.NO_ERROR):
+            super().process_stream_reset(event)
+
+
+class _ClientProtocol(H2Protocol):
+    """HTTP/2 as a client."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is ours."""
+        super().connection_made(transport)
+        self.processor = _Events(self.handler, self.connection)
 
 
 class _Connected(asyncio.Protocol):

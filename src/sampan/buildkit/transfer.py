@@ -49,6 +49,10 @@ class PacketStream(Protocol):
         """Send a packet."""
         ...
 
+    async def end(self) -> None:
+        """Nothing more is sent."""
+        ...
+
 
 class InThread(Protocol):
     """Runs blocking work in a worker thread."""
@@ -166,6 +170,7 @@ async def receive(
             await in_thread(writer.close)
         await in_thread(index.store, listing.packets)
     await stream.send(wire.Packet(type=wire.Packet.PACKET_FIN))
+    await stream.end()
     while await stream.receive() is not None:
         pass
     progress(received.bytes, True)
