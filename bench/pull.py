@@ -117,8 +117,8 @@ def _candidates() -> Iterator[tuple[list[Candidate], Engine]]:
         engines = [stack.enter_context(start()) for start in (sampand, dockerd)]
         places = [(each.name, f"/proc/{each.process.pid}/ns/net", each.docker) for each in engines]
         if podman := program("podman"):
-            namespace = stack.enter_context(network_namespace(f"bench-podman-{os.getpid()}"))
-            places.append(("podman", str(namespace), _podman(podman, namespace, scratch)))
+            lonely = stack.enter_context(network_namespace(f"bench-podman-{os.getpid()}"))
+            places.append(("podman", str(lonely), _podman(podman, lonely, scratch)))
         for name, namespace, command in places:
             target = scratch / f"target-{name}"
             target.mkdir()

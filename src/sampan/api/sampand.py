@@ -22,7 +22,7 @@ from sampan.api import logformat
 from sampan.api.options import UsageError, Value, merge, parse_flags, read_file, usage
 from sampan.api.pidfile import pidfile
 from sampan.api.serving import notify, serving
-from sampan.api.settings import DEFAULT_CONFIG_FILE, Settings, interpret
+from sampan.api.settings import DEFAULT_CONFIG_FILE, Settings, interpret, with_proxies
 from sampan.engine.engine import Engine
 from sampan.errors import InvalidParameter, SampanError
 
@@ -82,7 +82,7 @@ def load(flags: Mapping[str, Value]) -> Settings:
         raise InvalidParameter(
             f"unable to configure the daemon with file {path}: {error.message}"
         ) from None
-    return interpret(merged)
+    return with_proxies(interpret(merged), os.environ)
 
 
 _NOT_OPTIONS = frozenset({"config-file", "validate", "version", "help"})
@@ -97,7 +97,7 @@ class _Environment:
 
     @classmethod
     def take(cls, settings: Settings) -> _Environment:
-        """Read it once, and put the configured proxies there for the registry client."""
+        """Read it once, and put the configured proxies there for downloads (``docker import``)."""
         for name, value in settings.proxies.items():
             os.environ[name.upper().replace("-", "_")] = value
         passed = os.environ.pop("LISTEN_FDS", "0")

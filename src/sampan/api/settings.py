@@ -66,7 +66,6 @@ _REFUSED = {
     "storage-opt": "the storage drivers have no options",
     "swarm-default-advertise-addr": "swarm mode is not supported",
     "userland-proxy-path": "ports are forwarded by the kernel, there is no proxy",
-    "userns-remap": "set user namespaces per container",
 }
 #: switches that can only be one way, with the reason
 _FIXED: dict[str, tuple[bool, str]] = {
@@ -111,6 +110,23 @@ def interpret(values: Mapping[str, Value]) -> Settings:
             if options.text(name)
         },
     )
+
+
+def with_proxies(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """``settings`` with the engine's proxies: the options', else the environment's."""
+
+    def proxy(name: str) -> str:
+        variable = name.upper().replace("-", "_")
+        known = settings.proxies.get(name) or environment.get(variable)
+        return known or environment.get(variable.lower(), "")
+
+    engine = replace(
+        settings.engine,
+        http_proxy=proxy("http-proxy"),
+        https_proxy=proxy("https-proxy"),
+        no_proxy=proxy("no-proxy"),
+    )
+    return replace(settings, engine=engine)
 
 
 class _Options:
@@ -190,6 +206,7 @@ def _engine(options: _Options) -> EngineConfig:
         dns_search=options.strings("dns-search"),
         host_gateway_address=_host_gateway(options),
         default_init=options.switch("init", False),
+        userns_remap=options.text("userns-remap"),
         no_new_privileges=options.switch("no-new-privileges", False),
         experimental=options.switch("experimental", False),
         cdi_spec_dirs=options.strings("cdi-spec-dir") or default.cdi_spec_dirs,
@@ -234,6 +251,9 @@ def reloadable(config: EngineConfig, values: Mapping[str, Value]) -> EngineConfi
         default_runtime=chosen,
         insecure_registries=options.strings("insecure-registry"),
         registry_mirrors=options.strings("registry-mirror"),
+        registries_conf=options.text("registries-conf"),
+        signature_policy=options.text("signature-policy"),
+        signing_key=options.text("signing-key"),
         max_concurrent_downloads=options.number(
             "max-concurrent-downloads", default.max_concurrent_downloads
         ),

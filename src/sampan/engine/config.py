@@ -72,6 +72,7 @@ class EngineConfig:
     default_cgroupns_mode: str = ""
     default_init: bool = False
     no_new_privileges: bool = False
+    userns_remap: str = ""
     seccomp_profile: str = ""
     selinux_enabled: bool = False
     labels: tuple[str, ...] = ()
@@ -80,6 +81,14 @@ class EngineConfig:
     max_concurrent_downloads: int = 3
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
+    #: files; empty for this engine's own or else the machine's (see ``registrysettings``)
+    registries_conf: str = ""
+    signature_policy: str = ""
+    #: file with the private key (PEM) that signs every push; empty for none
+    signing_key: str = ""
+    http_proxy: str = field(default="", repr=False)
+    https_proxy: str = field(default="", repr=False)
+    no_proxy: str = ""
     shutdown_timeout: int = 15
     debug: bool = False
     experimental: bool = False

@@ -14,9 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Unpack
 
-from sampan import __version__
 from sampan.content.store import FileStore
-from sampan.engine import collecting, imageremoval, recovery, running
+from sampan.engine import collecting, imageremoval, recovery, running, subids
 from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.containers import Containers
@@ -24,10 +23,12 @@ from sampan.engine.core import Core, log, probe_host
 from sampan.engine.events import Events
 from sampan.engine.execs import Execs
 from sampan.engine.fabric import Fabric
+from sampan.engine.idranges import IdRanges
 from sampan.engine.images import Images
 from sampan.engine.imagetable import ImageTable
 from sampan.engine.ingests import Garbage, Ingests
 from sampan.engine.networks import Networks
+from sampan.engine.registrysettings import registry_settings
 from sampan.engine.running import Completed, RunOptions
 from sampan.engine.state import State
 from sampan.engine.system import System
@@ -40,8 +41,7 @@ from sampan.kernel.facts import Facts, probe
 from sampan.network.drivers import Drivers
 from sampan.network.resolver import Resolver
 from sampan.plugin.client import Plugins
-from sampan.registry.client import Registry, Settings
-from sampan.registry.registries import Registries
+from sampan.registry.client import Registry
 from sampan.runtime import seccomp_profile
 from sampan.runtime.client import Launcher
 from sampan.snapshot import Snapshotter
@@ -57,9 +57,12 @@ _RELOADABLE = frozenset(
         "max_concurrent_downloads",
         "max_concurrent_uploads",
         "max_download_attempts",
+        "registries_conf",
         "registry_mirrors",
         "runtimes",
         "shutdown_timeout",
+        "signature_policy",
+        "signing_key",
     }
 )
 
@@ -126,8 +129,8 @@ class Engine:
         if fixed := sorted(changed - _RELOADABLE):
             raise InvalidParameter(f"{', '.join(fixed)} cannot be changed without a restart")
         core = self._core
-        if changed & {"insecure_registries", "registry_mirrors", "max_concurrent_uploads"}:
-            core.registry.settings = _registry_settings(config)
+        # Always: what may have changed is in the files the configuration names.
+        core.registry.settings = registry_settings(config)
         core.config = self.config = config
         attributes = {"name": os.uname().nodename, "labels": json.dumps(list(config.labels))}
         core.events.publish("daemon", "reload", core.engine_id, attributes)
@@ -185,13 +188,14 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
     state = State(config.data_root / "state.db")
     undo.callback(state.close)
     facts = await threads.run(probe)
+    remap = await threads.run(subids.remapping, config.userns_remap)
     content = FileStore(config.data_root / "content")
     snapshots = await threads.run(_snapshotter, config, facts)
     plugins = Plugins(config.plugin_directories)
     fabric = await threads.run(_fabric, config, undo)
     launcher = await threads.run(Launcher.spawn, config.exec_root)
     undo.callback(launcher.close)
-    registry = Registry(_registry_settings(config))
+    registry = Registry(registry_settings(config))
     undo.push_async_callback(registry.close)
     events = Events(config.event_history)
 
@@ -211,12 +215,14 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
         content=content,
         snapshots=snapshots,
         unpacker=Unpacker(content, snapshots),
-        images=ImageTable(content),
+        images=ImageTable(content, lambda text: registry.settings.registries.candidates(text)),
         volumes=VolumeStore(config.data_root / "volumes", config.pins, plugins),
         fabric=fabric,
         launcher=launcher,
         registry=registry,
         ingests=Ingests(erase),
+        ids=IdRanges(await threads.run(subids.pool, config.data_root), remap),
+        remap=remap,
     )
     return core
 
@@ -280,18 +286,6 @@ def _fabric(config: EngineConfig, undo: AsyncExitStack) -> Fabric:
     resolver = Resolver()
     undo.callback(resolver.close)
     return Fabric(drivers, resolver)
-
-
-def _registry_settings(config: EngineConfig) -> Settings:
-    registries = Registries().with_daemon_options(
-        hub_mirrors=config.registry_mirrors, insecure=config.insecure_registries
-    )
-    return Settings(
-        registries=registries,
-        downloads=config.max_concurrent_downloads,
-        uploads=config.max_concurrent_uploads,
-        user_agent=f"sampan/{__version__}",
-    )
 
 
 def _engine_id(state: State) -> str:

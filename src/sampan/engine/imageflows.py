@@ -13,7 +13,7 @@ from sampan.engine.imageviews import parse_repository
 from sampan.engine.ingests import Garbage
 from sampan.engine.options import ImportOptions
 from sampan.engine.threads import BodyReader
-from sampan.errors import InvalidParameter, SampanError
+from sampan.errors import Forbidden, InvalidParameter, SampanError
 from sampan.image import Image, import_, load
 from sampan.image.load import Loaded
 from sampan.layer.model import Readable
@@ -90,6 +90,8 @@ async def load_images(
 ) -> AsyncIterator[Progress]:
     """See :meth:`sampan.engine.images.Images.load`."""
     wanted = Platform.parse(platform) if platform else None
+    if not core.registry.settings.policy.accepts_archives("docker-archive"):
+        raise Forbidden("loading images from archives is rejected by the signature policy")
 
     refused: list[Garbage] = []
 

@@ -11,6 +11,7 @@ from sampan.engine.ingests import Garbage
 from sampan.errors import Conflict, NotFound, SampanError
 from sampan.image import Image, manifests_below
 from sampan.image import manifest as manifests
+from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.reference import Reference
 from sampan.wire.image import ImageDeleteResponseItem
@@ -153,7 +154,11 @@ def _chains(core: Core, entry: Entry) -> tuple[Digest, ...]:
 def blobs_of(core: Core, entry: Entry) -> set[Digest]:
     """Every blob an image's target leads to, as far as it is stored. Blocks."""
     found: set[Digest] = set()
-    for descriptor in manifests_below(core.content, entry.target):
+    below = [*manifests_below(core.content, entry.target)]
+    if entry.pushed and core.content.exists(entry.pushed):
+        size = core.content.size(entry.pushed)
+        below.append(Descriptor(media_type="", digest=entry.pushed, size=size))
+    for descriptor in below:
         found.add(descriptor.digest)
         parsed = manifests.parse(core.content.read(descriptor.digest), descriptor.media_type)
         if isinstance(parsed, manifests.Manifest):

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from sampan.engine import clock, imageflows, imageremoval, imageviews, transfer
+from sampan.engine import clock, imageflows, imageremoval, imageviews, pushing, transfer
 from sampan.engine.core import Core
 from sampan.engine.creation import find_image
 from sampan.engine.filters import boolean, check_filters, match_labels, until
@@ -76,6 +76,7 @@ class Images:
                     )
                     if shared_size
                     else -1,
+                    patterns=checked.get("reference", ()),
                 )
                 for entry, image in found
             ]
@@ -252,7 +253,7 @@ class Images:
         auth: RegistryAuth | None = None,
     ) -> AsyncIterator[Progress]:
         """Send an image to its registry; without ``tag``, all tags of the repository."""
-        return await transfer.push(self._core, ref, tag=tag, platform=platform, auth=auth)
+        return await pushing.push(self._core, ref, tag=tag, platform=platform, auth=auth)
 
     async def search(
         self,

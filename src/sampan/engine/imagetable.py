@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from sampan.content import ContentStore
@@ -19,12 +19,16 @@ from sampan.wire.container import OCIDescriptor
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Entry:
-    """One image: its target (manifest or index), its id for this host, when it came (Unix ns)."""
+    """One image: its target (manifest or index), its id for this host, when it came (Unix ns).
+
+    ``pushed`` is the manifest that registries are given instead of the target, if there is one.
+    """
 
     target: Descriptor
     id: Digest
     created: int
     names: set[str]
+    pushed: Digest | None = None
 
     @property
     def references(self) -> list[Reference]:
@@ -35,8 +39,14 @@ class Entry:
 class ImageTable:
     """All images; methods that read content say so and block (call them from threads)."""
 
-    def __init__(self, content: ContentStore) -> None:
+    def __init__(
+        self,
+        content: ContentStore,
+        meanings: Callable[[str], Iterable[Reference]] = lambda text: (),
+    ) -> None:
+        """``meanings`` tells what else a short name may stand for (``registries.conf``)."""
         self.content = content
+        self._meanings = meanings
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, Entry] = {}
         self._views: dict[str, Image] = {}
@@ -94,6 +104,9 @@ class ImageTable:
         found = self._by_id(bare, whole=False)
         if found is not None:
             return found, None
+        for meaning in self._meanings(text) if reference is not None else ():
+            if (named := self._by_reference(meaning)) is not None:
+                return named, meaning
         shown = reference.with_default_tag().familiar if reference is not None else text
         raise NotFound(f"No such image: {shown}")
 
@@ -176,6 +189,14 @@ def insert_name(name: str, entry: Entry, now: int) -> Statement:
         "INSERT INTO image_names (name, digest, updated) VALUES (?, ?, ?) "
         "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, updated = excluded.updated",
         (name, str(entry.target.digest), now),
+    )
+
+
+def update_pushed(entry: Entry) -> Statement:
+    """Store which manifest an image was pushed by."""
+    return (
+        "UPDATE images SET pushed = ? WHERE digest = ?",
+        (str(entry.pushed or ""), str(entry.target.digest)),
     )
 
 

@@ -26,13 +26,20 @@ SizeOf = Callable[[Digest], int]
 
 def tags(entry: Entry) -> list[str]:
     """``repo:tag`` of an image's names, as people write them."""
-    return [ref.familiar for ref in entry.references if ref.tag and ref.digest is None]
+    return _tags(entry.references)
+
+
+def _tags(names: Iterable[Reference]) -> list[str]:
+    return [name.familiar for name in names if name.tag and name.digest is None]
 
 
 def digests(entry: Entry) -> list[str]:
     """``repo@digest`` for every repository the image is known in."""
-    names = {ref.familiar_name for ref in entry.references if ref.digest is not None}
-    return sorted(f"{name}@{entry.target.digest}" for name in names)
+    return _digests(entry.references)
+
+
+def _digests(names: Iterable[Reference]) -> list[str]:
+    return sorted({f"{name.familiar_name}@{name.digest}" for name in names if name.digest})
 
 
 def created_seconds(image: Image) -> int:
@@ -83,14 +90,21 @@ def inspect(entry: Entry, image: Image, size: int, driver: str) -> ImageInspect:
 
 
 def summary(
-    entry: Entry, image: Image, size: int, *, containers: int = -1, shared: int = -1
+    entry: Entry,
+    image: Image,
+    size: int,
+    *,
+    containers: int = -1,
+    shared: int = -1,
+    patterns: Sequence[str] = (),
 ) -> ImageSummary:
-    """One entry of ``GET /images/json``."""
+    """One entry of ``GET /images/json``, with the names that match ``patterns`` if there are."""
+    names = [name for name in entry.references if not patterns or _matches(name, patterns)]
     return ImageSummary(
         id=str(image.id),
         parent_id="",
-        repo_tags=tags(entry),
-        repo_digests=digests(entry),
+        repo_tags=_tags(names),
+        repo_digests=_digests(names),
         created=created_seconds(image),
         size=size,
         shared_size=shared,
@@ -135,17 +149,12 @@ def history(entry: Entry, image: Image, size_of: SizeOf) -> list[ImageHistoryRes
 
 def match_reference(entry: Entry, patterns: Sequence[str]) -> bool:
     """Whether a name of the image matches a pattern (``reference=debian:*``)."""
-    for reference in entry.references:
-        names = (
-            reference.familiar,
-            str(reference),
-            reference.familiar_name,
-            reference.name,
-        )
-        for pattern in patterns:
-            if any(_glob(name, pattern) for name in names):
-                return True
-    return False
+    return any(_matches(reference, patterns) for reference in entry.references)
+
+
+def _matches(reference: Reference, patterns: Sequence[str]) -> bool:
+    names = (reference.familiar, str(reference), reference.familiar_name, reference.name)
+    return any(_glob(name, pattern) for pattern in patterns for name in names)
 
 
 def _glob(name: str, pattern: str) -> bool:

@@ -21,12 +21,14 @@ from sampan.engine.networkrecord import NetworkRecord
 from sampan.engine.networks import insert_network
 from sampan.engine.starting import unmount_shared_memory
 from sampan.engine.table import Container, Run
+from sampan.engine.userns import Lease
 from sampan.errors import NotFound, SampanError
 from sampan.kernel import cgroup
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.network.hostroutes import used_networks
 from sampan.runtime.client import ExitRecord, Live, Monitor, read_exit, read_live, recover
+from sampan.runtime.userns import id_map_of
 from sampan.snapshot import Kind
 
 
@@ -56,13 +58,14 @@ async def _perform_all(
 
 
 def _load_images(core: Core) -> None:
-    for digest, media_type, size, config, created in core.state.read(
-        "SELECT digest, media_type, size, config, created FROM images"
+    for digest, media_type, size, config, created, pushed in core.state.read(
+        "SELECT digest, media_type, size, config, created, pushed FROM images"
     ):
         target = Descriptor(
             media_type=str(media_type), digest=Digest.parse(str(digest)), size=int(str(size))
         )
-        core.images.add(target, Digest.parse(str(config)), int(str(created)))
+        entry = core.images.add(target, Digest.parse(str(config)), int(str(created)))
+        entry.pushed = Digest.parse(str(pushed)) if pushed else None
     entries = {str(entry.target.digest): entry for entry in core.images}
     for name, digest in core.state.read("SELECT name, digest FROM image_names"):
         core.images.name(str(name), entries[str(digest)])
@@ -124,6 +127,10 @@ def _load_containers(core: Core) -> dict[str, list[Plug]]:
         assert isinstance(state, bytes)
         decoded, lived = decode_container(record, state)
         core.containers.add(Container(record=decoded, state=lived))
+    for name, uid, gid, size in core.state.read(
+        "SELECT container, first_uid, first_gid, size FROM id_ranges"
+    ):
+        core.ids.add(str(name), Lease(*(int(str(number)) for number in (uid, gid, size))))
     endpoints: dict[str, list[Plug]] = {}
     for container, document in core.state.read("SELECT container, document FROM endpoints"):
         assert isinstance(document, bytes)
@@ -235,6 +242,7 @@ async def _adopt(core: Core, name: str, found: _Found, plugs: list[Plug]) -> Non
         events=events,
         pidfd=pidfd,
         cgroup=live.cgroup,
+        id_map=await core.threads.run(id_map_of, live.pid),
         shared_memory=str(shared) if shared.exists() else "",
         ended=asyncio.get_running_loop().create_future(),
     )

@@ -55,6 +55,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX image_names_digest ON image_names(digest)",
         "CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     ),
+    (
+        """CREATE TABLE id_ranges (
+            container TEXT PRIMARY KEY REFERENCES containers(id) ON DELETE CASCADE,
+            first_uid INTEGER NOT NULL, first_gid INTEGER NOT NULL,
+            size INTEGER NOT NULL) WITHOUT ROWID""",
+    ),
+    ("ALTER TABLE images ADD COLUMN pushed TEXT NOT NULL DEFAULT ''",),
 )
 
 

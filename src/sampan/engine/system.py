@@ -100,9 +100,12 @@ class System:
         )
 
     def _host(self) -> dict[str, object]:
-        """The machine and its operating system."""
-        facts = self._core.facts
+        """The machine, its operating system, and the way out of it."""
+        facts, config = self._core.facts, self._core.config
         return {
+            "http_proxy": _without_password(config.http_proxy),
+            "https_proxy": _without_password(config.https_proxy),
+            "no_proxy": config.no_proxy,
             "ipv4_forwarding": _flag("/proc/sys/net/ipv4/ip_forward"),
             "kernel_version": facts.release,
             "operating_system": _os_release().get("PRETTY_NAME", "Linux"),
@@ -313,6 +316,13 @@ def _os_release() -> dict[str, str]:
         return {}
 
 
+def _without_password(url: str) -> str:
+    """A proxy's address, user and password covered as dockerd covers them."""
+    head, at, host = url.rpartition("@")
+    scheme, separator, _ = head.rpartition("://")
+    return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at else url
+
+
 def _registries(config: EngineConfig) -> RegistryServiceConfig:
     hub = IndexInfo(
         name="docker.io", mirrors=list(config.registry_mirrors), secure=True, official=True
@@ -335,6 +345,8 @@ def _security_options(core: Core) -> list[str]:
     if core.facts.seccomp:
         profile = core.config.seccomp_profile
         found.append(f"name=seccomp,profile={'builtin' if not profile else profile[:32]}")
+    if core.remap is not None:
+        found.append("name=userns")
     if core.host.cgroup_v2:
         found.append("name=cgroupns")
     return found

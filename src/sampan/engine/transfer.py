@@ -1,16 +1,23 @@
-"""Images from and to registries, their progress as dockerd streams it."""
+"""Images from registries, and other questions to them; progress as dockerd streams it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from sampan.engine import imageflows
 from sampan.engine.core import Core
+from sampan.engine.filters import boolean
 from sampan.engine.imageflows import Progress, failure
-from sampan.engine.imageviews import parse_repository
 from sampan.engine.options import Filters, RegistryAuth
-from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
+from sampan.errors import (
+    Forbidden,
+    InvalidParameter,
+    NotFound,
+    SampanError,
+    Unauthorized,
+    Unavailable,
+)
 from sampan.image import LayerProgress as UnpackProgress
 from sampan.image import open_image
 from sampan.image.document import wire_descriptor, wire_platform
@@ -50,11 +57,11 @@ async def pull(
 ) -> AsyncIterator[Progress]:
     """See :meth:`sampan.engine.images.Images.pull`."""
     text = ref if not tag else f"{ref}@{tag}" if tag.startswith("sha256:") else f"{ref}:{tag}"
-    reference = core.registry.settings.registries.resolve(text)
+    candidates = core.registry.settings.registries.candidates(text)
     wanted = Platform.parse(platform) if platform else None
     account = credentials(auth)
 
-    async def work(report: Callable[[Event], None]) -> None:
+    async def pull_all(reference: Reference, report: Callable[[Event], None]) -> None:
         names = [reference.with_default_tag()]
         if all_tags and not tag:
             found = await core.registry.tags(reference, account)
@@ -62,7 +69,15 @@ async def pull(
         for name in names:
             await _pull_one(core, name, wanted, account, report)
 
-    return _stream(work)
+    async def work(report: Callable[[Event], None]) -> None:
+        for reference in candidates[:-1]:
+            try:
+                return await pull_all(reference, report)
+            except (NotFound, Unauthorized, Forbidden, Unavailable):
+                continue  # a short name: the next search registry may have it
+        await pull_all(candidates[-1], report)
+
+    return stream(work)
 
 
 async def _pull_one(
@@ -105,7 +120,7 @@ async def _pull_one(
             core,
             pulled.root.descriptor,
             pulled.config.digest,
-            (reference, _by_digest(reference, pulled.root.digest)),
+            (reference, by_digest(reference, pulled.root.digest)),
         )
     report(Message(text=f"Digest: {pulled.root.digest}"))
     same = before is not None and before.target.digest == pulled.root.digest
@@ -131,69 +146,12 @@ def _without_repetition(report: Callable[[Event], None]) -> Callable[[Event], No
     return tell
 
 
-def _by_digest(reference: Reference, digest: Digest) -> Reference:
+def by_digest(reference: Reference, digest: Digest) -> Reference:
     """The name by which an image is known once a registry has it: ``repo@digest``."""
     return Reference(reference.domain, reference.path, "", digest)
 
 
-async def push(
-    core: Core, ref: str, *, tag: str, platform: str | None, auth: RegistryAuth | None
-) -> AsyncIterator[Progress]:
-    """See :meth:`sampan.engine.images.Images.push`."""
-    repository = Reference.parse(ref)
-    if platform:
-        Platform.parse(platform)
-    names = _names_to_push(core, repository, tag)
-    account = credentials(auth)
-
-    async def work(report: Callable[[Event], None]) -> None:
-        for name in names:
-            entry, _ = core.images.find(str(name))
-            root = entry.target.digest
-            if platform:
-                view = await core.threads.run(core.images.view, entry, Platform.parse(platform))
-                root = view.manifest.digest
-            await core.registry.push(
-                name,
-                root,
-                content=core.content,
-                credentials=account,
-                listener=report,
-                sources=lambda digest: _sources(core, digest),
-            )
-            if root == entry.target.digest:
-                await imageflows.record(core, entry.target, entry.id, (_by_digest(name, root),))
-            core.events.publish("image", "push", name.familiar, {"name": name.familiar_name})
-
-    return _stream(work)
-
-
-def _names_to_push(core: Core, repository: Reference, tag: str) -> list[Reference]:
-    if tag or repository.tag:
-        name = parse_repository(repository.name, tag or repository.tag)
-        if core.images.lookup(name) is None:
-            raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
-        return [name]
-    names = [
-        reference
-        for entry in core.images
-        for reference in entry.references
-        if reference.name == repository.name and reference.tag
-    ]
-    if not names:
-        raise NotFound(f"An image does not exist locally with the tag: {repository.familiar_name}")
-    return names
-
-
-def _sources(core: Core, digest: Digest) -> Iterable[Reference]:
-    """Repositories that may hold a blob: those of every image that has it."""
-    for entry in core.images:
-        view = core.images.cached(entry)
-        if view is not None and any(blob.digest == digest for blob in view.manifest.blobs):
-            yield from entry.references
-
-
-def _stream(
+def stream(
     work: Callable[[Callable[[Event], None]], Awaitable[None]],
 ) -> AsyncIterator[Progress]:
     """Run ``work`` and pass on what it reports; leaving early cancels it.
@@ -239,7 +197,28 @@ async def search(
     """See :meth:`sampan.engine.images.Images.search`."""
     if limit is not None and not 1 <= limit <= 100:
         raise InvalidParameter("invalid limit: must be between 1 and 100")
-    raise Unsupported("searching registries is not supported")
+    chosen = filters or {}
+    official = boolean(chosen, "is-official")
+    automated = boolean(chosen, "is-automated")
+    stars = max((_stars(value) for value in chosen.get("stars", ())), default=0)
+    found = await core.registry.search(term, limit=limit or 25, credentials=credentials(auth))
+    return [
+        ImageSearchItem(
+            name=item.name,
+            description=item.description,
+            star_count=item.stars,
+            is_official=item.official,
+            is_automated=False,
+        )
+        for item in found
+        if item.stars >= stars and official in (None, item.official) and not automated
+    ]
+
+
+def _stars(value: str) -> int:
+    if not value.isdecimal():
+        raise InvalidParameter(f"invalid filter 'stars={value}'")
+    return int(value)
 
 
 async def distribution(core: Core, ref: str, auth: RegistryAuth | None) -> DistributionInspect:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from sampan.content import ContentStore
 from sampan.errors import DigestMismatch
@@ -33,11 +35,10 @@ def compress_layers(
     if not any(layer.media_type in _PLAIN for layer in image.manifest.layers):
         return image
     docker = image.manifest.media_type == DOCKER_MANIFEST
-    layers: list[Descriptor] = []
-    for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
+
+    def convert(layer: Descriptor, diff_id: Digest) -> Descriptor:
         if layer.media_type not in _PLAIN:
-            layers.append(layer)
-            continue
+            return layer
         stored = store_layer(
             _chunks(content, layer.digest),
             content,
@@ -47,7 +48,11 @@ def compress_layers(
         )
         if stored.diff_id != diff_id:
             raise DigestMismatch(f"stored layer {layer.digest} has digest {stored.diff_id}")
-        layers.append(stored.descriptor)
+        return stored.descriptor
+
+    # Compressing and hashing release the interpreter's lock.
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sampan-compress") as pool:
+        layers = list(pool.map(convert, image.manifest.layers, image.config.diff_ids))
     manifest = make_manifest(
         image.manifest.config, layers, annotations=image.manifest.annotations, docker=docker
     )

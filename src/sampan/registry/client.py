@@ -46,9 +46,9 @@ from sampan.registry.tls import Certificates, Proxies
 class Settings:
     """How to talk to registries.
 
-    ``policy`` says which images are accepted, by their signatures. ``downloads`` and ``uploads``
-    limit blobs in transit at the same time; ``chunk`` is the most bytes of an upload request, None
-    for a blob in one.
+    ``policy`` says which images are accepted, by their signatures; ``signer`` signs what is
+    pushed. ``downloads`` and ``uploads`` limit blobs in transit at the same time; ``chunk`` is the
+    most bytes of an upload request, None for a blob in one.
     """
 
     registries: Registries = field(default_factory=Registries)
@@ -56,6 +56,7 @@ class Settings:
     proxies: Proxies = field(default_factory=Proxies)
     patience: Patience = field(default_factory=Patience)
     policy: Policy = field(default_factory=Policy)
+    signer: Signer | None = None
     downloads: int = 3
     uploads: int = 5
     chunk: int | None = None
@@ -235,12 +236,12 @@ class Registry:
         """Send the manifest or index ``root`` and all it needs to where ``reference`` says.
 
         ``sources`` names repositories known to hold a blob, to mount it from instead of sending.
-        ``signer`` attaches a cosign signature before the tag is set. Only what the registry lacks
-        is sent. Raises as :meth:`pull`.
+        ``signer`` (default: that of the settings) attaches a cosign signature before the tag is
+        set. Only what the registry lacks is sent. Raises as :meth:`pull`.
         """
         endpoint = self.settings.registries.push_endpoint(reference)
         push = Push(self, reference, endpoint, content, credentials=credentials, listener=listener)
-        return await push.run(root, sources, signer)
+        return await push.run(root, sources, signer or self.settings.signer)
 
     async def resolve(self, reference: Reference, credentials: Credentials = NONE) -> Manifest:
         """The manifest or index a reference points to, mirrors asked first."""

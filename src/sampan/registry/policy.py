@@ -2,8 +2,9 @@
 
 A policy maps scopes of the ``docker`` transport (a reference, a repository, a namespace, a host,
 ``*.domain``) to requirements, all of which an image must meet; the most particular scope decides,
-then the transport's ``""``, then ``default``. Requirement types this engine cannot check
-(``signedBy``: OpenPGP) are refused by name when the policy is read, never skipped.
+then the transport's ``""``, then ``default``. A requirement this engine cannot check
+(``signedBy``: OpenPGP) is never met: what it is for is refused, saying so. Archives that are loaded
+are judged by their transport (``docker-archive``, ``oci-archive``), which no signature can satisfy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import InvalidParameter
 from sampan.model.reference import Reference
 
 _TRANSPORT = "docker"
@@ -93,7 +94,14 @@ class Signed:
     identity: SignedIdentity = SignedIdentity()
 
 
-Requirement = Accept | Reject | Signed
+@dataclass(frozen=True, slots=True)
+class Uncheckable:
+    """A requirement of a kind (``signedBy``) that nothing here can check."""
+
+    kind: str
+
+
+Requirement = Accept | Reject | Signed | Uncheckable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +110,8 @@ class Policy:
 
     default: tuple[Requirement, ...] = (Accept(),)
     scopes: Mapping[str, tuple[Requirement, ...]] = field(default_factory=dict)
+    #: other transports (``docker-archive``, ...): what their scope ``""`` demands
+    transports: Mapping[str, tuple[Requirement, ...]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -126,6 +136,11 @@ class Policy:
                 scope: tuple(map(_requirement, items))
                 for scope, items in file.transports.get(_TRANSPORT, {}).items()
             },
+            transports={
+                name: tuple(map(_requirement, scopes[""]))
+                for name, scopes in file.transports.items()
+                if name != _TRANSPORT and "" in scopes
+            },
         )
 
     def requirements(self, reference: Reference) -> tuple[Requirement, ...]:
@@ -135,6 +150,11 @@ class Policy:
             if found is not None:
                 return found
         return self.default
+
+    def accepts_archives(self, transport: str) -> bool:
+        """Whether archives (``docker-archive``, ``oci-archive``) may bring images unsigned."""
+        found = self.transports.get(transport, self.default)
+        return all(isinstance(item, Accept) for item in found)
 
 
 def _scopes(reference: Reference) -> list[str]:
@@ -187,7 +207,7 @@ def _requirement(item: _Requirement) -> Requirement:
             identity = _identity(item.signed_identity)
             return Signed(kind=item.type, keys=keys, identity=identity)
         case "signedBy":
-            raise Unsupported("policy.json: signedBy (OpenPGP signatures) is not supported")
+            return Uncheckable(item.type)
     raise InvalidParameter(f"invalid policy.json: unknown requirement {item.type[:40]!r}")
 
 

@@ -152,13 +152,22 @@ class Registries:
 
         A short name without alias is Docker Hub's, or the first search registry's.
         """
-        name, separator, suffix = _split(text)
-        if alias := self.aliases.get(name):
-            return Reference.parse(f"{alias}{separator}{suffix}")
+        return self.candidates(text)[0]
+
+    def candidates(self, text: str) -> tuple[Reference, ...]:
+        """What a person may have meant, to be tried in order; one unless it is a short name.
+
+        Aliases are found by the familiar form of a name too, since Docker's clients write short
+        names out; search lists are not, so that nobody's ``docker.io/x`` is looked for elsewhere.
+        """
         reference = Reference.parse(text)
+        for short in (text, reference.familiar):
+            name, separator, suffix = _split(short)
+            if alias := self.aliases.get(name):
+                return (Reference.parse(f"{alias}{separator}{suffix}"),)
         if self.search and reference.domain == DEFAULT_DOMAIN and _is_short(text):
-            return Reference.parse(f"{self.search[0]}/{text}")
-        return reference
+            return tuple(Reference.parse(f"{registry}/{text}") for registry in self.search)
+        return (reference,)
 
     def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
         """Where to pull ``reference`` from, mirrors first; raises :class:`Forbidden` if blocked."""

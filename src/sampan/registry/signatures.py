@@ -12,7 +12,7 @@ from sampan.model.reference import Reference
 from sampan.registry import cosign, notation
 from sampan.registry.cosign import Signature, Signer
 from sampan.registry.manifest import Manifest
-from sampan.registry.policy import Accept, Policy, Reject, Signed
+from sampan.registry.policy import Accept, Policy, Reject, Signed, Uncheckable
 from sampan.registry.repository import Repository
 from sampan.registry.upload import Upload, push
 
@@ -32,6 +32,8 @@ async def enforce(
                 continue
             case Reject():
                 reason = "rejected by policy"
+            case Uncheckable(kind=kind):
+                reason = f"the policy demands {kind}, which this engine cannot check"
             case Signed():
                 reason = await _signed(requirement, repository, image, candidates)
         if reason:

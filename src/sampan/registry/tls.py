@@ -7,37 +7,57 @@ as docker, podman and skopeo read them.
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sampan.errors import InvalidParameter
 
+_Files = tuple[tuple[str, int], ...]
 CERTIFICATE_DIRECTORIES = (Path("/etc/docker/certs.d"), Path("/etc/containers/certs.d"))
 
 
 @dataclass(slots=True)
 class Certificates:
-    """TLS contexts by host, made once each from the ``directories``.
+    """TLS contexts by host, made from the ``directories`` once and again when files change there.
 
     ``authorities`` is a PEM file of more CAs, trusted for every host.
     """
 
     directories: Sequence[Path] = CERTIFICATE_DIRECTORIES
     authorities: str = ""
-    _made: dict[tuple[str, bool], ssl.SSLContext] = field(default_factory=dict)
+    _made: dict[tuple[str, bool], tuple[_Files, ssl.SSLContext]] = field(default_factory=dict)
 
     def context(self, host: str, *, insecure: bool) -> ssl.SSLContext:
         """The context to reach ``host`` (``host[:port]``) with; ``insecure`` verifies nothing.
 
         Raises :class:`InvalidParameter` for a file that cannot be used.
         """
-        context = self._made.get((host, insecure))
-        if context is None:
-            context = self._made[host, insecure] = self._make(host, insecure=insecure)
+        files = self._files(host)
+        known, context = self._made.get((host, insecure), ((), None))
+        if context is None or known != files:
+            context = self._make(host, insecure=insecure)
+            self._made[host, insecure] = files, context
         return context
+
+    def _files(self, host: str) -> _Files:
+        """What tells whether anything for ``host`` has changed since."""
+        found = []
+        for place in self._places(host):
+            try:
+                with os.scandir(place) as entries:
+                    found += [(entry.path, entry.stat().st_mtime_ns) for entry in entries]
+            except OSError:  # usually there is no such directory; reading it says what is wrong
+                continue
+        return tuple(sorted(found))
+
+    def _places(self, host: str) -> Iterator[Path]:
+        # The host comes from a parsed reference or URL: it should hold no slash.
+        if "/" not in host and host not in ("", ".", ".."):
+            yield from (directory / host for directory in self.directories)
 
     def _make(self, host: str, *, insecure: bool) -> ssl.SSLContext:
         try:
@@ -47,10 +67,8 @@ class Certificates:
         except OSError as error:
             raise InvalidParameter(f"cannot use {self.authorities}: {error}") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        for directory in self.directories:
-            # The host comes from a parsed reference or URL: it holds no slash.
-            place = directory / host
-            if "/" not in host and host not in ("", ".", "..") and place.is_dir():
+        for place in self._places(host):
+            if place.is_dir():
                 _load(context, place)
         if insecure:
             context.check_hostname = False

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, utils
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sampan.content.store import FileStore
-from sampan.errors import Forbidden, InvalidParameter, Unsupported
+from sampan.errors import Forbidden, InvalidParameter
 from sampan.model.digest import Digest
 from sampan.model.reference import Reference
 from sampan.registry import Policy, Registry, Settings, Signer, cosign, notation
@@ -105,8 +105,11 @@ def test_policies() -> None:
                         "r.example": [{"type": "reject"}],
                         "r.example/team": [{"type": "sigstoreSigned", "keyData": key}],
                         "*.wild.example": [{"type": "reject"}],
+                        "pgp.example": [
+                            {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/x"}
+                        ],
                     },
-                    "docker-archive": {"": [{"type": "reject"}]},
+                    "docker-archive": {"": [{"type": "insecureAcceptAnything"}]},
                 },
             }
         ).encode()
@@ -119,6 +122,9 @@ def test_policies() -> None:
     assert kind("r.example/teams/app") == "Reject"
     assert kind("a.b.wild.example:5000/x") == "Reject"
     assert kind("other.example/x") == "Accept"
+    assert kind("pgp.example/x") == "Uncheckable"
+    assert policy.accepts_archives("docker-archive")
+    assert not policy.accepts_archives("oci-archive")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +135,6 @@ def test_policies() -> None:
         ('{"default":[{"type":"sigstoreSigned"}]}', InvalidParameter),
         ('{"default":[{"type":"acceptAll"}]}', InvalidParameter),
         ('{"default":[{"type":"reject","extra":1}]}', InvalidParameter),
-        ('{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/x"}]}', Unsupported),
         ('{"default":[{"type":"sigstoreSigned","keyPath":"/nowhere"}]}', InvalidParameter),
     ],
 )
