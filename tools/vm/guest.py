@@ -1,12 +1,15 @@
-"""A small virtual machine with cgroup v2 and systemd, made of Debian packages, that runs tests.
+"""A small virtual machine with cgroup v2 and systemd as PID 1, in which pytest runs.
 
-    python tools/vm/guest.py build CACHE                 # kernel, initramfs, disk (once)
+    python tools/vm/guest.py build CACHE                 # kernel and initramfs (once)
     python tools/vm/guest.py run CACHE [PYTEST-ARG...]   # boot, run pytest inside, report
 
-The machine that builds needs no KVM (qemu translates, ``-accel tcg``) and mounts nothing: the disk
-is an ext4 image that mke2fs fills from a directory, the sources travel as a tar on a second disk,
-and what pytest says comes out of the serial console. Exit status: pytest's, 124 when the guest
-does not end in time, 125 when it ends without saying.
+The guest has this machine's own root file system, shared read-only by virtiofs, below an overlay
+of a tmpfs: whatever is installed here is installed there, nothing is copied and nothing written
+comes back. Only the kernel is another one, Debian's for clouds, which is unpacked and not
+installed. Neither KVM (qemu translates, ``-accel tcg``) nor a network is needed. What pytest says
+comes out of the serial console, its JUnit report out of a virtio port.
+
+Exit status: pytest's; 124 when the guest does not end in time, 125 when it ends without saying.
 """
 
 from __future__ import annotations
@@ -22,75 +25,128 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITE = "bookworm"
 KERNEL = "linux-image-cloud-amd64"
-PACKAGES = (
-    "systemd-sysv",
-    "dbus",
-    "python3",
-    "python3-pytest",
-    "python3-pytest-timeout",
-    "python3-hypothesis",
-    "libseccomp2",
-    "busybox-static",
-    "procps",
-    "kmod",
-)
-#: What the kernel needs to find its disk, and what tests need that nobody loads for us.
-MODULES = ("virtio_pci", "virtio_blk", "ext4", "overlay")
-DISK_MEGABYTES = 1024
+QEMU = "qemu-system-x86_64"
+#: Debian 12 has it in qemu-system-common, later ones in a package of its own.
+DAEMONS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
+#: What finds the root file system and reports; the rest is loaded when it is asked for.
+MODULES = ("virtio_pci", "virtiofs", "virtio_console", "overlay")
 RESULT = re.compile(rb"SAMPAN-VM-RESULT (\d+)")
-#: The default tests: what behaves differently on cgroup v2.
-TESTS = ("tests/kernel/test_cgroup.py", "tests/kernel/oci")
+#: The tests of what is different on cgroup v2 and under systemd.
+TESTS = ("tests/kernel/test_cgroup.py", "tests/kernel/oci", "tests/vm/inside")
+PYTEST = (
+    "--color=no",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "asyncio",
+    "-p",
+    "timeout",
+)
 
 _INIT = """#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /root
-/bin/busybox mount -t proc proc /proc
-/bin/busybox mount -t devtmpfs dev /dev
-for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module; done
-n=0
-while [ ! -b /dev/vda ] && [ $n -lt 100 ]; do /bin/busybox sleep 0.1; n=$((n + 1)); done
-/bin/busybox mount -t ext4 /dev/vda /root || exec /bin/busybox sh
-/bin/busybox mount --move /dev /root/dev
-/bin/busybox umount /proc
-exec /bin/busybox switch_root /root /sbin/init
+export PATH=/bin
+for name in mkdir mount umount cat insmod cp rm switch_root; do
+    busybox ln -s busybox /bin/$name
+done
+mkdir -p /proc /sys /dev /lower /rw /root
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+for module in $(cat /modules/order); do insmod /modules/$module; done
+mount -t virtiofs -o ro root /lower
+mount -t tmpfs -o mode=755 rw /rw
+mkdir /rw/upper /rw/work
+mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /root
+# Nothing this machine has enabled, generates or says about being a container itself.
+rm -rf /root/.dockerenv /root/etc/systemd/system
+mount -t tmpfs -o mode=755 none /root/lib/systemd/system-generators
+cp -a /files/. /root
+mkdir -p /root/lib/modules/$(busybox uname -r)
+mount --bind /lower$(cat /modules/tree) /root/lib/modules/$(busybox uname -r)
+for place in /tmp /var/tmp /var/lib/sampan /var/lib/containers; do
+    mkdir -p /root$place
+    mount -t tmpfs -o mode=1777 tmp /root$place
+done
+mount --move /dev /root/dev
+umount /proc
+exec switch_root /root /sbin/init
 """
 
 _SERVICE = """[Unit]
 Description=sampan tests
-After=basic.target dbus.socket
-Wants=dbus.socket
+DefaultDependencies=no
+Wants=dbus.socket systemd-journald.socket
+After=dbus.socket systemd-journald.socket
 
 [Service]
 Type=oneshot
 Delegate=yes
-Environment=PYTHONPATH=/srv/src:/srv PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-ExecStart=/usr/local/bin/sampan-vm-tests
+WorkingDirectory={root}
+Environment=HOME=/root LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+Environment=PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 SAMPAN_VM=1
+Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ExecStart=/bin/sh /etc/sampan-vm-tests
+StandardInput=null
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
 ExecStopPost=/bin/systemctl poweroff --force --force
 """
 
-_SCRIPT = """#!/bin/sh
-stty -F /dev/ttyS0 -onlcr cols 200 2>/dev/null
-mkdir -p /srv && tar -xf /dev/vdb -C /srv
-cp /srv/bin/sampan-runtime /usr/bin/sampan-runtime
-sed -i '1s|.*|#!/usr/bin/python3|' /usr/bin/sampan-runtime
-echo "cgroup2 controllers: $(cat /sys/fs/cgroup/cgroup.controllers)"
-cd /srv
-sh /srv/vm-command
-echo "SAMPAN-VM-RESULT $?"
+_SCRIPT = """stty -F /dev/ttyS0 -onlcr cols 150
+ip link set lo up
+{command}
+status=$?
+[ ! -e /tmp/report.xml ] || cat /tmp/report.xml >/dev/vport0p1
+echo "SAMPAN-VM-RESULT $status"
 """
 
-_PYTEST_INI = "[pytest]\naddopts = -ra\ntimeout = 300\nmarkers = slow: slow\n"
+#: What takes time to start and a guest that runs tests has no use for.
+_MASKED = """dev-hugepages.mount dev-mqueue.mount kmod-static-nodes.service ldconfig.service
+    modprobe@configfs.service modprobe@drm.service modprobe@efi_pstore.service
+    modprobe@fuse.service proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount
+    sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount
+    systemd-ask-password-console.path systemd-ask-password-wall.path systemd-binfmt.service
+    systemd-boot-system-token.service systemd-firstboot.service systemd-hwdb-update.service
+    systemd-journal-catalog-update.service systemd-journal-flush.service
+    systemd-machine-id-commit.service systemd-modules-load.service systemd-pcrphase.service
+    systemd-pcrphase-sysinit.service systemd-pstore.service systemd-random-seed.service
+    systemd-remount-fs.service systemd-repart.service systemd-sysctl.service
+    systemd-sysusers.service systemd-tmpfiles-setup-dev.service systemd-tmpfiles-setup.service
+    systemd-udev-trigger.service systemd-udevd.service systemd-update-done.service
+    systemd-update-utmp.service cryptsetup.target integritysetup.target
+    veritysetup.target"""
+_KERNEL_LINE = (
+    "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off audit=0 psi=1 tsc=reliable "
+    "systemd.show_status=0 systemd.unit=sampan-tests.service systemd.default_timeout_start_sec=180"
+)
+_HIERARCHY = {
+    "v2": "systemd.unified_cgroup_hierarchy=1",
+    "hybrid": "systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
+}
+
+
+class Missing(Exception):
+    """Something the guest needs is not on this machine and cannot be got; one sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """``timeout`` in seconds; ``memory`` as qemu takes it; ``cgroups`` is "v2" or "hybrid";
+    ``report`` is where the JUnit report goes, None for nowhere."""
+
+    timeout: float = 900.0
+    memory: str = "1536M"
+    cgroups: str = "v2"
+    report: Path | None = None
 
 
 def main() -> int:
@@ -100,166 +156,184 @@ def main() -> int:
     for name in ("build", "run"):
         command = commands.add_parser(name)
         command.add_argument("cache", type=Path)
-    commands.choices["run"].add_argument("--timeout", type=float, default=900.0)
-    commands.choices["run"].add_argument("--memory", default="1536M")
+    commands.choices["run"].add_argument("--timeout", type=float, default=Options().timeout)
+    commands.choices["run"].add_argument("--memory", default=Options().memory)
+    commands.choices["run"].add_argument("--cgroups", choices=_HIERARCHY, default="v2")
+    commands.choices["run"].add_argument("--report", type=Path)
     arguments, rest = parser.parse_known_args()
-    cache: Path = arguments.cache
-    build(cache)
-    if arguments.command == "build":
-        return 0
-    return run(cache, rest or list(TESTS), arguments.timeout, arguments.memory)
+    try:
+        build(arguments.cache)
+        if arguments.command == "build":
+            return 0
+        options = Options(
+            timeout=arguments.timeout,
+            memory=arguments.memory,
+            cgroups=arguments.cgroups,
+            report=arguments.report,
+        )
+        return run(arguments.cache, rest or TESTS, options)
+    except Missing as error:
+        print(error, file=sys.stderr)
+        return 125
 
 
 def build(cache: Path) -> None:
-    """Make kernel, initramfs and disk below ``cache``, unless they are there already."""
-    stamp = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    """Make kernel and initramfs below ``cache``, unless they are there. Raises Missing."""
+    if shutil.which(QEMU) is None:
+        raise Missing(f"{QEMU} is not installed")
+    stamp = hashlib.sha256(Path(__file__).read_bytes() + str(ROOT).encode()).hexdigest()
     with contextlib.suppress(FileNotFoundError):
         if (cache / "stamp").read_text() == stamp:
             return
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        work = Path(scratch)
-        kernel = _unpack_kernel(work)
-        shutil.copy(next(kernel.glob("boot/vmlinuz-*")), cache / "vmlinuz")
-        (cache / "initrd").write_bytes(_initramfs(next(kernel.glob("lib/modules/*"))))
-        _disk(work, kernel, cache / "disk")
+    tree = cache.resolve() / "kernel"
+    if not tree.exists():
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            os.rename(_unpack_kernel(Path(scratch)), tree)
+    modules = next(tree.glob("lib/modules/*"))
+    _run("depmod", "--basedir", tree, modules.name)
+    (cache / "initrd").write_bytes(_initramfs(modules))
     (cache / "stamp").write_text(stamp)
 
 
-def _run(*command: str | Path, **more: object) -> str:
-    result = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        check=False,
-        **more,  # type: ignore[call-overload]
-    )
+def _run(*command: str | Path, cwd: Path | None = None) -> str:
+    try:
+        result = subprocess.run(
+            [str(word) for word in command], capture_output=True, text=True, check=False, cwd=cwd
+        )
+    except FileNotFoundError:
+        raise Missing(f"{command[0]} is not installed") from None
     if result.returncode:
-        raise SystemExit(f"{command[0]}: {result.stderr.strip() or result.stdout.strip()}")
-    return str(result.stdout)
+        raise Missing(f"{command[0]}: {result.stderr.strip() or result.stdout.strip()}")
+    return result.stdout
 
 
 def _unpack_kernel(work: Path) -> Path:
     """Debian's cloud kernel, downloaded and unpacked but not installed."""
-    depends = _run("apt-cache", "depends", KERNEL)
-    found = re.search(r"Depends: (linux-image-\S+)", depends)
-    if found is None:
-        raise SystemExit(f"apt knows no {KERNEL}: run apt-get update")
-    _run("apt-get", "download", found[1], cwd=work)
+    try:
+        _download_kernel(work)
+    except Missing:
+        _run("apt-get", "update", "-qq")
+        _download_kernel(work)
     target = work / "kernel"
     _run("dpkg-deb", "--extract", next(work.glob("linux-image-*.deb")), target)
     return target
 
 
+def _download_kernel(work: Path) -> None:
+    found = re.search(r"Depends: (linux-image-\S+)", _run("apt-cache", "depends", KERNEL))
+    if found is None:
+        raise Missing(f"apt knows no {KERNEL}")
+    # Not as the user _apt, who may not write here.
+    _run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", found[1], cwd=work)
+
+
 def _module_files(modules: Path) -> list[Path]:
     """Files of MODULES with what they depend on, dependencies first (modules.dep(5))."""
-    files = {path.name.split(".ko")[0].replace("-", "_"): path for path in modules.rglob("*.ko*")}
-    ordered: list[Path] = []
-
-    def add(name: str) -> None:
-        path = files.get(name)
-        if path is None or path in ordered:
-            return  # built in
-        for word in _run("modinfo", "-F", "depends", path).strip().split(","):
-            if word:
-                add(word.replace("-", "_"))
-        for word in _run("modinfo", "-F", "softdep", path).split():
-            if word != "pre:":
-                add(word.replace("-", "_"))
-        ordered.append(path)
-
-    for name in ("crc32c_generic", *MODULES):
-        add(name)
-    return ordered
+    depends: dict[str, list[str]] = {}
+    for line in (modules / "modules.dep").read_text().splitlines():
+        path, _, needed = line.partition(":")
+        depends[path] = needed.split()
+    names = {Path(path).name.split(".ko")[0].replace("-", "_"): path for path in depends}
+    ordered: dict[str, None] = {}
+    for name in MODULES:
+        if (path := names.get(name)) is not None:  # else it is built in
+            ordered.update(dict.fromkeys([*reversed(depends[path]), path]))
+    return [modules / path for path in ordered]
 
 
 def _initramfs(modules: Path) -> bytes:
-    """A cpio archive with busybox, the modules and the script above."""
+    """A cpio archive: busybox, the modules, the script above, and files for the guest's /etc."""
     files = _module_files(modules)
+    busybox = Path("/bin/busybox")
+    if not busybox.exists():
+        raise Missing("busybox-static is not installed")
+    units = "files/etc/systemd/system"
+    folders = ("bin", "modules", "files", "files/etc", "files/var", "files/etc/systemd", units)
     content: list[tuple[str, int, bytes]] = [
-        ("bin", 0o40755, b""),
-        ("modules", 0o40755, b""),
-        ("dev", 0o40755, b""),
-        ("bin/busybox", 0o100755, Path("/bin/busybox").read_bytes()),
+        *((name, 0o40755, b"") for name in folders),
+        ("bin/busybox", 0o100755, busybox.read_bytes()),
         ("init", 0o100755, _INIT.encode()),
+        ("modules/tree", 0o100644, str(modules).encode()),
         ("modules/order", 0o100644, "\n".join(path.name for path in files).encode()),
         *((f"modules/{path.name}", 0o100644, path.read_bytes()) for path in files),
+        ("files/etc/fstab", 0o100644, b""),
+        ("files/etc/hostname", 0o100644, b"sampan-vm\n"),
+        ("files/etc/machine-id", 0o100444, b"5a3b1c0d5a3b1c0d5a3b1c0d5a3b1c0d\n"),
+        # Newer than /usr, so that nothing is brought up to date (systemd-update-done(8)).
+        ("files/etc/.updated", 0o100644, b""),
+        ("files/var/.updated", 0o100644, b""),
+        (f"{units}/sampan-tests.service", 0o100644, _SERVICE.format(root=ROOT).encode()),
+        *((f"{units}/{name}", 0o120777, b"/dev/null") for name in _MASKED.split()),
     ]
+    return _cpio(content)
+
+
+def _cpio(content: Sequence[tuple[str, int, bytes]]) -> bytes:
+    """The "newc" format (initramfs buffer format in the kernel's documentation)."""
     out = io.BytesIO()
+    now = int(time.time()) + 86400
     for inode, (name, mode, data) in enumerate([*content, ("TRAILER!!!", 0, b"")], 1):
-        _cpio_entry(out, inode, name, mode, data)
+        path = name.encode() + b"\0"
+        fields = (inode, mode, 0, 0, 1, now, len(data), 0, 0, 0, 0, len(path), 0)
+        out.write(b"070701" + b"".join(b"%08X" % field for field in fields) + path)
+        out.write(b"\0" * (-out.tell() % 4) + data)
+        out.write(b"\0" * (-out.tell() % 4))
     return out.getvalue()
 
 
-def _cpio_entry(out: io.BytesIO, inode: int, name: str, mode: int, data: bytes) -> None:
-    """One entry in the "newc" format (initramfs buffer format in the kernel's documentation)."""
-    path = name.encode() + b"\0"
-    fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
-    out.write(b"070701" + b"".join(b"%08X" % field for field in fields) + path)
-    out.write(b"\0" * (-out.tell() % 4) + data)
-    out.write(b"\0" * (-out.tell() % 4))
-
-
-def _disk(work: Path, kernel: Path, target: Path) -> None:
-    """The guest's root file system as an ext4 image."""
-    root = work / "root"
-    _run(
-        *("mmdebstrap", "--variant=minbase", "--quiet", f"--include={','.join(PACKAGES)}"),
-        *("--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"),
-        *(SUITE, root),
-    )
-    shutil.copytree(kernel / "lib/modules", root / "lib/modules", dirs_exist_ok=True)
-    release = next((kernel / "lib/modules").iterdir()).name
-    _run("depmod", "--basedir", root, release)
-    (root / "etc/fstab").write_text("")
-    (root / "etc/hostname").write_text("sampan-vm\n")
-    (root / "etc/systemd/system/sampan-tests.service").write_text(_SERVICE)
-    script = root / "usr/local/bin/sampan-vm-tests"
-    script.write_text(_SCRIPT)
-    script.chmod(0o755)
-    _run("mke2fs", "-q", "-t", "ext4", "-d", root, target, f"{DISK_MEGABYTES}M")
-
-
-def _sources(arguments: list[str]) -> bytes:
-    """The tar on the second disk: our sources, tests, the specifications, the command."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name in ("src/sampan", "tests", "bin", "tools"):
-            archive.add(ROOT / name, name, filter=_without_caches)
-        pytest = ("python3", "-m", "pytest", "-c", "vm.ini", "--color=no")
-        command = shlex.join([*pytest, "-p", "no:cacheprovider"])
-        for name, text in (
-            ("vm-command", f"{command} {shlex.join(arguments)}\n"),
-            ("vm.ini", _PYTEST_INI),
-        ):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(text.encode())
-            archive.addfile(entry, io.BytesIO(text.encode()))
-    # A disk has whole sectors.
-    return out.getvalue() + b"\0" * (-len(out.getvalue()) % 4096)
-
-
-def _without_caches(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if "__pycache__" in entry.name else entry
-
-
-def run(cache: Path, arguments: list[str], timeout: float, memory: str) -> int:
-    """Boot, let pytest run with ``arguments``, and return its status."""
-    with tempfile.TemporaryDirectory() as scratch:
-        sources = Path(scratch, "sources")
-        sources.write_bytes(_sources(arguments))
-        command = [
-            *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
-            *("-m", memory, "-nographic", "-no-reboot", "-nic", "none", "-nodefaults"),
-            *("-serial", "stdio", "-kernel", str(cache / "vmlinuz")),
-            *("-initrd", str(cache / "initrd")),
-            *("-drive", f"file={cache / 'disk'},if=virtio,format=raw,snapshot=on"),
-            *("-drive", f"file={sources},if=virtio,format=raw,readonly=on"),
-            "-append",
-            "console=ttyS0 quiet panic=-1 mitigations=off systemd.show_status=0 psi=1 "
-            "systemd.unified_cgroup_hierarchy=1 systemd.unit=sampan-tests.service",
+def run(cache: Path, arguments: Sequence[str], options: Options) -> int:
+    """Boot, let pytest run with ``arguments``, and return its status. Raises Missing."""
+    daemon = next((path for path in DAEMONS if os.access(path, os.X_OK)), None)
+    if daemon is None:
+        raise Missing("virtiofsd is not installed")
+    with tempfile.TemporaryDirectory(prefix="sampan-vm-") as scratch:
+        work = Path(scratch)
+        python = (sys.executable, "-m", "pytest", "--junitxml=/tmp/report.xml")
+        script = _SCRIPT.format(command=shlex.join([*python, *PYTEST, *arguments]))
+        content = [
+            ("files", 0o40755, b""),
+            ("files/etc", 0o40755, b""),
+            ("files/etc/sampan-vm-tests", 0o100644, script.encode()),
         ]
-        return _watch(command, timeout)
+        # The kernel unpacks archives that follow each other, at multiples of four bytes.
+        (work / "initrd").write_bytes((cache / "initrd").read_bytes() + _cpio(content))
+        with _share(daemon, work / "root.sock"):
+            return _watch(_command(cache, work, options), options.timeout)
+
+
+@contextlib.contextmanager
+def _share(daemon: str, path: Path) -> Iterator[None]:
+    """virtiofsd for the root directory of this machine."""
+    options = "source=/,sandbox=chroot,cache=always,xattr,log_level=err"
+    with subprocess.Popen(
+        [daemon, f"--socket-path={path}", "-o", options, "-f"], stdin=subprocess.DEVNULL
+    ) as process:
+        try:
+            while not path.exists():
+                if process.poll() is not None:
+                    raise Missing(f"{daemon} ended with status {process.returncode}")
+                time.sleep(0.01)
+            yield
+        finally:
+            process.terminate()
+
+
+def _command(cache: Path, work: Path, options: Options) -> list[str]:
+    report = options.report or work / "report"
+    return [
+        *(QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", options.memory),
+        *("-object", f"memory-backend-memfd,id=memory,size={options.memory},share=on"),
+        *("-numa", "node,memdev=memory", "-display", "none", "-no-reboot", "-nodefaults"),
+        *("-nic", "none", "-serial", "stdio"),
+        *("-chardev", f"socket,id=root,path={work / 'root.sock'}"),
+        *("-device", "vhost-user-fs-pci,queue-size=1024,chardev=root,tag=root"),
+        *("-device", "virtio-serial", "-chardev", f"file,id=report,path={report}"),
+        *("-device", "virtserialport,chardev=report,name=report"),
+        *("-kernel", str(next(cache.glob("kernel/boot/vmlinuz-*")))),
+        *("-initrd", str(work / "initrd")),
+        *("-append", f"{_KERNEL_LINE} {_HIERARCHY[options.cgroups]}"),
+    ]
 
 
 def _watch(command: list[str], timeout: float) -> int:
@@ -269,15 +343,17 @@ def _watch(command: list[str], timeout: float) -> int:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as guest:
         assert guest.stdout is not None
-        for line in _lines(guest.stdout.fileno(), timeout):
-            if line is None:
-                guest.kill()
-                print(f"the guest did not end within {timeout:.0f} seconds", flush=True)
-                return 124
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
-            if found := RESULT.search(line):
-                status = int(found[1])
+        try:
+            for line in _lines(guest.stdout.fileno(), timeout):
+                if line is None:
+                    print(f"the guest did not end within {timeout:.0f} seconds", flush=True)
+                    return 124
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
+                if found := RESULT.search(line):
+                    status = int(found[1])
+        finally:
+            guest.kill()
     return status
 
 
