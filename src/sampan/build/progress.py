@@ -10,9 +10,10 @@ from typing import Protocol
 class Vertex:
     """One node of the build as people see it.
 
-    ``name`` is like ``[base 2/5] RUN make``; ``step`` counts the instructions of the whole
-    target from one, of ``steps`` in all (0 for what is no instruction); ``metadata`` marks one
-    that changes no files.
+    ``name`` is like ``[base 2/5] RUN make`` and counts what is shown; ``step`` counts the
+    instructions of the whole target from one, of ``steps`` in all (0 for what is no instruction);
+    ``metadata`` marks one that changes no files and is not shown; ``line`` is where the
+    instruction begins in the Dockerfile (0: nowhere).
     """
 
     id: str
@@ -22,6 +23,7 @@ class Vertex:
     steps: int = 0
     instruction: str = ""
     metadata: bool = False
+    line: int = 0
 
 
 class Progress(Protocol):

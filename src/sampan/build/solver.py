@@ -22,9 +22,10 @@ from sampan.build.progress import Progress, Vertex
 from sampan.build.request import BuildRequest, Built, Material
 from sampan.build.selection import Tree
 from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
-from sampan.build.steps import DEFAULT_PATH, Step, evaluate
+from sampan.build.steps import DEFAULT_PATH, CopyStep, RunStep, Step, evaluate
 from sampan.build.tools import StageResult, Tools
 from sampan.dockerfile.config import Config
+from sampan.dockerfile.instructions import Copy, Instruction, Run, Setting
 from sampan.errors import SampanError, Unsupported
 from sampan.image import Image
 from sampan.image.document import History
@@ -132,9 +133,11 @@ class Build:
             escape=self.request.file.escape,
         )
         result = replace(base, arguments=found.arguments, author=found.author or base.author)
-        total = len(found.steps) + 1
+        shown = int(self._base_counts(stage))
+        total = shown + sum(step.action is not None for step in found.steps)
         for position, step in enumerate(found.steps, 2):
-            vertex = self._vertex(stage, step, position, total)
+            shown += step.action is not None
+            vertex = self._vertex(stage, step, position, f"{shown}/{total}")
             result = await self._step(stage, vertex, step, result)
         return replace(result, config=found.config)
 
@@ -143,34 +146,53 @@ class Build:
         needed = self.plan.needed(stage)[:-1]
         return tuple(one for one in needed if one.index not in self._stages)
 
-    def _vertex(self, stage: Stage, step: Step, position: int, total: int) -> Vertex:
+    def _base_counts(self, stage: Stage) -> bool:
+        """Whether FROM is a step to show: an earlier stage has been shown, scratch is nothing."""
+        name = self.plan.base_of(stage)
+        earlier = not name.isdecimal() and self.plan.find(name, before=stage.index) is not None
+        return not earlier and name != SCRATCH
+
+    def _name(self, stage: Stage, count: str, text: str) -> str:
+        """A step as BuildKit names it; a stage alone in its file has no title."""
+        title = stage.base.name or (stage.title if len(self.plan.stages) > 1 else "")
+        return f"[{title} {count}] {text}" if title else f"[{count}] {text}"
+
+    def _vertex(self, stage: Stage, step: Step, position: int, count: str) -> Vertex:
         text = " ".join(step.node.original.split())
         return Vertex(
             id=f"{stage.index}/{position}",
-            name=f"[{stage.title} {position}/{total}] {text}",
+            name=self._name(stage, count, text),
             stage=stage.title,
             step=self._numbers[stage.index] + position,
             steps=self._steps,
             instruction=text,
             metadata=step.action is None,
+            line=step.node.start,
         )
 
     async def _from(self, stage: Stage, platform: Platform) -> StageResult:
         name = self.plan.base_of(stage)
         earlier = None if name.isdecimal() else self.plan.find(name, before=stage.index)
+        acting = sum(isinstance(one, Run | Copy) or _is_workdir(one) for _, one in stage.steps)
         vertex = Vertex(
             id=f"{stage.index}/1",
-            name=f"[{stage.title} 1/{len(stage.steps) + 1}] FROM {name}",
+            name=self._name(stage, f"1/{1 + acting}", f"FROM {name}"),
             stage=stage.title,
             step=self._numbers[stage.index] + 1,
             steps=self._steps,
             instruction=f"FROM {name}" + (f" AS {stage.base.name}" if stage.base.name else ""),
+            metadata=not self._base_counts(stage),
+            line=stage.base_line,
         )
         self.progress.started(vertex)
-        if earlier is not None:
-            result = await self.stage(earlier)
-        else:
-            result = await self._reference(name, platform)
+        try:
+            if earlier is not None:
+                result = await self.stage(earlier)
+            else:
+                result = await self._reference(name, platform)
+        except BaseException as error:
+            self.progress.completed(vertex, error=str(error) or type(error).__name__)
+            raise
         self.progress.completed(vertex, cached=False)
         return result
 
@@ -211,6 +233,7 @@ class Build:
         self, stage: Stage, vertex: Vertex, step: Step, result: StageResult
     ) -> StageResult:
         author = step.author or result.author
+        await self._ready(stage, step)
         self.progress.started(vertex)
         if step.action is None:
             self.progress.completed(vertex, cached=True)
@@ -241,6 +264,18 @@ class Build:
                 self._history(step, created, empty=record.layer is None),
             ),
         )
+
+    async def _ready(self, stage: Stage, step: Step) -> None:
+        """Wait for the stages a step takes from, so that it is not told to go on meanwhile."""
+        names: list[str] = []
+        if isinstance(step.action, CopyStep):
+            names = [step.action.from_]
+        elif isinstance(step.action, RunStep):
+            names = [mount.from_ for mount in step.action.mounts]
+        for name in filter(None, names):
+            earlier = self.plan.find(name, before=stage.index)
+            if earlier is not None:
+                await self.stage(earlier)
 
     def _history(self, step: Step, created: str, *, empty: bool) -> History:
         epoch = self.request.epoch
@@ -275,6 +310,10 @@ class Build:
         )
         self.tools.cache.store(record)
         return record
+
+
+def _is_workdir(instruction: Instruction) -> bool:
+    return isinstance(instruction, Setting) and instruction.keyword == "workdir"
 
 
 def _of_image(image: Image) -> StageResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class StepFailed(SampanError):
     http_status = 500
 
     def __init__(self, command: str, code: int, tail: str, line: int) -> None:
-        message = f"process {command!r} did not complete successfully: exit code: {code}"
+        quoted = json.dumps(command, ensure_ascii=False)
+        message = f"process {quoted} did not complete successfully: exit code: {code}"
         super().__init__(message)
         self.code = code
         self.command = command

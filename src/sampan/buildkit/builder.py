@@ -13,7 +13,7 @@ from sampan.buildkit import calls
 from sampan.buildkit.attributes import Attributes, parse
 from sampan.buildkit.caller import credentials
 from sampan.buildkit.contexts import Contexts
-from sampan.buildkit.errors import grpc_error
+from sampan.buildkit.errors import build_error
 from sampan.buildkit.frontend import RESULT, Frontend, Source
 from sampan.buildkit.jobs import Job, Jobs, Part, definition
 from sampan.buildkit.protocol import control_pb2 as control
@@ -47,7 +47,7 @@ class Builder:
         Raises GRPCError with the place in the Dockerfile.
         """
         if frontend not in FRONTENDS:
-            raise grpc_error(Unsupported(f"frontend {frontend!r} is not supported"))
+            raise Unsupported(f"frontend {frontend!r} is not supported")
         source: Source | None = None
         try:
             if frontend == "gateway.v0" and "source" not in attributes:
@@ -68,11 +68,12 @@ class Builder:
                 source = await front.source()
                 return await self._build(job, front, asked, source)
         except SampanError as error:
-            raise grpc_error(
+            raise build_error(
                 error,
                 file=source.file if source else None,
                 filename=source.filename if source else parse_name(attributes),
                 digest=job.status.failed,
+                line=job.status.failed_line,
             ) from error
 
     async def _call(self, front: Frontend, asked: Attributes) -> gateway.Result:

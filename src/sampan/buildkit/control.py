@@ -13,7 +13,7 @@ from sampan import __version__
 from sampan.build.assemble import Result
 from sampan.buildkit.builder import Builder
 from sampan.buildkit.cache import CacheView
-from sampan.buildkit.errors import grpc_error
+from sampan.buildkit.errors import build_error
 from sampan.buildkit.exporters import Exporters, wanted
 from sampan.buildkit.jobs import Job, Jobs, Part, part_of
 from sampan.buildkit.protocol import control_pb2 as control
@@ -59,20 +59,17 @@ class Control:
     async def solve(self, stream: ServerStream) -> None:
         """A build from its beginning to what its outputs tell."""
         request: control.SolveRequest = await _request(stream)
-        try:
-            outputs = wanted(request)
-            _check(request)
-            session = await self.sessions.get(request.Session)
-            job = Job(
-                ref=request.Ref,
-                session=session,
-                attributes=dict(request.FrontendAttrs),
-                entitlements=frozenset(request.Entitlements),
-                status=Status(request.Ref),
-            )
-            await self.jobs.add(job)
-        except SampanError as error:
-            raise grpc_error(error) from None
+        outputs = wanted(request)
+        _check(request)
+        session = await self.sessions.get(request.Session)
+        job = Job(
+            ref=request.Ref,
+            session=session,
+            attributes=dict(request.FrontendAttrs),
+            entitlements=frozenset(request.Entitlements),
+            status=Status(request.Ref),
+        )
+        await self.jobs.add(job)
         try:
             async with self.engine.builds.ingesting:
                 result = await self._result(job, request)
@@ -85,7 +82,7 @@ class Control:
     async def _result(self, job: Job, request: control.SolveRequest) -> gateway.Result:
         """What the frontend made: run here, or by the client through the gateway."""
         if getattr(request.Definition, "def"):
-            raise grpc_error(Unsupported("graphs of LLB are not supported, only Dockerfiles"))
+            raise Unsupported("graphs of LLB are not supported, only Dockerfiles")
         if request.Frontend:
             inputs = {name: part_of(found) for name, found in request.FrontendInputs.items()}
             return await self.builder.frontend(job, request.Frontend, job.attributes, inputs)
@@ -104,10 +101,7 @@ class Control:
             found = [ref for _, ref in sorted(result.refsDeprecated.refs.items())]
         else:
             found = [result.ref.id if kind == "ref" else result.refDeprecated]
-        try:
-            parts = [self.jobs.part(identity) for identity in found if identity]
-        except SampanError as error:
-            raise grpc_error(error) from None
+        parts = [self.jobs.part(identity) for identity in found if identity]
         return parts, kind in ("refs", "refsDeprecated")
 
     async def _export(
@@ -119,15 +113,14 @@ class Control:
             results = [(part, Result(built=part.built)) for part in parts]
             return await self.exporters.export(job, results, outputs, several=several)
         except SampanError as error:
-            raise grpc_error(error, digest=job.status.failed) from None
+            raise build_error(
+                error, file=None, filename="", digest=job.status.failed, line=0
+            ) from None
 
     async def status(self, stream: ServerStream) -> None:
         """Everything a build has told and will tell, until it is over."""
         request: control.StatusRequest = await _request(stream)
-        try:
-            job = await self.jobs.get(request.Ref)
-        except SampanError as error:
-            raise grpc_error(error) from None
+        job = await self.jobs.get(request.Ref)
         async for response in job.status:
             await stream.send_message(response)
 
@@ -179,20 +172,13 @@ class Control:
     async def disk_usage(self, stream: ServerStream) -> None:
         """The records of the cache."""
         request: control.DiskUsageRequest = await _request(stream)
-        try:
-            records = await self.cache.records(list(request.filter), request.ageLimit)
-        except SampanError as error:
-            raise grpc_error(error) from None
+        records = await self.cache.records(list(request.filter), request.ageLimit)
         await stream.send_message(control.DiskUsageResponse(record=records))
 
     async def prune(self, stream: ServerStream) -> None:
         """Remove records of the cache, each told once it is gone."""
         request: control.PruneRequest = await _request(stream)
-        try:
-            removed = await self.cache.prune(request)
-        except SampanError as error:
-            raise grpc_error(error) from None
-        for record in removed:
+        for record in await self.cache.prune(request):
             await stream.send_message(record)
 
 

@@ -81,32 +81,30 @@ def source_detail(filename: str, source: Sequence[str], start: int, end: int) ->
     )
 
 
-def message_of(error: BaseException) -> str:
-    """The sentence BuildKit's clients show: a failed program is quoted as they quote it."""
-    if isinstance(error, StepFailed):
-        command = json.dumps(error.command, ensure_ascii=False)
-        return f"process {command} did not complete successfully: exit code: {error.code}"
-    if isinstance(error, SampanError):
-        return error.message
-    return f"internal error: {type(error).__name__}; the daemon's log says more"
-
-
 def status_of(error: BaseException) -> Status:
     """The gRPC code of an error."""
-    if isinstance(error, StepFailed):
-        return Status.UNKNOWN
     for kind, status in _STATUSES:
         if isinstance(error, kind):
             return status
     return Status.UNKNOWN
 
 
-def grpc_error(
-    error: SampanError, *, file: Dockerfile | None = None, filename: str = "", digest: str = ""
+def grpc_error(error: SampanError) -> GRPCError:
+    """An error of a call, with its code."""
+    return GRPCError(status_of(error), error.message)
+
+
+def build_error(
+    error: SampanError, *, file: Dockerfile | None, filename: str, digest: str, line: int
 ) -> GRPCError:
-    """An error for the client, with the Dockerfile's lines and the failed vertex if known."""
+    """Why a build failed, with the Dockerfile's lines and the failed vertex where known.
+
+    ``line`` is the instruction that failed when the error does not say it. The code is UNKNOWN, as
+    BuildKit's is: clients put any other before the sentence.
+    """
     details: list[AnyMessage] = []
-    line = error.line if isinstance(error, DockerfileError | StepFailed) else 0
+    if isinstance(error, DockerfileError | StepFailed) and error.line:
+        line = error.line
     source = (error.source if isinstance(error, DockerfileError) else ()) or (
         file.source if file else ()
     )
@@ -114,7 +112,7 @@ def grpc_error(
         details.append(source_detail(filename, source, line, _end(file, line)))
     if digest:
         details.append(typed("errdefs.Vertex", {"digest": digest}))
-    return GRPCError(status_of(error), message_of(error), details)
+    return GRPCError(Status.UNKNOWN, error.message, details)
 
 
 def _end(file: Dockerfile | None, start: int) -> int:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.buildkit.builder import Builder
-from sampan.buildkit.errors import grpc_error
 from sampan.buildkit.jobs import Job, Jobs, part_of
 from sampan.buildkit.protocol import caps_pb2 as caps
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import worker_pb2 as worker
 from sampan.buildkit.rpc import ServerStream, Service
-from sampan.errors import InvalidParameter, SampanError, Unsupported
+from sampan.errors import InvalidParameter, Unsupported
 
 _BUILD = "buildkit-controlapi-buildid"
 #: What this bridge can do, of frontend/gateway/pb/caps.go.
@@ -97,13 +96,10 @@ class Bridge:
     async def _job(self, stream: ServerStream) -> tuple[Job, Any]:
         request = await stream.recv_message()
         metadata: Any = stream.metadata or {}
-        try:
-            ref = metadata.get(_BUILD)
-            if not ref:
-                raise InvalidParameter(f"a call of the gateway needs the header {_BUILD}")
-            return await self.jobs.get(str(ref)), request
-        except SampanError as error:
-            raise grpc_error(error) from None
+        ref = metadata.get(_BUILD)
+        if not ref:
+            raise InvalidParameter(f"a call of the gateway needs the header {_BUILD}")
+        return await self.jobs.get(str(ref)), request
 
     async def ping(self, stream: ServerStream) -> None:
         """What there is to work with."""
@@ -135,14 +131,12 @@ class Bridge:
     def _defined(self, identity: str) -> gateway.Result:
         """The result a graph stands for; other graphs are no Dockerfile's."""
         if not identity:
-            raise grpc_error(Unsupported("graphs of LLB are not supported, only Dockerfiles"))
+            raise Unsupported("graphs of LLB are not supported, only Dockerfiles")
         return gateway.Result(ref=gateway.Ref(id=identity))
 
     def _input(self, name: str, identity: str) -> str:
         if not identity:
-            raise grpc_error(
-                Unsupported(f"frontend input {name!r}: graphs of LLB are not supported")
-            )
+            raise Unsupported(f"frontend input {name!r}: graphs of LLB are not supported")
         return identity
 
     async def return_(self, stream: ServerStream) -> None:

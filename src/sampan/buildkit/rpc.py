@@ -8,6 +8,7 @@ their protobuf descriptors, so no method is registered under a name or type writ
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,13 +16,17 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpclib import client, server
-from grpclib.const import Cardinality, Handler
+from grpclib.const import Cardinality, Handler, Status
 from grpclib.encoding.proto import ProtoCodec
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import EventsProcessor, H2Protocol
 from h2.errors import ErrorCodes
 from h2.events import StreamReset
 
-from sampan.buildkit.errors import DetailsCodec
+from sampan.buildkit.errors import DetailsCodec, grpc_error
+from sampan.errors import SampanError
+
+log = logging.getLogger("sampan.buildkit")
 
 #: What a handler is given, and what a call in both directions is; grpclib types neither message.
 ServerStream = server.Stream[Any, Any]
@@ -59,8 +64,20 @@ class Service:
 
 
 def _handler(method: MethodDescriptor, function: Method) -> Handler:
+    async def answer(stream: ServerStream) -> None:
+        try:
+            await function(stream)
+        except (GRPCError, StreamTerminatedError):
+            raise
+        except SampanError as error:
+            raise grpc_error(error) from None
+        except Exception as error:
+            log.error("unexpected error in %s", method.full_name, exc_info=error)
+            text = f"internal error: {type(error).__name__}; the daemon's log says more"
+            raise GRPCError(Status.INTERNAL, text) from None
+
     return Handler(
-        cast("Callable[[Any], Awaitable[None]]", function),
+        answer,
         _cardinality(method),
         GetMessageClass(method.input_type),
         GetMessageClass(method.output_type),

@@ -23,6 +23,8 @@ from sampan.buildkit.protocol import ops_pb2 as ops
 LOG_LIMIT = 2 << 20
 #: seconds between two reports of one transfer
 REPORT_SECONDS = 0.15
+#: What a step that was stopped says, in the solver's word and in the one clients look for.
+_CANCELLED_ERROR, _CANCELLED = "CancelledError", "context canceled"
 _CLIPPED = b"\n[output clipped, log limit 2MiB reached]\n"
 
 
@@ -55,6 +57,7 @@ class Status:
         self._ended = False
         self._waiting: set[asyncio.Event] = set()
         self.failed = ""
+        self.failed_line = 0
         self.warned = 0
 
     # Progress
@@ -83,10 +86,14 @@ class Status:
 
     def completed(self, vertex: Vertex, *, cached: bool = False, error: str = "") -> None:
         """See :class:`sampan.build.progress.Progress`."""
+        if error == _CANCELLED_ERROR:
+            error = _CANCELLED
+        elif error and not self.failed_line:
+            self.failed_line = vertex.line
         if vertex.metadata:
             return
         known = self._vertex(vertex.id, vertex.name, stage=vertex.stage)
-        if error and not self.failed:
+        if error and error != _CANCELLED and not self.failed:
             self.failed = known.message.digest
         self._complete(known, cached=cached, error=error)
 
@@ -231,7 +238,7 @@ class Step:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         text = "" if error is None else str(error) or type(error).__name__
         if isinstance(error, asyncio.CancelledError):
-            text = "context canceled"
+            text = _CANCELLED
         self._status.end(self._identity, error=text, cached=self.cached)
 
     def report(self, name: str, current: int = 0, total: int = 0, *, done: bool = False) -> None:
