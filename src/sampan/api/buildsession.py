@@ -132,11 +132,11 @@ class Told:
 
     def __init__(self) -> None:
         self.news: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        self._known: set[str] = set()
 
     def started(self, vertex: Vertex) -> None:
         """See :class:`sampan.build.progress.Progress`."""
-        self._known.add(vertex.id)
+        if vertex.metadata:
+            return  # nothing happens that people wait for
         self.news.put_nowait({"vertex": {"id": vertex.id, "name": vertex.name, "started": True}})
 
     def log(self, vertex: Vertex, stream: int, data: bytes) -> None:
@@ -146,6 +146,8 @@ class Told:
 
     def completed(self, vertex: Vertex, *, cached: bool = False, error: str = "") -> None:
         """See :class:`sampan.build.progress.Progress`."""
+        if vertex.metadata:
+            return
         found = {"id": vertex.id, "name": vertex.name, "cached": cached, "error": error}
         self.news.put_nowait({"vertex": {**found, "completed": True}})
 

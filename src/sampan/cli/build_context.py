@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from sampan.dockerfile.ignore import IgnoreMatcher
+
 _BLOCK = 512
 _IGNORE_FILE = ".dockerignore"
 _MAGIC = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
@@ -121,10 +123,10 @@ def _dockerfile_in(directory: str, dockerfile: str) -> tuple[str, tuple[str, byt
     return name, (name, content)
 
 
-def _ignore_filter(
-    directory: str, name: str, dockerfile: str
-) -> Callable[[str, bool], bool] | None:
-    """What ``.dockerignore`` lets through; the Dockerfile and the file itself always are."""
+def matcher_of(
+    directory: str, dockerfile: str
+) -> tuple[tuple[str, ...] | None, IgnoreMatcher | None]:
+    """The patterns of a context's ignore file and what matches them; None where there is none."""
     path = os.path.join(directory, _IGNORE_FILE)
     beside = f"{dockerfile}{_IGNORE_FILE}"
     if dockerfile and dockerfile != "-" and os.path.exists(beside):
@@ -133,16 +135,26 @@ def _ignore_filter(
         with open(path, encoding="utf-8") as file:
             content = file.read()
     except FileNotFoundError:
-        return None
+        return None, None
     except (OSError, UnicodeDecodeError) as error:
         raise CliError(f"failed to read {path}: {error}") from error
     from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
     from sampan.errors import InvalidParameter
 
     try:
-        matcher = IgnoreMatcher(parse_ignore_file(content))
+        patterns = tuple(parse_ignore_file(content))
+        return patterns, IgnoreMatcher(patterns)
     except InvalidParameter as error:
         raise CliError(f"error checking context: {error.message}") from error
+
+
+def _ignore_filter(
+    directory: str, name: str, dockerfile: str
+) -> Callable[[str, bool], bool] | None:
+    """What ``.dockerignore`` lets through; the Dockerfile and the file itself always are."""
+    _, matcher = matcher_of(directory, dockerfile)
+    if matcher is None:
+        return None
     needed = {name, _IGNORE_FILE}
 
     def keep(relative: str, _is_directory: bool) -> bool:

@@ -33,7 +33,7 @@ from sampan.build.request import Material
 from sampan.build.stages import plan, platform_arguments
 from sampan.dockerfile.ignore import IgnoreMatcher
 from sampan.dockerfile.parser import Dockerfile, DockerfileError, excerpt, parse
-from sampan.engine.buildcontext import fetch, read_text
+from sampan.engine.buildcontext import dockerfile_in, fetch, ignore_in, unpack_context
 from sampan.engine.buildcontexts import missing, parse_listing, update
 from sampan.engine.buildjob import Job, Jobs, Place
 from sampan.engine.engine import Engine
@@ -93,7 +93,9 @@ class _Session:
         asked = self.asked
         context: Place | None = None
         origin: Material | None = None
-        if asked.context not in ("", "local"):
+        if asked.context == "archive":
+            context = Place(path=await self._archive())
+        elif asked.context not in ("", "local"):
             path, origin = await self._remote(asked.context)
             context = Place(path=path)
         text = asked.dockerfile
@@ -123,6 +125,8 @@ class _Session:
         )
         needed = planned.needed(planned.target(asked.target))
         ignore = IgnoreMatcher(asked.ignore) if asked.ignore else None
+        if context is not None and asked.ignore is None:
+            ignore = await self.engine.builds.threads.run(_ignored, context.path, asked.filename)
         if asked.context == "local":
             paths = context_paths(needed)
             if any(planned.base_of(one) != "scratch" for one in needed):
@@ -242,6 +246,14 @@ class _Session:
                 wire.close(number)
         return Place(path=path, ignore=ignore)
 
+    async def _archive(self) -> Path:
+        """What the client has on its standard input, unpacked."""
+        builds = self.engine.builds
+        place = await self.stack.enter_async_context(builds.contexts.temporary())
+        number, stream = self.wire.open()
+        await self.wire.tell(archive={"stream": number})
+        return await unpack_context(builds.threads, stream.__aiter__(), place)
+
     async def _named(self, name: str, value: str) -> Place | str:
         if value == "local":
             return await self._local(name, None, None)
@@ -315,7 +327,15 @@ def _fetched(address: str, place: Path) -> tuple[Path, Material]:
 def _file_in(path: Path, name: str) -> str:
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return read_text(root, name)
+        return dockerfile_in(root, name)
+    finally:
+        os.close(root)
+
+
+def _ignored(path: Path, dockerfile: str) -> IgnoreMatcher | None:
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return ignore_in(root, dockerfile)
     finally:
         os.close(root)
 

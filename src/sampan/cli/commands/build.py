@@ -1,7 +1,6 @@
-"""``image build`` through the daemon's classic build endpoint.
+"""``image build``: through sampand's own door, or a daemon's classic build endpoint.
 
-``BACKENDS`` is the seam: a backend takes the session and the parsed arguments; BuildKit's gRPC
-session becomes another entry.
+``BACKENDS`` is the seam: a backend takes the session and the parsed arguments.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from sampan.cli.build_context import BuildContext, open_context
 from sampan.cli.command import ONE, Command, Flag, Kind
 from sampan.cli.credentials import Store, encode_auth
 from sampan.cli.fault import CliError
-from sampan.cli.kinds import BOOL, BYTES, INT, MEMORY_SWAP, STRING, STRINGS
+from sampan.cli.kinds import BOOL, BYTES, INT, LIST, MEMORY_SWAP, STRING, STRINGS
 from sampan.cli.opts.devices import ULIMIT
 from sampan.cli.opts.hosts import ADD_HOST
 from sampan.cli.opts.variables import ENV, LABEL, read_environment, to_map
@@ -76,7 +75,9 @@ def _query(session: Session, arguments: Arguments, context: BuildContext) -> Que
         "shmsize": arguments.number("shm-size"),
         "buildargs": _json(build_args) if build_args else "",
         "labels": _json({**labels}) if labels else "",
-        "cachefrom": _json([*arguments.texts("cache-from")])
+        "cachefrom": _json(
+            [one for text in arguments.texts("cache-from") for one in text.split(",")]
+        )
         if arguments.texts("cache-from")
         else "",
         "extrahosts": arguments.texts("add-host"),
@@ -87,7 +88,7 @@ def _query(session: Session, arguments: Arguments, context: BuildContext) -> Que
         "squash": squash,
         "target": arguments.text("target"),
         "ulimits": _json(ulimits) if ulimits else "",
-        "platform": arguments.text("platform")
+        "platform": ",".join(arguments.texts("platform"))
         or session.environment.get("DOCKER_DEFAULT_PLATFORM", ""),
         "version": "1",
     }
@@ -188,12 +189,37 @@ def _write_id(path: str, identity: str) -> None:
     os.replace(temporary, path)
 
 
+#: Flags that only sampand's own door understands.
+_MODERN = (
+    *("allow", "annotation", "attest", "build-context", "cache-to", "call", "check", "load"),
+    *("metadata-file", "no-cache-filter", "output", "progress", "provenance", "push", "sbom"),
+    *("secret", "ssh"),
+)
+
+
+def _modern(session: Session, arguments: Arguments) -> int:
+    from sampan.cli.build_modern import build
+
+    return build(session, arguments)
+
+
 #: Ways to build, by name.
-BACKENDS: dict[str, Callable[[Session, Arguments], int]] = {"classic": _classic}
+BACKENDS: dict[str, Callable[[Session, Arguments], int]] = {"classic": _classic, "modern": _modern}
 
 
 def _build(session: Session, arguments: Arguments) -> int:
+    if session.environment.get("DOCKER_BUILDKIT") != "0" and _is_ours(session):
+        return BACKENDS["modern"](session, arguments)
+    for name in _MODERN:
+        if name in arguments.changed:
+            raise CliError(f"--{name} needs sampand: the daemon's classic builder has it not")
     return BACKENDS["classic"](session, arguments)
+
+
+def _is_ours(session: Session) -> bool:
+    client = session.client
+    server = (client.server or client.ping()).get("server", "")
+    return server.startswith("Sampan/")
 
 
 BUILD = Command(
@@ -201,7 +227,16 @@ BUILD = Command(
     (
         Flag("add-host", "", ADD_HOST, "Add a custom host-to-IP mapping (host:ip)"),
         Flag("build-arg", "", ENV, "Set build-time variables"),
-        Flag("cache-from", "", STRINGS, "Images to consider as cache sources"),
+        Flag("allow", "", STRINGS, "Allow extra privileged entitlement (e.g. network.host)"),
+        Flag("annotation", "", LIST, "Add annotation to the image"),
+        Flag("attest", "", LIST, "Attestation parameters (format: type=sbom,generator=image)"),
+        Flag("build-context", "", LIST, "Additional build contexts (e.g. name=path)"),
+        Flag("cache-from", "", LIST, "External cache sources (e.g. user/app:cache)"),
+        Flag("cache-to", "", LIST, "Cache export destinations (e.g. type=local,dest=path)"),
+        Flag(
+            "call", "", STRING, "Set method for evaluating build (check, outline, targets)", "build"
+        ),
+        Flag("check", "", BOOL, "Shorthand for --call=check"),
         Flag(
             "cgroup-parent",
             "",
@@ -225,6 +260,7 @@ BUILD = Command(
         Flag("iidfile", "", STRING, "Write the image ID to the file", complete="file"),
         Flag("isolation", "", STRING, "Container isolation technology"),
         Flag("label", "", LABEL, "Set metadata for an image"),
+        Flag("load", "", BOOL, "Shorthand for --output=type=docker"),
         Flag("memory", "m", BYTES, "Memory limit"),
         Flag(
             "memory-swap",
@@ -240,14 +276,29 @@ BUILD = Command(
             "default",
             complete="network",
         ),
+        Flag("metadata-file", "", STRING, "Write build result metadata to a file", complete="file"),
         Flag("no-cache", "", BOOL, "Do not use cache when building the image"),
-        Flag("platform", "", STRING, "Set platform if server is multi-platform capable"),
+        Flag("no-cache-filter", "", LIST, "Do not cache specified stages"),
+        Flag("output", "o", LIST, "Output destination (format: type=local,dest=path)"),
+        Flag("platform", "", LIST, "Set target platform for build"),
+        Flag(
+            "progress",
+            "",
+            STRING,
+            "Set type of progress output (auto, none, plain, quiet, rawjson, tty)",
+            "auto",
+        ),
+        Flag("provenance", "", STRING, "Shorthand for --attest=type=provenance"),
         Flag("pull", "", BOOL, "Always attempt to pull a newer version of the image"),
+        Flag("push", "", BOOL, "Shorthand for --output=type=registry"),
         Flag("quiet", "q", BOOL, "Suppress the build output and print image ID on success"),
         Flag("rm", "", BOOL, "Remove intermediate containers after a successful build", "true"),
+        Flag("sbom", "", STRING, "Shorthand for --attest=type=sbom"),
+        Flag("secret", "", LIST, "Secret to expose to the build (format: id=mysecret,src=path)"),
         Flag("security-opt", "", STRINGS, "Security options"),
         Flag("shm-size", "", BYTES, "Size of /dev/shm"),
         Flag("squash", "", BOOL, "Squash newly built layers into a single new layer"),
+        Flag("ssh", "", LIST, "SSH agent socket to expose to the build (default|id[=socket])"),
         Flag("tag", "t", TAG, "Name and optionally a tag in the name:tag format"),
         Flag("target", "", STRING, "Set the target build stage to build."),
         Flag("ulimit", "", ULIMIT, "Ulimit options"),
