@@ -85,14 +85,21 @@ class Containers:
         return self._core.containers.find(ref)
 
     async def create(
-        self, body: ContainerCreateRequest, name: str | None = None, platform: str | None = None
+        self,
+        body: ContainerCreateRequest,
+        name: str | None = None,
+        platform: str | None = None,
+        *,
+        client: tuple[int, int] | None = None,
     ) -> ContainerCreateResponse:
         """Create a container from a local image; it does not pull.
+
+        ``client``: user and group of whoever asked, if that is known (for ``--userns keep-id``).
 
         Raises InvalidParameter (bad config), NotFound (``No such image: x``), Conflict (name).
         Nothing is left behind when it raises.
         """
-        return await self._whole(creation.create(self._core, body, name, platform))
+        return await self._whole(creation.create(self._core, body, name, platform, client))
 
     async def list(
         self,

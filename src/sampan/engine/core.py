@@ -18,6 +18,7 @@ from sampan.engine import capabilities as caps
 from sampan.engine.config import EngineConfig
 from sampan.engine.events import Events
 from sampan.engine.hostdevices import HostDevices
+from sampan.engine.idranges import IdRanges
 from sampan.engine.imagetable import ImageTable
 from sampan.engine.ingests import Ingests
 from sampan.engine.networkrecord import NetworkRecord
@@ -31,6 +32,7 @@ from sampan.image import Unpacker
 from sampan.kernel.facts import Facts
 from sampan.model import oci
 from sampan.model.digest import Digest
+from sampan.model.idmap import IdMap
 from sampan.registry.client import Registry
 from sampan.runtime import seccomp_profile
 from sampan.runtime.client import Launcher
@@ -67,6 +69,9 @@ class Core:
     launcher: Launcher
     registry: Registry
     ingests: Ingests
+    ids: IdRanges
+    #: ids of containers that ask for no user namespace of their own (``--userns-remap``)
+    remap: IdMap | None = None
     containers: ContainerTable = field(default_factory=ContainerTable)
     #: who else needs blobs and layers: each tells which (the build cache, for one)
     pins: list[Callable[[], set[Digest]]] = field(default_factory=list)

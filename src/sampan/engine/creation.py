@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
-from sampan.engine import cdi, clock, completion, logconfig, roots
+from sampan.engine import cdi, clock, completion, logconfig, ownership, roots, userns, validate
 from sampan.engine import mountspec as ms
 from sampan.engine.core import Core, insert_container
+from sampan.engine.idranges import insert_lease
 from sampan.engine.imagetable import Entry
 from sampan.engine.merge import command_line
 from sampan.engine.names import check_name, random_name
 from sampan.engine.record import MountRecord, Record
+from sampan.engine.state import Statement
 from sampan.engine.table import Container
-from sampan.errors import InvalidParameter, NotFound, Unsupported
+from sampan.engine.users import ids_needed
+from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
 from sampan.image import Image
 from sampan.image.document import wire_descriptor
 from sampan.model.platform import Platform
@@ -25,7 +29,11 @@ from sampan.wire.container import ContainerCreateRequest, ContainerCreateRespons
 
 
 async def create(
-    core: Core, body: ContainerCreateRequest, name: str | None, platform: str | None
+    core: Core,
+    body: ContainerCreateRequest,
+    name: str | None,
+    platform: str | None,
+    client: tuple[int, int] | None = None,
 ) -> ContainerCreateResponse:
     """See :meth:`sampan.engine.containers.Containers.create`."""
     container_id = core.new_id()
@@ -33,10 +41,11 @@ async def create(
     core.containers.reserve(chosen, container_id)
     try:
         record, image, warnings = await _record(core, body, container_id, chosen, platform)
-        container = Container(record=record)
         with ExitStack() as undo:
+            record, lease = await _with_ids(core, record, image, client, undo)
+            container = Container(record=record)
             container.record = await core.threads.run(_prepare, core, record, image, undo)
-            await core.state.write(insert_container(container))
+            await core.state.write(insert_container(container), *lease)
             undo.pop_all()
     except BaseException:
         core.containers.release(chosen, container_id)
@@ -64,6 +73,8 @@ async def _record(
         lsm=core.facts.lsm,
     )
     _check_references(core, host)
+    mounts = _mounts(core, host, list(config.volumes or {}))
+    _check_idmaps(core, host, mounts)
     path, args = command_line(config)
     directory = core.directory(container_id)
     logs = host.log_config
@@ -83,11 +94,54 @@ async def _record(
         config=config,
         host_config=host,
         networks=completion.networks(body, host.network_mode or ""),
-        mounts=_mounts(core, host, list(config.volumes or {})),
+        mounts=mounts,
         driver=core.snapshots.name,
         log_path=logconfig.file((logs.type if logs else None) or "none", directory, container_id),
     )
-    return record, image, _warnings(image, platform)
+    discarded = validate.warnings(record.config, record.host_config)
+    return record, image, [*_warnings(image, platform), *discarded]
+
+
+def _check_idmaps(core: Core, host: HostConfig, mounts: Sequence[MountRecord]) -> None:
+    """Mount options about owners: nothing to map without a user namespace."""
+    ownership.check(mounts)
+    mode = userns.parse_mode(host.userns_mode or "")
+    if mode.kind is userns.Kind.HOST or (mode.kind is userns.Kind.DEFAULT and core.remap is None):
+        for mount in mounts:
+            if mount.idmap == "idmap":
+                raise InvalidParameter(
+                    f"mount option idmap of {mount.destination}: the container has no user "
+                    "namespace"
+                )
+
+
+async def _with_ids(
+    core: Core,
+    record: Record,
+    image: Image,
+    client: tuple[int, int] | None,
+    undo: ExitStack,
+) -> tuple[Record, list[Statement]]:
+    """The record with the ids of its own user namespace, if it has one, and the lease's row."""
+    mode = userns.parse_mode(record.host_config.userns_mode or "")
+    if mode.kind not in userns.LEASED or (mode.kind is userns.Kind.PRIVATE and core.remap):
+        return record, []
+    if mode.kind is userns.Kind.KEEP_ID:
+        inside = userns.kept(mode, client)
+        if not record.config.user:
+            config = msgspec.structs.replace(record.config, user=f"{inside[0]}:{inside[1]}")
+            record = msgspec.structs.replace(record, config=config)
+    try:
+        lease = core.ids.take(record.id, mode.size or userns.DEFAULT_SIZE)
+    except Conflict:
+        if mode.size:
+            raise
+        needed = await core.threads.run(ids_needed, core, image, record.config.user or "")
+        lease = core.ids.take(record.id, needed)
+    undo.callback(core.ids.give, record.id)
+    ids = userns.id_map(mode, lease, client)
+    record = msgspec.structs.replace(record, uid_map=list(ids.uids), gid_map=list(ids.gids))
+    return record, [insert_lease(record.id, lease)]
 
 
 async def find_image(core: Core, ref: str, platform: str | None) -> tuple[Entry, Image]:
@@ -121,7 +175,7 @@ def _check_references(core: Core, host: HostConfig) -> None:
     One that does not is a wrong parameter, not a missing object: to a NotFound the docker command
     line would answer by pulling the image and trying again.
     """
-    modes = (host.network_mode, host.ipc_mode, host.pid_mode)
+    modes = (host.network_mode, host.ipc_mode, host.pid_mode, host.userns_mode)
     shared = [
         mode.removeprefix("container:") for mode in modes if mode and mode.startswith("container:")
     ]

@@ -2,8 +2,8 @@
 
     bind ::= [ source ":" ] target [ ":" mode { "," mode } ]
 
-A relative source is the name of a volume. mode: ro rw z Z nocopy [r]shared [r]slave [r]private
-and the consistency words, which mean nothing on Linux.
+A relative source is the name of a volume. mode: ro rw z Z nocopy [r]shared [r]slave [r]private,
+podman's idmap and U, and the consistency words, which mean nothing on Linux.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Sequence
 
+from sampan.engine import idmapspec
 from sampan.engine.names import check_volume_name
 from sampan.engine.record import MountRecord
 from sampan.errors import InvalidParameter
@@ -23,6 +24,8 @@ _GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"nocopy"}),
     PROPAGATIONS,
     frozenset({"consistent", "cached", "delegated"}),
+    frozenset({"idmap"}),
+    frozenset({"U"}),
 )
 
 
@@ -49,6 +52,9 @@ def parse_bind(text: str, driver: str = "") -> MountRecord:
         raise InvalidParameter(f"invalid volume specification: '{text}'")
     if not bind and source:
         check_volume_name(source)
+    idmap = next((word for word in words if word.partition("=")[0] == "idmap"), "")
+    if idmap:
+        idmapspec.check(idmap)
     return MountRecord(
         type=kind,
         destination=target,
@@ -61,6 +67,8 @@ def parse_bind(text: str, driver: str = "") -> MountRecord:
         create_source=bind,
         copy_up="nocopy" not in words,
         anonymous=not bind and not source,
+        idmap=idmap,
+        chown="U" in words,
     )
 
 
@@ -69,7 +77,8 @@ def _valid_mode(mode: str) -> bool:
     words = mode.split(",")
     used: set[int] = set()
     for word in words:
-        group = next((i for i, group in enumerate(_GROUPS) if word in group), None)
+        name = word.partition("=")[0] if word.startswith("idmap=") else word
+        group = next((i for i, group in enumerate(_GROUPS) if name in group), None)
         if group is None or group in used:
             return False
         used.add(group)
@@ -150,7 +159,15 @@ def _bind(mount: Mount, target: str) -> MountRecord:
         read_only_forced=bool(options.read_only_force_recursive),
         create_source=bool(options.create_mountpoint),
         copy_up=False,
+        idmap=_idmap(options.idmap),
+        chown=bool(options.chown),
     )
+
+
+def _idmap(text: str | None) -> str:
+    if text:
+        idmapspec.check(text)
+    return text or ""
 
 
 def _volume(mount: Mount, target: str) -> MountRecord:
@@ -183,6 +200,8 @@ def _volume(mount: Mount, target: str) -> MountRecord:
         copy_up=not (options and options.no_copy),
         anonymous=not name,
         subpath=subpath,
+        idmap=_idmap(options.idmap if options else None),
+        chown=bool(options and options.chown),
     )
 
 
@@ -262,6 +281,7 @@ def inherit(mounts: Iterable[MountRecord], mode: str) -> list[MountRecord]:
             read_only_recursive=mount.read_only_recursive,
             subpath=mount.subpath,
             copy_up=False,
+            idmap=mount.idmap,
         )
         for mount in mounts
         if mount.type in ("bind", "volume")

@@ -18,8 +18,8 @@ class MountRecord(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True)
 
     ``type`` is bind, volume, tmpfs or image; ``source`` a host path; ``name`` the volume's name or
     the image. ``create_source`` makes a missing host directory (``-v``), ``copy_up`` fills a new
-    volume from the image. ``idmap`` shows owners on disk as the ids they are inside, or as those
-    ``uid_map`` and ``gid_map`` make of them; ``chown`` gives the source to the container's user.
+    volume from the image. ``idmap`` is the mount option of that name, "" without (see
+    ``idmapspec``); ``chown`` gives the source to the container's user.
     """
 
     type: str
@@ -40,9 +40,7 @@ class MountRecord(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True)
     anonymous: bool = False
     subpath: str = ""
     options: list[str] = []
-    idmap: bool = False
-    uid_map: list[Row] = []
-    gid_map: list[Row] = []
+    idmap: str = ""
     chown: bool = False
 
 

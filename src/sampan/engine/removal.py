@@ -76,6 +76,7 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
         raise
     container.removed = True
     core.containers.discard(container)
+    core.ids.give(container.id)
     for exec_id in container.execs:
         core.execs.pop(exec_id, None)
     discard(container.pending)

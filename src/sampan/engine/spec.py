@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sampan.engine import capabilities as caps
+from sampan.engine import idmapspec
 from sampan.engine import resources as res
 from sampan.engine.hostdevices import DeviceTable
 from sampan.engine.merge import environment
@@ -268,9 +269,6 @@ def _defaults(
                 mounts.append(_shared(target, resolved.shared_memory))
                 continue
             words.append(f"size={config.shm_size or 64 << 20}")
-        if target == "/dev/mqueue" and config.ipc_mode == "host":
-            mounts.append(_shared(target, "/dev/mqueue"))
-            continue
         mounts.append({"destination": target, "type": kind, "source": source, "options": words})
     return mounts
 
@@ -308,11 +306,14 @@ def _own_mount(mount: MountRecord, host: Host, resolved: Resolved) -> oci.Mount:
         "source": mount.source,
         "options": options,
     }
-    if mount.uid_map:
-        made["uidMappings"] = _mappings(mount.uid_map)
-        made["gidMappings"] = _mappings(mount.gid_map)
-    elif mount.idmap or mount.type == "volume":
+    mapping = idmapspec.custom(mount.idmap, resolved.id_map)
+    if mapping is not None:
+        made["uidMappings"] = _mappings(mapping.uids)
+        made["gidMappings"] = _mappings(mapping.gids)
+    elif mount.idmap:
         options += _idmapped(resolved)
+    elif mount.type == "volume" and resolved.id_map is not None:
+        options.append("tryidmap")  # a volume's file system may be one that cannot
     return made
 
 

@@ -18,7 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.engine import capabilities as caps
-from sampan.engine import cdi, clock, links, logconfig, logforwarding, naming
+from sampan.engine import (
+    cdi,
+    clock,
+    links,
+    logconfig,
+    logforwarding,
+    naming,
+    ownership,
+    roots,
+    usernamespaces,
+    users,
+)
 from sampan.engine.attaching import PendingAttachment, discard
 from sampan.engine.core import Core, seccomp_filter
 from sampan.engine.fabric import Plug
@@ -28,6 +39,7 @@ from sampan.engine.record import MountRecord
 from sampan.engine.security import SecurityOptions, parse_security_options
 from sampan.engine.spec import Resolved, runtime_spec
 from sampan.engine.table import Container, Run
+from sampan.engine.usernamespaces import donor
 from sampan.engine.volumestore import with_sources
 from sampan.errors import (
     CommandNotExecutable,
@@ -40,6 +52,7 @@ from sampan.errors import (
 )
 from sampan.kernel import mount as kernel_mount
 from sampan.model import oci
+from sampan.model.idmap import IdMap
 from sampan.model.mount import Mount
 from sampan.runtime.client import CreateRequest, Monitor
 from sampan.wire.container import ResourcesUlimit
@@ -57,8 +70,10 @@ class _Launch:
     files: NameFiles | None
     directory: Path
     mounts: Sequence[MountRecord]
+    sources: Sequence[MountRecord]
     shared_memory: str
     shared_memory_size: int
+    id_map: IdMap | None
     clients: Sequence[PendingAttachment]
 
 
@@ -140,15 +155,21 @@ def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
     files = None if owner is not None else naming.name_files(core, container, plugs)
     name_directory = core.directory((owner or container).id)
     shared_memory = _shared_memory(core, container)
+    user_namespace, ids = usernamespaces.of(core, container)
+    joined = namespaces(core, container)
+    if user_namespace is not None:
+        joined["user"] = user_namespace
+    sources = [
+        mount
+        for mount in with_sources(record.mounts, record.id, core.config.pins)
+        if mount.type != "image"
+    ]
     resolved = Resolved(
-        namespaces=namespaces(core, container),
+        namespaces=joined,
+        id_map=ids,
         cgroup=core.cgroup(record),
         hostname=hostname,
-        mounts=[
-            mount
-            for mount in with_sources(record.mounts, record.id, core.config.pins)
-            if mount.type != "image"
-        ],
+        mounts=sources,
         files=naming.bindings(name_directory),
         shared_memory=shared_memory,
         ulimits=[
@@ -166,8 +187,10 @@ def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
         files=files,
         directory=core.directory(record.id),
         mounts=record.mounts,
+        sources=sources,
         shared_memory=shared_memory if host.ipc_mode == "shareable" else "",
         shared_memory_size=host.shm_size or core.config.default_shm_size,
+        id_map=ids,
         clients=tuple(container.pending),
     )
 
@@ -228,16 +251,7 @@ def _seccomp(core: Core, container: Container, security: SecurityOptions) -> oci
 def shared_network(core: Core, container: Container) -> Container | None:
     """The running container whose network this one shares, if its mode says so."""
     mode = container.record.host_config.network_mode or ""
-    return _donor(core, mode, "network") if mode.startswith("container:") else None
-
-
-def _donor(core: Core, mode: str, namespace: str) -> Container:
-    donor = core.containers.find(mode.partition(":")[2])
-    if donor.run is None:
-        raise Conflict(
-            f"cannot join {namespace} namespace of a non running container: {donor.name}"
-        )
-    return donor
+    return donor(core, mode, "network") if mode.startswith("container:") else None
 
 
 def namespaces(core: Core, container: Container) -> dict[str, str]:
@@ -255,14 +269,14 @@ def namespaces(core: Core, container: Container) -> dict[str, str]:
             continue
         path = ""
         if mode and mode.startswith("container:"):
-            donor = _donor(core, mode, kind)
-            if kind == "ipc" and donor.record.host_config.ipc_mode != "shareable":
+            owner = donor(core, mode, kind)
+            if kind == "ipc" and owner.record.host_config.ipc_mode != "shareable":
                 raise InvalidParameter(
-                    f"can't join IPC of container {donor.name}: non-shareable IPC "
+                    f"can't join IPC of container {owner.name}: non-shareable IPC "
                     "(hint: use IpcMode:shareable for the donor container)"
                 )
             name = {"network": "net"}.get(kind, kind)
-            path = f"/proc/{donor.state.pid}/ns/{name}"
+            path = f"/proc/{owner.state.pid}/ns/{name}"
         if kind == "network" and not path:
             path = _named_namespace(core, container)
         found[kind] = path
@@ -286,7 +300,7 @@ def _shared_memory(core: Core, container: Container) -> str:
     if mode == "shareable":
         return str(core.exec_directory(container.id) / "shm")
     if mode.startswith("container:"):
-        return str(core.exec_directory(_donor(core, mode, "ipc").id) / "shm")
+        return str(core.exec_directory(donor(core, mode, "ipc").id) / "shm")
     return ""
 
 
@@ -299,9 +313,10 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
         if devices := cdi.device_names(container.record.host_config):
             edits = cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
             cdi.apply(launch.request.spec, edits, core.host.devices)
-        core.volumes.prepare(container.id, launch.mounts, undo)
+        core.volumes.prepare(container.id, launch.mounts, undo, launch.id_map)
+        _give_away(core, container, launch)
         if launch.shared_memory:
-            _mount_shared_memory(launch.shared_memory, launch.shared_memory_size)
+            _mount_shared_memory(launch.shared_memory, launch.shared_memory_size, launch.id_map)
             undo.callback(unmount_shared_memory, launch.shared_memory)
         monitor = core.launcher.create(launch.request)
         undo.callback(monitor.close)
@@ -325,6 +340,20 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
         monitor.start()
         undo.pop_all()
     return _Launched(monitor=monitor, events=events, pidfd=pidfd, plugs=plugs, streams=streams)
+
+
+def _give_away(core: Core, container: Container, launch: _Launch) -> None:
+    """Mounts with the option ``U`` become the container's user's."""
+    chosen = [mount for mount in launch.sources if mount.chown]
+    if not chosen:
+        return
+    root = roots.bare(core, container)
+    try:
+        user = users.lookup(root, launch.request.user or "0")
+    finally:
+        os.close(root)
+    for mount in chosen:
+        ownership.give(mount.source, *ownership.owner_on_disk(mount, user, launch.id_map))
 
 
 def _abort(monitor: Monitor) -> None:
@@ -360,11 +389,13 @@ def _until_gone(events: socket.socket) -> None:
             pass
 
 
-def _mount_shared_memory(path: str, size: int) -> None:
-    """A tmpfs several containers can bind over their /dev/shm."""
+def _mount_shared_memory(path: str, size: int, ids: IdMap | None) -> None:
+    """A tmpfs several containers can bind over their /dev/shm, their root's."""
     os.makedirs(path, mode=0o700, exist_ok=True)
     flags = kernel_mount.MS_NOSUID | kernel_mount.MS_NOEXEC | kernel_mount.MS_NODEV
-    kernel_mount.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}")
+    uid, gid = (ids.root if ids is not None else None) or (0, 0)
+    data = f"mode=1777,size={size},uid={uid},gid={gid}"
+    kernel_mount.mount("shm", path, "tmpfs", flags, data)
 
 
 def unmount_shared_memory(path: str) -> None:
@@ -384,6 +415,7 @@ def _started(
         events=launched.events,
         pidfd=launched.pidfd,
         cgroup=core.cgroup(container.record),
+        id_map=launch.id_map,
         shared_memory=launch.shared_memory,
         ended=asyncio.get_running_loop().create_future(),
     )

@@ -11,6 +11,7 @@ import signal as signals
 from collections.abc import Callable, Sequence
 
 from sampan.engine import capabilities as caps
+from sampan.engine.userns import parse_mode as parse_userns
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.wire.container import (
     ContainerConfig,
@@ -32,6 +33,8 @@ _IPC_SYSCTLS = frozenset(
     _split("""kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax
     kernel.shmmni kernel.shm_rmid_forced""")
 )
+#: what the first word of a health check's test may say; others mean no check, as in dockerd
+HEALTH_TESTS = frozenset({"", "NONE", "CMD", "CMD-SHELL"})
 ULIMITS = frozenset(
     _split(
         """
@@ -108,9 +111,6 @@ def _health(check: HealthConfig) -> None:
             raise InvalidParameter(f"{name} in Healthcheck cannot be less than 1ms")
     if (check.retries or 0) < 0:
         raise InvalidParameter("Retries in Healthcheck cannot be negative")
-    kind = check.test[0] if check.test else ""
-    if kind not in ("", "NONE", "CMD", "CMD-SHELL"):
-        raise InvalidParameter(f'unknown type of Healthcheck test: "{kind}"')
 
 
 def validate_host_config(config: HostConfig, cpus: int) -> None:
@@ -184,12 +184,12 @@ def _validate_modes(config: HostConfig) -> None:
         ("IPC", config.ipc_mode, _one_of("none", "host", "private", "shareable", container=True)),
         ("PID", config.pid_mode, _one_of("host", container=True)),
         ("UTS", config.uts_mode, _one_of("host")),
-        ("user namespace", config.userns_mode, _one_of("host")),
         ("cgroup namespace", config.cgroupns_mode, _one_of("host", "private")),
     )
     for name, mode, valid in modes:
         if mode and not valid(mode):
             raise InvalidParameter(f"invalid {name} mode: {mode}")
+    parse_userns(config.userns_mode or "")
 
 
 def validate_modes_together(config: ContainerConfig, host: HostConfig) -> None:
@@ -251,14 +251,27 @@ def validate_resources(config: Resources, cpus: int) -> None:
             raise InvalidParameter(
                 f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
             )
-    for windows, name in (
-        (config.cpu_count, "CpuCount"),
-        (config.cpu_percent, "CpuPercent"),
-        (config.io_maximum_i_ops, "IOMaximumIOps"),
-        (config.io_maximum_bandwidth, "IOMaximumBandwidth"),
-    ):
-        if windows:
-            raise Unsupported(f"{name} is an option of Windows containers")
+
+
+def warnings(config: ContainerConfig, host: Resources) -> list[str]:
+    """What of a valid request has no effect, for the user to know."""
+    found = [
+        f"{name} is an option of Windows containers and has no effect here"
+        for value, name in (
+            (host.cpu_count, "CpuCount"),
+            (host.cpu_percent, "CpuPercent"),
+            (host.io_maximum_i_ops, "IOMaximumIOps"),
+            (host.io_maximum_bandwidth, "IOMaximumBandwidth"),
+        )
+        if value
+    ]
+    test = config.healthcheck.test if config.healthcheck is not None else None
+    if test and test[0] not in HEALTH_TESTS:
+        found.append(
+            f'unknown type of Healthcheck test: "{test[0]}" (expected CMD or CMD-SHELL): health '
+            "is not checked"
+        )
+    return found
 
 
 def _validate_memory(config: Resources) -> None:

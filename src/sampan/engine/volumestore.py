@@ -20,6 +20,7 @@ from sampan.engine import clock
 from sampan.engine.record import MountRecord
 from sampan.engine.table import Container
 from sampan.errors import Conflict, NotFound, SampanError
+from sampan.model.idmap import IdMap
 from sampan.model.mount import Mount
 from sampan.plugin.client import Plugins
 from sampan.snapshot.rootfs import detached_mount
@@ -196,15 +197,22 @@ class VolumeStore:
             undo.callback(os.close, tree)
             self.local.copy_up(volume.name, tree, destination, directory)
 
-    def prepare(self, container_id: str, mounts: Sequence[MountRecord], undo: ExitStack) -> None:
+    def prepare(
+        self,
+        container_id: str,
+        mounts: Sequence[MountRecord],
+        undo: ExitStack,
+        ids: IdMap | None = None,
+    ) -> None:
         """Make what the mounts of a container about to start name as their sources.
 
         Volumes with options are mounted, missing ``-v`` directories made, parts of volumes and
-        plugins' volumes pinned.
+        plugins' volumes pinned. ``ids``: those of the container's user namespace.
         """
+        root = (ids.root if ids is not None else None) or (0, 0)
         for number, mount in enumerate(mounts):
             if mount.type == "bind" and mount.create_source:
-                make_bind_source(mount.source)
+                make_bind_source(mount.source, (0, 0) if mount.idmap else root)
             elif mount.type == "volume" and _pinned(mount):
                 self._pin(container_id, number, mount, undo)
             elif mount.type == "volume":
@@ -300,11 +308,13 @@ def with_sources(mounts: Sequence[MountRecord], container_id: str, pins: Path) -
     ]
 
 
-def make_bind_source(path: str) -> None:
+def make_bind_source(path: str, owner: tuple[int, int] = (0, 0)) -> None:
     """Make a missing directory to bind, as ``-v`` promises; raises SampanError when it cannot."""
     try:
         if not os.path.lexists(path):
             os.makedirs(path, 0o755, exist_ok=True)
+            if owner != (0, 0):
+                os.chown(path, *owner)
     except OSError as error:
         raise SampanError(
             f"error while creating mount source path '{path}': {error.strerror}"

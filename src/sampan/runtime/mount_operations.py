@@ -178,8 +178,12 @@ def idmap(
     slot: str,
     mappings: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]] | None,
     recursive: bool,
+    optional: bool,
 ) -> None:
-    """Shift ownership by ``mappings``, or by the container's own."""
+    """Shift ownership by ``mappings``, or by the container's own.
+
+    ``optional``: not all file systems can, and then it is left.
+    """
     if mappings is None:
         fd, own = context.userns, False
     else:
@@ -188,6 +192,10 @@ def idmap(
         m.mount_setattr(
             context.take(slot), "", set_=m.MOUNT_ATTR_IDMAP, userns=fd, recursive=recursive
         )
+    except OSError as error:
+        if not optional or error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        context.warnings.append("the owners of a volume are not mapped: its file system cannot")
     finally:
         if own:
             os.close(fd)

@@ -47,7 +47,7 @@ PROPAGATION = {
 _SUPERBLOCK = frozenset({"sync", "dirsync", "mand", "lazytime", "iversion"})
 #: What a new mount is anyway, or what only tells mount(8) how to talk.
 _NOTHING = frozenset({"defaults", "async", "nomand", "nolazytime", "noiversion", "silent", "loud"})
-_BEHAVIOUR = frozenset({"bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"})
+_BEHAVIOUR = frozenset({"bind", "rbind", "remount", "idmap", "ridmap", "tryidmap", "tmpcopyup"})
 #: Every word that means something here; all others go to the file system.
 WORDS = frozenset({*_ATTRIBUTES, *_RECURSIVE, *PROPAGATION, *_SUPERBLOCK, *_NOTHING, *_BEHAVIOUR})
 
@@ -58,6 +58,7 @@ class MountOptions:
 
     ``set_``, ``clear``: MOUNT_ATTR_* of the mount itself; ``recursive_*`` of it and all below.
     ``propagation``: (MS_* type, recursive) in order. ``data``: what the file system gets.
+    ``try_idmap`` (the word ``tryidmap`` is sampan's own): idmap where the file system can.
     """
 
     bind: bool
@@ -65,6 +66,7 @@ class MountOptions:
     remount: bool
     idmap: bool
     recursive_idmap: bool
+    try_idmap: bool
     copy_up: bool
     set_: int
     clear: int
@@ -103,6 +105,7 @@ def parse(words: Iterable[str], fstype: str = "") -> MountOptions:
         remount="remount" in flags,
         idmap="idmap" in flags or "ridmap" in flags,
         recursive_idmap="ridmap" in flags,
+        try_idmap="tryidmap" in flags,
         copy_up="tmpcopyup" in flags,
         set_=plain[0],
         clear=plain[1],

@@ -218,11 +218,11 @@ class MountPlanner:
                     f"mounts: {destination} needs both uidMappings and gidMappings"
                 )
             mappings = [id_map(entry["uidMappings"]), id_map(entry["gidMappings"])]
-        elif options.idmap and not self.remapped:
+        elif (options.idmap or options.try_idmap) and not self.remapped:
             raise InvalidParameter(
                 f"mounts: idmap of {destination} without mappings or a user namespace"
             )
-        idmapped = options.idmap or mappings is not None
+        idmapped = options.idmap or options.try_idmap or mappings is not None
         self._bind(
             slot,
             os.path.join(self.bundle, source),
@@ -247,7 +247,13 @@ class MountPlanner:
         ]
         if idmapped:
             steps.append(
-                operation("idmap", slot=slot, mappings=mappings, recursive=options.recursive_idmap)
+                operation(
+                    "idmap",
+                    slot=slot,
+                    mappings=mappings,
+                    recursive=options.recursive_idmap,
+                    optional=options.try_idmap,
+                )
             )
         steps += _attributes(slot, options)
         if self.remapped or idmapped:

@@ -45,6 +45,9 @@ class MountBindOptions(Object, kw_only=True, frozen=True, omit_defaults=True):
     read_only_force_recursive: bool | None = msgspec.field(
         default=None, name="ReadOnlyForceRecursive"
     )
+    # sampan's own: the mount options idmap and U
+    idmap: str | None = msgspec.field(default=None, name="IDMap")
+    chown: bool | None = msgspec.field(default=None, name="Chown")
 
 
 class MountVolumeOptionsDriverConfig(Object, kw_only=True, frozen=True, omit_defaults=True):
@@ -63,6 +66,9 @@ class MountVolumeOptions(Object, kw_only=True, frozen=True, omit_defaults=True):
         default=None, name="DriverConfig"
     )
     subpath: str | None = msgspec.field(default=None, name="Subpath")
+    # sampan's own: the mount options idmap and U
+    idmap: str | None = msgspec.field(default=None, name="IDMap")
+    chown: bool | None = msgspec.field(default=None, name="Chown")
 
 
 class MountImageOptions(Object, kw_only=True, frozen=True, omit_defaults=True):
