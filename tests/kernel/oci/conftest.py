@@ -37,17 +37,21 @@ Result = subprocess.CompletedProcess[str]
 
 @dataclass
 class Runtime:
-    """``sampan-runtime --root ...``; remembers the ids it was given to clean up."""
+    """``sampan-runtime --root ...``; remembers the ids it was given to clean up.
+
+    ``program``: what is run in place of the installed one.
+    """
 
     root: Path
     bundle: Path
     parent: str
     ids: list[str] = field(default_factory=list)
+    program: Path = PROGRAM
 
     def __call__(self, *words: str | Path, input: str | None = None) -> Result:
         """Run one command; nothing is checked."""
         return subprocess.run(
-            [str(word) for word in (PROGRAM, "--root", self.root, *words)],
+            [str(word) for word in (self.program, "--root", self.root, *words)],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
@@ -91,7 +95,8 @@ class Runtime:
         output = self.bundle / f"{container_id}.out"
         with open(output, "w") as file:
             result = subprocess.run(
-                [str(PROGRAM), "--root", str(self.root), "create", "--bundle", str(self.bundle)]
+                [str(self.program), "--root", str(self.root), "create"]
+                + ["--bundle", str(self.bundle)]
                 + [str(word) for word in words]
                 + [container_id],
                 stdin=subprocess.DEVNULL,
