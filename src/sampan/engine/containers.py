@@ -94,7 +94,8 @@ class Containers:
     ) -> ContainerCreateResponse:
         """Create a container from a local image; it does not pull.
 
-        ``client``: user and group of whoever asked, if that is known (for ``--userns keep-id``).
+        ``client``: user and group of whoever asked, for ``--userns keep-id``; this process's
+        without.
 
         Raises InvalidParameter (bad config), NotFound (``No such image: x``), Conflict (name).
         Nothing is left behind when it raises.

@@ -126,6 +126,7 @@ async def _with_ids(
     mode = userns.parse_mode(record.host_config.userns_mode or "")
     if mode.kind not in userns.LEASED or (mode.kind is userns.Kind.PRIVATE and core.remap):
         return record, []
+    client = client or (os.geteuid(), os.getegid())
     if mode.kind is userns.Kind.KEEP_ID:
         inside = userns.kept(mode, client)
         if not record.config.user:

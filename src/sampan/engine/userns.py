@@ -156,15 +156,14 @@ def check(config: HostConfig, *, remapped: bool) -> None:
             )
 
 
-def id_map(mode: Mode, lease: Lease, client: tuple[int, int] | None) -> IdMap:
+def id_map(mode: Mode, lease: Lease, client: tuple[int, int]) -> IdMap:
     """The ids of a namespace with a range of its own; ``client``: who asked for it.
 
-    Raises InvalidParameter when rows contradict each other or nobody is known to keep the id of.
+    Raises InvalidParameter when rows contradict each other.
     """
     uids, gids = mode.uids, mode.gids
     if mode.kind is Kind.KEEP_ID:
         inside = kept(mode, client)
-        assert client is not None
         uids, gids = ((inside[0], client[0], 1),), ((inside[1], client[1], 1),)
     return IdMap(
         _with_rows(lease.uid, lease.size, uids),
@@ -172,12 +171,8 @@ def id_map(mode: Mode, lease: Lease, client: tuple[int, int] | None) -> IdMap:
     )
 
 
-def kept(mode: Mode, client: tuple[int, int] | None) -> tuple[int, int]:
-    """The ids inside that are the client's outside. Raises InvalidParameter without a client."""
-    if client is None:
-        raise InvalidParameter(
-            "user namespace mode keep-id: only a client on a Unix socket has an id to keep"
-        )
+def kept(mode: Mode, client: tuple[int, int]) -> tuple[int, int]:
+    """The ids inside that are the client's outside."""
     uid = client[0] if mode.uid is None else mode.uid
     gid = client[1] if mode.gid is None else mode.gid
     return uid, gid
