@@ -355,6 +355,7 @@ def console(context: Context, *, devpts: str | None, height: int, width: int, bi
             m.descriptor(m.clone_tree(terminal, "", recursive=False)) as clone,
             m.descriptor(openat.make_file(context.root, "/dev/console", 0o600)) as target,
         ):
+            _check_ordinary(context.root, "/dev/console", target)
             m.move_mount(clone, target)
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from sampan.engine.capabilities import ALL
 from sampan.model.mount import Mount
-from sampan.runtime import launch
 from sampan.runtime.client import Launcher
 from sampan.runtime.requests import CreateRequest
 from tests.engines import network_namespace
@@ -26,7 +25,7 @@ from tests.security.runtime.conftest import (
     run,
     start,
 )
-from tests.security.runtime.mutants import Cut, copy_code, mutant
+from tests.security.runtime.mutants import SOURCE, Cut, copy_code, mutant
 
 # Started as `#!/proc/self/exe`, so by the binary that started it. It keeps a descriptor of that,
 # becomes another program, so that nobody runs it any more, and overwrites it when told to.
@@ -121,7 +120,7 @@ def test_cve_2019_14271(lab: Lab, guard: str, tmp_path: Path) -> None:
     subprocess.run(["tar", "-cf", archive, "-C", tmp_path, "--files-from=/dev/null"], check=True)
     try:
         result = subprocess.run(
-            [sys.executable, "-c", LOOK_UP, sys.path[0], root, guard, archive],
+            [sys.executable, "-c", LOOK_UP, str(SOURCE.parent), str(root), guard, str(archive)],
             capture_output=True,
             text=True,
             check=False,
@@ -281,7 +280,7 @@ def test_cve_2020_15257(
             "        _shim.bind('\\0sampan-shim')\n        _shim.listen()\n",
         )
         tree = copy_code(tmp_path / "mutant", cut)
-        monkeypatch.setattr(launch.version, "source_root", lambda: str(tree))
+        monkeypatch.setattr("sampan.runtime.version.source_root", lambda: str(tree))
     config = engine_config(lab.runtime, "/bin/cat", "/proc/net/unix")
     config["linux"]["namespaces"] = [
         entry for entry in config["linux"]["namespaces"] if entry["type"] != "network"
