@@ -77,12 +77,14 @@ def _check(arguments: Arguments) -> None:
     for flag, name, valid in (
         ("pid", "PID", ("", "host")),
         ("uts", "UTS", ("", "host")),
-        ("userns", "USER", ("", "host")),
+        ("userns", "USER", ("", "host", "private", "nomap", "auto", "keep-id")),
         ("cgroupns", "CGROUP", ("", "host", "private")),
     ):
         value = arguments.text(flag)
-        joins = flag == "pid" and value.startswith("container:") and len(value) > 10
-        if value not in valid and not joins:
+        word, colon, rest = value.partition(":")
+        joins = flag in ("pid", "userns") and word == "container" and bool(rest)
+        tuned = flag == "userns" and word in ("auto", "keep-id") and bool(colon)
+        if value not in valid and not joins and not tuned:
             raise CliError(f"--{flag}: invalid {name} mode")
 
 

@@ -1,4 +1,7 @@
-"""``--mount``: comma-separated ``key=value`` fields (RFC 4180) to the API's Mount object."""
+"""``--mount``: comma-separated ``key=value`` fields (RFC 4180) to the API's Mount object.
+
+``idmap[=...]`` and ``U`` are podman's.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.client.document import Document
 
-_FLAGS = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src")
+_FLAGS = (
+    *("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src"),
+    *("idmap", "u", "chown"),
+)
 
 
 class _Builder:
@@ -26,6 +32,8 @@ class _Builder:
         self.labels: dict[str, str] = {}
         self.driver: Document = {}
         self.driver_options: dict[str, str] = {}
+        #: podman's options, of binds and volumes alike
+        self.owners: Document = {}
 
 
 def parse_mount(text: str) -> Document:
@@ -37,7 +45,7 @@ def parse_mount(text: str) -> Document:
         if not equals:
             if key not in _FLAGS:
                 raise ValueError(f"invalid field '{field}' must be a key=value pair")
-            value = "true"
+            value = "" if key == "idmap" else "true"
         if key != key.strip():
             message = f"invalid option '{key}' in '{field}': option should not have whitespace"
             raise ValueError(message)
@@ -56,6 +64,10 @@ def _set(builder: _Builder, key: str, value: str) -> None:
         mount["Target"] = value
     elif key in ("readonly", "ro"):
         mount["ReadOnly"] = _boolean(key, value)
+    elif key == "idmap":
+        builder.owners["IDMap"] = f"idmap={value}" if value else "idmap"
+    elif key in ("u", "chown"):
+        builder.owners["Chown"] = _boolean(key, value)
     elif key == "consistency":
         mount["Consistency"] = value.lower()
     elif key.startswith("bind-"):
@@ -147,6 +159,10 @@ def _finish(builder: _Builder) -> Document:
         builder.volume["DriverConfig"] = builder.driver
     if builder.labels:
         builder.volume["Labels"] = dict(builder.labels)
+    if builder.owners:
+        if kind not in ("bind", "volume"):
+            raise ValueError(f"idmap and U are no options of mount type '{kind}'")
+        (builder.bind if kind == "bind" else builder.volume).update(builder.owners)
     groups = {
         "bind": ("BindOptions", builder.bind),
         "volume": ("VolumeOptions", builder.volume),
