@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from sampan.client import images, services
 from sampan.client.threads import Threads
@@ -88,14 +88,18 @@ class Images:
         return await self._threads.run(self._service.prune, filters)
 
     async def load(
-        self, body: Iterable[bytes], *, quiet: bool = False, platform: str | None = None
+        self,
+        body: Iterable[bytes],
+        *,
+        quiet: bool = False,
+        platform: str | Sequence[str] | None = None,
     ) -> AsyncIterator[dict[str, Json]]:
         """Take in a docker-archive or OCI layout tar, compressed or not."""
         items = await self._threads.run(self._service.load, body, quiet=quiet, platform=platform)
         return self._threads.iterate(items)
 
     async def save(
-        self, refs: builtins.list[str], platform: str | None = None
+        self, refs: builtins.list[str], platform: str | Sequence[str] | None = None
     ) -> AsyncIterator[bytes]:
         """A tar with the images (docker-archive and OCI layout in one)."""
         items = await self._threads.run(self._service.save, refs, platform)

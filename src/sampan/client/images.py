@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from sampan.client.encoding import auth_headers
 from sampan.client.encoding import filters as encoded
@@ -92,15 +92,21 @@ class Images:
         return self._transport.call(ImagesPruneReport, "POST", "/images/prune", query)
 
     def load(
-        self, body: Iterable[bytes], *, quiet: bool = False, platform: str | None = None
+        self,
+        body: Iterable[bytes],
+        *,
+        quiet: bool = False,
+        platform: str | Sequence[str] | None = None,
     ) -> Iterator[dict[str, Json]]:
         """Take in a docker-archive or OCI layout tar, compressed or not."""
-        query = {"quiet": quiet, "platform": platform}
+        query: Query = {"quiet": quiet, "platform": _platforms(platform)}
         return self._transport.progress("/images/load", query, body, _TAR)
 
-    def save(self, refs: builtins.list[str], platform: str | None = None) -> Iterator[bytes]:
+    def save(
+        self, refs: builtins.list[str], platform: str | Sequence[str] | None = None
+    ) -> Iterator[bytes]:
         """A tar with the images (docker-archive and OCI layout in one)."""
-        query: Query = {"names": refs, "platform": platform}
+        query: Query = {"names": refs, "platform": _platforms(platform)}
         return self._transport.pieces("GET", "/images/get", query)
 
     def import_(self, body: Iterable[bytes], options: ImportOptions) -> Iterator[dict[str, Json]]:
@@ -173,3 +179,7 @@ class Images:
             None,
             auth_headers(auth),
         )
+
+
+def _platforms(names: str | Sequence[str] | None) -> builtins.list[str]:
+    return [names] if isinstance(names, str) else builtins.list(names or ())

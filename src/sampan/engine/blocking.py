@@ -6,7 +6,7 @@ The arguments are the same; a test keeps it so.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from sampan.engine import asynchronous as aio
 from sampan.engine.blockingvolumes import Volumes as Volumes
@@ -70,10 +70,15 @@ class Containers:
         self._loop = loop
 
     def create(
-        self, body: ContainerCreateRequest, name: str | None = None, platform: str | None = None
+        self,
+        body: ContainerCreateRequest,
+        name: str | None = None,
+        platform: str | None = None,
+        *,
+        client: tuple[int, int] | None = None,
     ) -> ContainerCreateResponse:
         """Create a container from a local image; it does not pull."""
-        return self._loop.call(self._service.create(body, name, platform))
+        return self._loop.call(self._service.create(body, name, platform, client=client))
 
     def list(
         self,
@@ -281,14 +286,20 @@ class Images:
         return self._loop.call(self._service.prune(filters))
 
     def load(
-        self, body: Iterable[bytes], *, quiet: bool = False, platform: str | None = None
+        self,
+        body: Iterable[bytes],
+        *,
+        quiet: bool = False,
+        platform: str | Sequence[str] | None = None,
     ) -> Iterator[Progress]:
         """Take in a docker-archive or OCI layout tar, compressed or not."""
         return self._loop.iterate(
             self._loop.call(self._service.load(iterate(body), quiet=quiet, platform=platform))
         )
 
-    def save(self, refs: builtins.list[str], platform: str | None = None) -> Iterator[bytes]:
+    def save(
+        self, refs: builtins.list[str], platform: str | Sequence[str] | None = None
+    ) -> Iterator[bytes]:
         """A tar with the images (docker-archive and OCI layout in one)."""
         return self._loop.iterate(self._loop.call(self._service.save(refs, platform)))
 

@@ -39,7 +39,8 @@ def erase(core: Core, older_than: float) -> int:
     for entry in core.images:
         try:
             blobs |= blobs_of(core, entry)
-            chains.update(core.images.view(entry).chain_ids)
+            for image in core.images.all_of(entry):
+                chains.update(image.chain_ids)
         except SampanError as error:
             log.warning("content of image %s cannot be read: %s", entry.id.short, error.message)
             return 0

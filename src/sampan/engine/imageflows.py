@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 
 from sampan.engine import clock
@@ -14,10 +14,10 @@ from sampan.engine.ingests import Garbage
 from sampan.engine.options import ImportOptions
 from sampan.engine.threads import BodyReader
 from sampan.errors import Forbidden, InvalidParameter, SampanError
-from sampan.image import Image, import_, load
+from sampan.image import Image, Saved, import_, load, save
 from sampan.image.load import Loaded
 from sampan.layer.model import Readable
-from sampan.model.descriptor import Descriptor
+from sampan.model.descriptor import INDEXES, Descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
@@ -37,6 +37,8 @@ async def record(
     """Make an image and its names known: content first, rows now."""
     now = clock.now()
     entry = core.images.add(target, image_id, now)
+    if entry.id != image_id:  # another platform of an index that was here
+        entry.id = (await core.threads.run(core.images.view, entry)).id
     full = [str(name if name.digest else name.with_default_tag()) for name in names]
     await core.state.write(insert_image(entry), *(insert_name(name, entry, now) for name in full))
     for name in full:
@@ -67,7 +69,8 @@ async def consume(
 def _garbage(target: Descriptor, image: Image | None) -> Garbage:
     """Content of an image that was stored, but whose layers could not be unpacked."""
     image_id = image.id if image is not None else target.digest
-    return Garbage(entry=Entry(target=target, id=image_id, created=0, names=set()), image=image)
+    entry = Entry(target=target, id=image_id, created=0, names=set())
+    return Garbage(entry=entry, images=(image,) if image is not None else ())
 
 
 async def _consume_or_drop(
@@ -85,18 +88,45 @@ async def _consume_or_drop(
         raise
 
 
+async def save_images(
+    core: Core, refs: Sequence[str], platforms: Sequence[Platform]
+) -> AsyncIterator[bytes]:
+    """See :meth:`sampan.engine.images.Images.save`."""
+    wanted: dict[str, tuple[Entry, Image, list[Reference]]] = {}
+    for ref in refs:
+        entry, reference = core.images.find(ref)
+        images = [
+            await core.threads.run(core.images.view, entry, platform)
+            for platform in platforms or (None,)
+        ]
+        known = wanted.setdefault(str(entry.target.digest), (entry, images[0], []))
+        if reference is not None:
+            known[2].append(reference.with_default_tag())
+    for entry, _, _ in wanted.values():
+        core.events.publish("image", "save", str(entry.id), {"name": str(entry.id)})
+    saved = [
+        Saved(
+            image=image,
+            names=tuple(dict.fromkeys(names)),
+            all_platforms=len(platforms) != 1 and image.target.media_type in INDEXES,
+            platforms=tuple(platforms),
+        )
+        for _, image, names in wanted.values()
+    ]
+    return core.threads.iterate(save(saved, core.content))
+
+
 async def load_images(
-    core: Core, body: AsyncIterator[bytes], *, platform: str | None
+    core: Core, body: AsyncIterator[bytes], *, platforms: Sequence[Platform]
 ) -> AsyncIterator[Progress]:
     """See :meth:`sampan.engine.images.Images.load`."""
-    wanted = Platform.parse(platform) if platform else None
     if not core.registry.settings.policy.accepts_archives("docker-archive"):
         raise Forbidden("loading images from archives is rejected by the signature policy")
 
     refused: list[Garbage] = []
 
     def work(stream: Readable) -> tuple[Loaded, ...]:
-        loaded = load(stream, core.content, platform=wanted)
+        loaded = load(stream, core.content, platforms=platforms)
         try:
             for item in loaded:
                 if item.image is not None:

@@ -98,22 +98,27 @@ async def _untag(
 async def delete(core: Core, entry: Entry) -> list[ImageDeleteResponseItem]:
     """Delete an image without names or users: its row, then its layers and blobs."""
     try:
-        image: Image | None = await core.threads.run(core.images.view, entry)
+        images = await core.threads.run(core.images.all_of, entry)
     except SampanError:
-        image = None  # damaged content must not keep an image from being deleted
+        images = []  # damaged content must not keep an image from being deleted
     await core.state.write(delete_image(entry))
     core.images.forget(entry)
-    chains = await core.threads.run(unshared, core, image) if image is not None else []
-    await core.ingests.collect(Garbage(entry=entry, image=image))
+    chains = [chain for image in images for chain in await core.threads.run(unshared, core, image)]
+    await core.ingests.collect(Garbage(entry=entry, images=images))
     core.events.publish("image", "delete", str(entry.id), {"name": str(entry.id)})
-    gone = [str(entry.id), *(str(chain) for chain in chains)]
+    gone = [str(entry.id), *dict.fromkeys(str(chain) for chain in chains)]
     return [ImageDeleteResponseItem(deleted=name) for name in gone]
 
 
-def unshared(core: Core, image: Image) -> list[Digest]:
-    """The layers that go with an image, topmost first: nobody else stands on them. Blocks."""
-    others = (entry for entry in core.images if entry.id != image.id)
-    kept = core.pinned() | {chain for other in others for chain in _chains(core, other)}
+def unshared(core: Core, image: Image, leaving: Entry | None = None) -> list[Digest]:
+    """The layers that go with an image, topmost first: nobody else stands on them. Blocks.
+
+    ``leaving`` is the entry that is about to be deleted, if it still is among the others.
+    """
+    others = (
+        found for entry in core.images if entry is not leaving for found in _images(core, entry)
+    )
+    kept = core.pinned() | {chain for other in others for chain in other.chain_ids}
     above: dict[str | None, set[str]] = {}
     for info in core.snapshots.walk():
         above.setdefault(info.parent, set()).add(info.key)
@@ -128,8 +133,8 @@ def unshared(core: Core, image: Image) -> list[Digest]:
 def erase(core: Core, garbage: Sequence[Garbage]) -> None:
     """Remove layers and blobs only the deleted images used. Blocks; nothing may be coming in."""
     for item in garbage:
-        if item.image is not None:
-            _remove_snapshots(core, item.image)
+        for image in item.images:
+            _remove_snapshots(core, image)
     collect_content(core, [item.entry for item in garbage])
 
 
@@ -144,11 +149,11 @@ def _remove_snapshots(core: Core, image: Image) -> None:
             continue
 
 
-def _chains(core: Core, entry: Entry) -> tuple[Digest, ...]:
+def _images(core: Core, entry: Entry) -> list[Image]:
     try:
-        return core.images.view(entry).chain_ids
+        return core.images.all_of(entry)
     except SampanError:
-        return ()
+        return []
 
 
 def blobs_of(core: Core, entry: Entry) -> set[Digest]:

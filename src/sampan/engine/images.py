@@ -7,11 +7,19 @@ Progress objects are dictionaries as dockerd streams them: ``status``, ``id``, `
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from sampan.engine import clock, imageflows, imageremoval, imageviews, pushing, transfer
+from sampan.engine import (
+    clock,
+    imageflows,
+    imagemanifests,
+    imageremoval,
+    imageviews,
+    pushing,
+    transfer,
+)
 from sampan.engine.core import Core
 from sampan.engine.creation import find_image
 from sampan.engine.filters import boolean, check_filters, match_labels, until
@@ -19,7 +27,7 @@ from sampan.engine.imageflows import Progress
 from sampan.engine.imagetable import Entry, insert_name
 from sampan.engine.options import Filters, ImportOptions, RegistryAuth
 from sampan.errors import InvalidParameter, NotFound, SampanError
-from sampan.image import Image, Saved, save
+from sampan.image import Image
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
@@ -61,6 +69,7 @@ class Images:
         found.sort(key=lambda pair: imageviews.created_seconds(pair[1]), reverse=True)
         used = [container.record.image_id for container in core.containers]
         shared = imageviews.chain_users(image for _, image in views) if shared_size else {}
+        users = imagemanifests.users(core) if manifests else {}
 
         def build() -> builtins.list[ImageSummary]:
             return [
@@ -77,6 +86,7 @@ class Images:
                     if shared_size
                     else -1,
                     patterns=checked.get("reference", ()),
+                    manifests=imagemanifests.summaries(core, entry, users) if manifests else None,
                 )
                 for entry, image in found
             ]
@@ -127,9 +137,9 @@ class Images:
         except SampanError:
             return 0
 
-    def _own_size(self, image: Image) -> int:
+    def _own_size(self, entry: Entry, image: Image) -> int:
         """Bytes of the layers that go with an image; blocks."""
-        chains = imageremoval.unshared(self._core, image)
+        chains = imageremoval.unshared(self._core, image, leaving=entry)
         return sum(self._layer_size(chain) for chain in chains)
 
     def _size(self, image: Image) -> int:
@@ -143,6 +153,12 @@ class Images:
         entry, image = await find_image(self._core, ref, platform)
         size = await self._core.threads.run(self._size, image)
         found = imageviews.inspect(entry, image, size, self._core.snapshots.name)
+        if manifests:
+            users = imagemanifests.users(self._core)
+            listed = await self._core.threads.run(
+                imagemanifests.summaries, self._core, entry, users
+            )
+            found = msgspec.structs.replace(found, manifests=listed)
         if found.parent:
             try:
                 self._core.images.find(found.parent)
@@ -190,38 +206,29 @@ class Images:
                 or not match_labels(image.config.defaults.labels or {}, checked)
             ):
                 continue
-            freed += await core.threads.run(self._own_size, image)
+            freed += await core.threads.run(self._own_size, entry, image)
             deleted += await imageremoval.remove(core, str(entry.id), force=True, noprune=False)
         core.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=freed)
 
     async def load(
-        self, body: AsyncIterator[bytes], *, quiet: bool = False, platform: str | None = None
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        quiet: bool = False,
+        platform: str | Sequence[str] | None = None,
     ) -> AsyncIterator[Progress]:
-        """Take in a docker-archive or OCI layout tar, compressed or not."""
-        if platform:
-            Platform.parse(platform)
-        return imageflows.load_images(self._core, body, platform=platform)
+        """Take in a docker-archive or OCI layout tar, compressed or not; of these platforms."""
+        return imageflows.load_images(self._core, body, platforms=_platforms(platform))
 
     async def save(
-        self, refs: builtins.list[str], platform: str | None = None
+        self, refs: builtins.list[str], platform: str | Sequence[str] | None = None
     ) -> AsyncIterator[bytes]:
-        """A tar with the images (docker-archive and OCI layout in one)."""
-        core = self._core
-        wanted: dict[str, tuple[Entry, Image, builtins.list[Reference]]] = {}
-        for ref in refs:
-            entry, image = await find_image(core, ref, platform)
-            _, reference = core.images.find(ref)
-            known = wanted.setdefault(str(entry.target.digest), (entry, image, []))
-            if reference is not None:
-                known[2].append(reference.with_default_tag())
-        for entry, _, _ in wanted.values():
-            core.events.publish("image", "save", str(entry.id), {"name": str(entry.id)})
-        images = [
-            Saved(image=image, names=tuple(dict.fromkeys(names)))
-            for _, image, names in wanted.values()
-        ]
-        return core.threads.iterate(save(images, core.content))
+        """A tar with the images (docker-archive and OCI layout in one).
+
+        Of an image for several platforms, everything that is here, or what ``platform`` names.
+        """
+        return await imageflows.save_images(self._core, refs, _platforms(platform))
 
     async def import_(
         self, body: AsyncIterator[bytes], options: ImportOptions
@@ -270,3 +277,7 @@ class Images:
     async def distribution(self, ref: str, auth: RegistryAuth | None = None) -> DistributionInspect:
         """Descriptor and platforms of a reference, asked of its registry."""
         return await transfer.distribution(self._core, ref, auth)
+
+
+def _platforms(names: str | Sequence[str] | None) -> builtins.list[Platform]:
+    return [Platform.parse(name) for name in ([names] if isinstance(names, str) else names or ())]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sampan.content import ContentStore
 from sampan.engine.state import Statement
 from sampan.errors import InvalidParameter, NotFound
-from sampan.image import Image, open_image
+from sampan.image import Image, Variant, open_image, variants
 from sampan.image.document import descriptor
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
@@ -50,6 +50,7 @@ class ImageTable:
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, Entry] = {}
         self._views: dict[str, Image] = {}
+        self._variants: dict[str, tuple[Variant, ...]] = {}
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
@@ -58,9 +59,11 @@ class ImageTable:
         return len(self._entries)
 
     def add(self, target: Descriptor, image_id: Digest, created: int) -> Entry:
-        """The entry of a target, made if need be."""
+        """The entry of a target, made if need be; what was read of it before is forgotten."""
         key = str(target.digest)
         entry = self._entries.get(key)
+        self._views.pop(key, None)
+        self._variants.pop(key, None)
         if entry is None:
             entry = Entry(target=target, id=image_id, created=created, names=set())
             self._entries[key] = entry
@@ -88,6 +91,7 @@ class ImageTable:
             self.unname(name)
         self._entries.pop(str(entry.target.digest), None)
         self._views.pop(str(entry.target.digest), None)
+        self._variants.pop(str(entry.target.digest), None)
 
     def find(self, text: str) -> tuple[Entry, Reference | None]:
         """The image ``text`` means, and the reference if it was found by name.
@@ -154,14 +158,41 @@ class ImageTable:
         return found or open_image(self.content, descriptor(manifest, "image manifest"))
 
     def view(self, entry: Entry, platform: Platform | None = None) -> Image:
-        """The image under an entry, for the host's or another platform; reads content, blocks."""
+        """The image under an entry, for the host's or another platform; reads content, blocks.
+
+        Without one for the host that is here, any that is: it was pulled for another platform.
+        """
         if platform is not None:
             return open_image(self.content, entry.target, platform)
         key = str(entry.target.digest)
         found = self._views.get(key)
         if found is None:
-            found = self._views[key] = open_image(self.content, entry.target)
+            found = self._views[key] = self._open(entry)
         return found
+
+    def _open(self, entry: Entry) -> Image:
+        try:
+            return open_image(self.content, entry.target)
+        except NotFound:
+            whole = (variant.image for variant in self.variants(entry) if variant.whole)
+            images = [image for image in whole if image is not None]
+            if not images:
+                raise
+        own = [image for image in images if image.id == entry.id]
+        return replace((own or images)[0], target=entry.target)
+
+    def variants(self, entry: Entry) -> tuple[Variant, ...]:
+        """Every manifest under an entry; reads content, blocks."""
+        key = str(entry.target.digest)
+        found = self._variants.get(key)
+        if found is None:
+            found = self._variants[key] = variants(self.content, entry.target)
+        return found
+
+    def all_of(self, entry: Entry) -> list[Image]:
+        """The images of all platforms under an entry that were pulled; reads content, blocks."""
+        found = (variant.image for variant in self.variants(entry))
+        return [image for image in found if image is not None]
 
 
 def _is_hex(text: str) -> bool:
@@ -171,8 +202,8 @@ def _is_hex(text: str) -> bool:
 def insert_image(entry: Entry) -> Statement:
     """The row of an entry."""
     return (
-        "INSERT OR IGNORE INTO images (digest, media_type, size, config, created) "
-        "VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO images (digest, media_type, size, config, created) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (digest) DO UPDATE SET config = excluded.config",
         (
             str(entry.target.digest),
             entry.target.media_type,

@@ -18,6 +18,7 @@ from sampan.wire.image import (
     ImageInspect,
     ImageInspectMetadata,
     ImageInspectRootFS,
+    ImageManifestSummary,
     ImageSummary,
 )
 
@@ -97,6 +98,7 @@ def summary(
     containers: int = -1,
     shared: int = -1,
     patterns: Sequence[str] = (),
+    manifests: list[ImageManifestSummary] | None = None,
 ) -> ImageSummary:
     """One entry of ``GET /images/json``, with the names that match ``patterns`` if there are."""
     names = [name for name in entry.references if not patterns or _matches(name, patterns)]
@@ -110,6 +112,7 @@ def summary(
         shared_size=shared,
         labels=image.config.defaults.labels or {},
         containers=containers,
+        manifests=manifests,
         descriptor=wire_descriptor(entry.target),
     )
 

@@ -19,7 +19,7 @@ class Garbage:
     """A deleted image whose layers and blobs may not be needed any more."""
 
     entry: Entry
-    image: Image | None
+    images: Sequence[Image]
 
 
 class Ingests:

@@ -11,6 +11,7 @@ from sampan.image.load import Loaded, load
 from sampan.image.manifest import Index, Manifest, make_index, make_manifest
 from sampan.image.save import Saved, save
 from sampan.image.unpack import LayerProgress, Unpacker
+from sampan.image.variants import Variant, variants
 
 __all__ = [
     "Config",
@@ -23,6 +24,7 @@ __all__ = [
     "Saved",
     "Step",
     "Unpacker",
+    "Variant",
     "append",
     "apply_changes",
     "assemble",
@@ -41,4 +43,5 @@ __all__ = [
     "save",
     "steps",
     "store_layer",
+    "variants",
 ]

@@ -20,6 +20,7 @@ from sampan.image.document import Document, decode
 from sampan.image.image import Image, open_image
 from sampan.image.manifest import make_manifest
 from sampan.image.spool import Spool
+from sampan.image.variants import variants
 from sampan.layer.model import DEFAULT_LIMITS, Limits, Readable
 from sampan.model.descriptor import OCI_CONFIG, Descriptor
 from sampan.model.platform import Platform
@@ -30,7 +31,7 @@ from sampan.model.reference import Reference
 class Loaded:
     """What to record for one image of an archive: ``names`` -> ``target``.
 
-    ``image`` is the one for the wanted platform, or None when an index brings none for it.
+    ``image`` is the one for the wanted platform, or another when an index brings none for it.
     """
 
     target: Descriptor
@@ -50,10 +51,12 @@ def load(
     stream: Readable,
     content: ContentStore,
     *,
-    platform: Platform | None = None,
+    platforms: Sequence[Platform] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[Loaded, ...]:
     """Take in an archive (compressed or not) of one or more images; blocking, streaming.
+
+    Of an index only what is for one of ``platforms`` is kept, everything without them.
 
     Blobs are spooled into the store's ingests and become visible only once the whole archive was
     read and verified, layers included: a failure keeps nothing. Raises ArchiveRefused,
@@ -61,7 +64,7 @@ def load(
     """
     with Spool(content, limits) as spool:
         spool.fill(stream)
-        bundle = _read(spool, content)
+        bundle = _read(spool, content, platforms)
         if not bundle.found:
             raise ArchiveRefused("the archive contains no image")
         for file in bundle.files:
@@ -69,30 +72,36 @@ def load(
         for document in bundle.documents:
             content.add(document)
     return tuple(
-        Loaded(target=found.target, names=found.names, image=_open(content, found, platform))
+        Loaded(target=found.target, names=found.names, image=_open(content, found, platforms))
         for found in bundle.found
     )
 
 
-def _open(content: ContentStore, found: Found, platform: Platform | None) -> Image | None:
-    try:
-        return open_image(content, found.target, platform)
-    except NotFound:
-        return None
+def _open(content: ContentStore, found: Found, platforms: Sequence[Platform]) -> Image | None:
+    """The image to unpack: the first platform's that is there, else any."""
+    for platform in platforms or (Platform.host(),):
+        try:
+            return open_image(content, found.target, platform)
+        except NotFound:
+            continue
+    whole = (variant for variant in variants(content, found.target) if variant.whole)
+    return next((variant.image for variant in whole if variant.image is not None), None)
 
 
-def _read(spool: Spool, content: ContentStore) -> Bundle:
+def _read(spool: Spool, content: ContentStore, platforms: Sequence[Platform]) -> Bundle:
     archive = _items(spool) if "manifest.json" in spool.files else []
     if spool.has("oci-layout") and spool.has("index.json"):
         names = {item.config: _names(item.repo_tags or ()) for item in archive}
         try:
-            return ocilayout.read(spool, content, _by_config_digest(spool, names))
+            return ocilayout.read(spool, content, _by_config_digest(spool, names), platforms)
+        except NotFound:
+            raise  # nothing for the platforms asked for: the other half has no more
         except SampanError:
             if not archive:
                 raise
             # Written by a tool that knows only the older half: that half must do then.
     if archive:
-        return _docker_archive(spool, archive)
+        return _docker_archive(spool, archive, platforms)
     if spool.has("repositories"):
         return legacy.read(spool)
     raise ArchiveRefused(
@@ -115,11 +124,13 @@ def _names(tags: Sequence[str]) -> tuple[Reference, ...]:
     return tuple(Reference.parse(tag).with_default_tag() for tag in tags)
 
 
-def _docker_archive(spool: Spool, items: list[_Item]) -> Bundle:
+def _docker_archive(spool: Spool, items: list[_Item], platforms: Sequence[Platform]) -> Bundle:
     bundle = Bundle()
     for item in items:
         config_file = spool.find(item.config)
         config = configuration.parse(spool.bytes_of(config_file))
+        if platforms and not any(wanted.selects(config.platform) for wanted in platforms):
+            continue
         files = [spool.find(path) for path in item.layers or ()]
         if len(files) != len(config.diff_ids):
             raise ArchiveRefused(
@@ -135,4 +146,6 @@ def _docker_archive(spool: Spool, items: list[_Item]) -> Bundle:
         bundle.files.extend((config_file, *files))
         bundle.documents.append(manifest.raw)
         bundle.add(Found(target=manifest.descriptor, names=_names(item.repo_tags or ())))
+    if not bundle.found and platforms:
+        raise NotFound(f"the archive has no image for {', '.join(map(str, platforms))}")
     return bundle

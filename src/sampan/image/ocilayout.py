@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sampan.content import ContentStore
-from sampan.errors import ArchiveRefused, DigestMismatch, InvalidParameter
+from sampan.errors import ArchiveRefused, DigestMismatch, InvalidParameter, NotFound
 from sampan.image import config as configuration
 from sampan.image import manifest as manifests
 from sampan.image.bundle import Bundle, Found
@@ -14,6 +14,7 @@ from sampan.image.manifest import Index, Manifest
 from sampan.image.spool import File, Spool
 from sampan.model.descriptor import DOCKER_CONFIG, OCI_CONFIG, OCI_INDEX, Descriptor
 from sampan.model.digest import Digest
+from sampan.model.platform import Platform
 from sampan.model.reference import Reference
 
 #: The whole name, as containerd and Docker write it; then OCI's, often a mere tag.
@@ -33,11 +34,17 @@ class _Missing(Exception):
         super().__init__(f"the archive lacks content {digest}")
 
 
-def read(spool: Spool, content: ContentStore, names: Mapping[str, tuple[Reference, ...]]) -> Bundle:
+def read(
+    spool: Spool,
+    content: ContentStore,
+    names: Mapping[str, tuple[Reference, ...]],
+    platforms: Sequence[Platform] = (),
+) -> Bundle:
     """The images of the layout; ``names`` are further ones by configuration digest.
 
     An index may list platforms the archive does not bring (``docker save --platform``); a
-    manifest named directly must be complete. Raises ArchiveRefused, DigestMismatch.
+    manifest named directly must be complete. Of what an index lists only ``platforms`` are taken,
+    if any are given. Raises ArchiveRefused, DigestMismatch, NotFound (nothing for ``platforms``).
     """
     version = decode(spool.document("oci-layout"), _Layout, "oci-layout").image_layout_version
     if version.partition(".")[0] != "1":
@@ -45,7 +52,7 @@ def read(spool: Spool, content: ContentStore, names: Mapping[str, tuple[Referenc
     index = manifests.parse(spool.document("index.json"), OCI_INDEX)
     if not isinstance(index, Index):
         raise ArchiveRefused("malformed OCI layout: index.json is no image index")
-    reader = _Reader(spool, content)
+    reader = _Reader(spool, content, platforms)
     for entry in index.manifests:
         try:
             configs = reader.take(entry, 0)
@@ -58,6 +65,9 @@ def read(spool: Spool, content: ContentStore, names: Mapping[str, tuple[Referenc
             found.update(dict.fromkeys(names.get(str(digest), ())))
         target = Descriptor(media_type=entry.media_type, digest=entry.digest, size=entry.size)
         reader.bundle.add(Found(target=target, names=tuple(found)))
+    if platforms and not reader.bundle.found:
+        wanted = ", ".join(map(str, platforms))
+        raise NotFound(f"the archive has no image for {wanted}")
     return reader.bundle
 
 
@@ -77,7 +87,8 @@ def _entry_names(entry: Descriptor) -> tuple[Reference, ...]:
 class _Reader:
     """Follows descriptors, collecting what is complete."""
 
-    def __init__(self, spool: Spool, content: ContentStore) -> None:
+    def __init__(self, spool: Spool, content: ContentStore, platforms: Sequence[Platform]) -> None:
+        self._platforms = platforms
         self._spool = spool
         self._content = content
         self._files = spool.by_digest()
@@ -103,6 +114,9 @@ class _Reader:
     def _index(self, index: Index, depth: int) -> tuple[Digest, ...]:
         configs: list[Digest] = []
         for entry in index.manifests:
+            own = entry.platform
+            if self._platforms and not (own and any(w.selects(own) for w in self._platforms)):
+                continue
             try:
                 configs.extend(self.take(entry, depth + 1))
             except _Missing:

@@ -17,19 +17,26 @@ from sampan.image import manifest as manifests
 from sampan.image.document import Document
 from sampan.image.image import Image, manifests_below
 from sampan.image.manifest import Index, Manifest, make_index
+from sampan.image.variants import Variant, variants
 from sampan.layer.writer import TarWriter
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
+from sampan.model.platform import Platform
 from sampan.model.reference import Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """One image to save and the names (with tags) it goes by; all platforms stored if ``all``."""
+    """One image to save and the names (with tags) it goes by.
+
+    With ``all_platforms`` the index it is from is saved, with every platform of it that is
+    stored, or those of ``platforms`` alone.
+    """
 
     image: Image
     names: tuple[Reference, ...] = ()
     all_platforms: bool = False
+    platforms: tuple[Platform, ...] = ()
 
 
 class _Item(Document, kw_only=True, frozen=True, rename="pascal"):
@@ -92,13 +99,26 @@ def _needed(saved: Saved, content: ContentStore) -> Iterator[Descriptor]:
     yield from image.manifest.blobs
     if not saved.all_platforms:
         return
+    left_out = {
+        variant.descriptor.digest
+        for variant in variants(content, image.target)
+        if not variant.whole or not _wanted(variant, saved.platforms)
+    }
     for descriptor in manifests_below(content, image.target):
+        if descriptor.digest in left_out:
+            continue  # a platform that was never pulled, or is not asked for
         parsed = manifests.parse(content.read(descriptor.digest), descriptor.media_type)
         if isinstance(parsed, Manifest):
-            if not all(content.exists(blob.digest) for blob in parsed.blobs):
-                continue  # a platform that was never pulled
             yield from parsed.blobs
         yield descriptor
+
+
+def _wanted(variant: Variant, platforms: Sequence[Platform]) -> bool:
+    """Whether a manifest is for one of ``platforms``; what is for none goes only with all."""
+    if not platforms:
+        return True
+    own = variant.platform
+    return own is not None and any(wanted.selects(own) for wanted in platforms)
 
 
 def _entries(saved: Saved) -> Iterator[Descriptor]:

@@ -108,5 +108,12 @@ class Platform:
             return its.variant <= mine.variant
         return mine.variant == its.variant or not its.variant
 
+    def selects(self, image: Platform) -> bool:
+        """Whether somebody who asks for this by name means an image made for ``image``."""
+        mine, its = self.normalized(), image.normalized()
+        return (mine.os, mine.architecture) == (its.os, its.architecture) and (
+            not mine.variant or mine.variant == its.variant
+        )
+
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)

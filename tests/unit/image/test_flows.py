@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from sampan.content.store import FileStore
-from sampan.errors import ArchiveRefused, Conflict, DigestMismatch, InvalidParameter, Unavailable
+from sampan.errors import (
+    ArchiveRefused,
+    Conflict,
+    DigestMismatch,
+    InvalidParameter,
+    NotFound,
+    Unavailable,
+)
 from sampan.image import (
     Image,
     LayerProgress,
@@ -31,6 +38,7 @@ from sampan.image import (
     steps,
 )
 from sampan.image.bootstrap import plan
+from sampan.image.variants import variants
 from sampan.layer.compression import Compression, detect
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
@@ -177,15 +185,18 @@ def test_platforms(content: FileStore, tmp_path: Path) -> None:
     whole = open_image(content, index.descriptor, Platform.parse("linux/amd64"))
     saved = Saved(image=whole, names=(NAME,), all_platforms=True)
     other = FileStore(tmp_path / "other")
-    (loaded,) = load(
-        io.BytesIO(b"".join(save([saved], content))), other, platform=Platform.parse("linux/amd64")
-    )
+    amd64, s390x = Platform.parse("linux/amd64"), Platform.parse("linux/s390x")
+    archive = b"".join(save([saved], content))
+    (loaded,) = load(io.BytesIO(archive), other, platforms=[amd64])
     assert loaded.target.digest == index.digest
     assert only((loaded,)).id == image.id
-    (again,) = load(
-        io.BytesIO(b"".join(save([saved], content))), other, platform=Platform.parse("linux/s390x")
-    )
-    assert again.image is None
+    for asked in (archive, docker_archive(LAYER)):
+        with pytest.raises(NotFound):
+            load(io.BytesIO(asked), FileStore(tmp_path / "none"), platforms=[s390x])
+    (again,) = load(io.BytesIO(archive), FileStore(tmp_path / "all"))
+    assert only((again,)).id == image.id
+    states = [(str(item.platform), item.whole) for item in variants(other, index.descriptor)]
+    assert states == [("linux/amd64", True), ("linux/s390x", False)]
 
 
 def test_saving_is_deterministic(content: FileStore) -> None:

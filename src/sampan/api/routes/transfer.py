@@ -95,7 +95,7 @@ async def load(call: Call) -> web.StreamResponse:
     messages = await call.engine.images.load(
         call.request.content.iter_any(),
         quiet=call.flag("quiet", default=True),
-        platform=call.platform() or None,
+        platform=call.platforms(),
     )
     return await reply.progress(call.request, messages)
 
@@ -114,7 +114,7 @@ async def save_one(call: Call) -> web.StreamResponse:
 
 
 async def _save(call: Call, names: list[str]) -> web.StreamResponse:
-    source = await call.engine.images.save(names, call.platform() or None)
+    source = await call.engine.images.save(names, call.platforms())
     return await reply.stream(call.request, source, _TAR)
 
 
