@@ -39,6 +39,8 @@ from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.image import Unpacker
 from sampan.kernel.facts import Facts, probe
 from sampan.network.drivers import Drivers
+from sampan.network.journal import Journal
+from sampan.network.remoteipam import RemoteAddresses
 from sampan.network.resolver import Resolver
 from sampan.plugin.client import Plugins
 from sampan.registry.client import Registry
@@ -192,7 +194,7 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
     content = FileStore(config.data_root / "content")
     snapshots = await threads.run(_snapshotter, config, facts)
     plugins = Plugins(config.plugin_directories)
-    fabric = await threads.run(_fabric, config, undo)
+    fabric = await threads.run(_fabric, config, plugins, undo)
     launcher = await threads.run(Launcher.spawn, config.exec_root)
     undo.callback(launcher.close)
     registry = Registry(registry_settings(config))
@@ -279,13 +281,14 @@ def instance(config: EngineConfig) -> str:
     return f"sampan-{zlib.crc32(str(config.data_root).encode()):08x}"
 
 
-def _fabric(config: EngineConfig, undo: AsyncExitStack) -> Fabric:
+def _fabric(config: EngineConfig, plugins: Plugins, undo: AsyncExitStack) -> Fabric:
     """Network drivers and resolver, in this thread's (the host's) network namespace."""
-    drivers = Drivers(instance(config))
+    journals = config.data_root / "network-endpoints"
+    drivers = Drivers(instance(config), plugins=plugins, journals=journals)
     undo.callback(drivers.close)
     resolver = Resolver()
     undo.callback(resolver.close)
-    return Fabric(drivers, resolver)
+    return Fabric(drivers, resolver, RemoteAddresses(plugins, Journal(journals / "ipam")))
 
 
 def _engine_id(state: State) -> str:

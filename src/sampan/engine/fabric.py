@@ -24,14 +24,14 @@ from sampan.engine.networkrecord import (
 from sampan.engine.record import Record
 from sampan.engine.state import Statement
 from sampan.engine.table import Container
-from sampan.errors import InvalidParameter, NotFound
+from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.network import ipam
 from sampan.network.dns import Host, Zone, zone
-from sampan.network.driver import Driver
 from sampan.network.drivers import Drivers
 from sampan.network.model import EndpointSpec, IPAddress, IPInterface, NetworkSpec
 from sampan.network.priority import Connection, with_gateways
 from sampan.network.publish import port_bindings
+from sampan.network.remoteipam import RemoteAddresses
 from sampan.network.resolver import Resolver
 from sampan.wire.container import EndpointSettings
 
@@ -62,6 +62,12 @@ class Network:
         return self.record.driver not in ("host", "null", "none", "ns")
 
     @property
+    def ipam_driver(self) -> str:
+        """The plugin that manages its addresses, "" when we do."""
+        driver = self.record.ipam.driver if self.record.ipam is not None else ""
+        return driver if driver not in (None, "default", "null") else ""
+
+    @property
     def resolved(self) -> bool:
         """Whether its containers find each other by name: all but the default bridge's do."""
         return self.plugged and self.name != "bridge"
@@ -89,8 +95,9 @@ class ResolverPlug:
 class Fabric:
     """All networks of one engine; the loop's thread owns the tables."""
 
-    def __init__(self, drivers: Drivers, resolver: Resolver) -> None:
+    def __init__(self, drivers: Drivers, resolver: Resolver, addresses: RemoteAddresses) -> None:
         self.drivers = drivers
+        self.addresses = addresses
         self.resolver = resolver
         self.networks: dict[str, Network] = {}
         self._leases: dict[str, dict[IPAddress, str]] = {}
@@ -143,6 +150,7 @@ class Fabric:
         ]
         try:
             for number, (network, settings) in enumerate(wanted):
+                check_usable(network)
                 if network.plugged:
                     interface = f"{network.spec.container_interface_prefix}{number}"
                     plugs.append(self.lease(container, network, settings, interface))
@@ -164,13 +172,10 @@ class Fabric:
         endpoint_id = os.urandom(32).hex()
         leased = self._leases[network.id]
         addresses: list[IPInterface] = []
-        requested = settings.ipam_config
+        wishes = requested_addresses(network, settings)
         try:
-            for subnet in network.spec.subnets:
-                text = requested and (
-                    requested.ipv4_address if subnet.prefix.version == 4 else requested.ipv6_address
-                )
-                wish = ipam.parse_address(text) if text else None
+            for subnet in network.spec.subnets if not network.ipam_driver else ():
+                wish = wishes.get(subnet.prefix.version)
                 if wish is not None and wish not in subnet.prefix:
                     continue
                 if any(a.version == subnet.prefix.version for a in addresses):
@@ -178,6 +183,8 @@ class Fabric:
                 address = ipam.allocate(subnet, leased, wish)
                 leased[address] = endpoint_id
                 addresses.append(ip_interface(f"{address}/{subnet.prefix.prefixlen}"))
+            if network.record.driver == "cni":
+                addresses += [ip_interface(wish) for wish in wishes.values()]
         except BaseException:
             for held in addresses:
                 leased.pop(held.ip, None)
@@ -214,21 +221,30 @@ class Fabric:
 
     # performing; these block
 
-    def attach(self, plugs: Sequence[Plug], pid: int, undo: ExitStack) -> tuple[Plug, ...]:
-        """Plug endpoints into the network namespace of ``pid``; returns them as they became."""
+    def attach(
+        self, plugs: Sequence[Plug], pid: int, undo: ExitStack, record: Record | None = None
+    ) -> tuple[Plug, ...]:
+        """Plug endpoints into the network namespace of ``pid``; returns them as they became.
+
+        ``record`` is the container's, when these may provide its default route.
+        """
         if not plugs:
             return ()
+        plugs = self._addressed(plugs, undo, record)
         done = []
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             for plug in plugs:
-                driver = self._driver(plug.network)
-                status = driver.attach(plug.network.spec, plug.endpoint, namespace)
+                driver = self.drivers.find(plug.network.record.driver)
+                asked = replace(plug.endpoint, sandbox=f"/proc/{pid}/ns/net")
+                status = driver.attach(plug.network.spec, asked, namespace)
                 endpoint = replace(
                     plug.endpoint,
                     interface=status.interface,
                     mac=status.mac,
-                    ports=status.ports or plug.endpoint.ports,
+                    ports=status.ports or asked.ports,
+                    addresses=asked.addresses if status.addresses is None else status.addresses,
+                    gateways=asked.gateways if status.gateways is None else status.gateways,
                 )
                 undo.callback(driver.detach, plug.network.spec, endpoint)
                 done.append(replace(plug, endpoint=endpoint))
@@ -236,28 +252,49 @@ class Fabric:
             os.close(namespace)
         return tuple(done)
 
-    def attach_one(self, plug: Plug, pid: int) -> Plug:
-        """Plug one endpoint into a running container."""
+    def _addressed(
+        self, plugs: Sequence[Plug], undo: ExitStack, record: Record | None
+    ) -> Sequence[Plug]:
+        """The endpoints with the addresses that plugins give, and routes that follow."""
+        if not any(plug.network.ipam_driver for plug in plugs):
+            return plugs
+        found = []
+        for plug in plugs:
+            network, endpoint = plug.network, plug.endpoint
+            if network.ipam_driver:
+                undo.callback(self.addresses.release_endpoint, endpoint.endpoint_id)
+                addresses = self.addresses.request_endpoint(
+                    endpoint.endpoint_id,
+                    network.ipam_driver,
+                    pool_wishes(network, plug.settings),
+                    endpoint.mac,
+                )
+                plug = replace(plug, endpoint=replace(endpoint, addresses=addresses))
+            found.append(plug)
+        return found if record is None else with_routes(record, found)
+
+    def attach_one(self, plug: Plug, pid: int, record: Record | None = None) -> Plug:
+        """Plug one endpoint into a running container; ``record`` as :meth:`attach`."""
         with ExitStack() as undo:
-            done = self.attach([plug], pid, undo)
+            done = self.attach([plug], pid, undo, record)
             undo.pop_all()
         return done[0]
 
     def detach(self, plugs: Iterable[Plug], pid: int | None = None) -> None:
         """Undo :meth:`attach`; ``pid`` None when the namespace is gone."""
         for plug in plugs:
-            driver = self._driver(plug.network)
+            driver = self.drivers.holder(plug.network.record.driver)
             if pid is None:
                 driver.detach(plug.network.spec, plug.endpoint)
-                continue
-            namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                driver.detach(plug.network.spec, plug.endpoint, namespace)
-            finally:
-                os.close(namespace)
-
-    def _driver(self, network: Network) -> Driver:
-        return self.drivers.find(network.record.driver)
+            else:
+                endpoint = replace(plug.endpoint, sandbox=f"/proc/{pid}/ns/net")
+                namespace = os.open(endpoint.sandbox, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    driver.detach(plug.network.spec, endpoint, namespace)
+                finally:
+                    os.close(namespace)
+            if plug.network.ipam_driver:
+                self.addresses.release_endpoint(plug.endpoint.endpoint_id)
 
     def resolve_for(self, container_id: str, pid: int, names: ResolverPlug) -> None:
         """Serve names to a container in its own network namespace. Blocks."""
@@ -336,6 +373,48 @@ class Fabric:
         return Plug(network=network, endpoint=load_endpoint(stored), settings=stored.settings)
 
 
+def check_usable(network: Network) -> None:
+    """Refuse a network that is but a configuration."""
+    if network.record.config_only:
+        raise Forbidden(
+            f"container cannot be connected to network {network.name}: it is a "
+            "configuration-only network"
+        )
+
+
+def requested_addresses(network: Network, settings: EndpointSettings) -> dict[int, IPAddress]:
+    """The addresses a user asked for, by IP version; InvalidParameter for one that cannot be."""
+    wanted = settings.ipam_config
+    found: dict[int, IPAddress] = {}
+    for version in (4, 6) if wanted is not None else ():
+        text = wanted and (wanted.ipv4_address if version == 4 else wanted.ipv6_address)
+        if not text:
+            continue
+        address = ipam.parse_address(text)
+        if address.version != version:
+            raise InvalidParameter(f"invalid IPv{version} address: {text}")
+        chosen_elsewhere = network.record.driver == "cni"
+        if not chosen_elsewhere and not any(address in s.prefix for s in network.spec.subnets):
+            raise InvalidParameter(
+                f"invalid endpoint settings: no configured subnet contains IP address {text}"
+            )
+        found[version] = address
+    return found
+
+
+def pool_wishes(network: Network, settings: EndpointSettings) -> list[tuple[str, str]]:
+    """Of which pools (a plugin's ids) an endpoint wants an address, and which ("" any)."""
+    wishes = requested_addresses(network, settings)
+    found: dict[int, tuple[str, str]] = {}
+    for subnet in network.spec.subnets:
+        version = subnet.prefix.version
+        wish = wishes.get(version)
+        if version not in found and (wish is None or wish in subnet.prefix):
+            pool = network.record.pools.get(str(subnet.prefix), "")
+            found[version] = (pool, str(wish or ""))
+    return list(found.values())
+
+
 def _check_settings(network: Network, settings: EndpointSettings) -> None:
     """The default bridge has no names and no chosen addresses, as in dockerd."""
     wanted = settings.ipam_config
@@ -373,4 +452,9 @@ def with_routes(record: Record, plugs: Sequence[Plug]) -> tuple[Plug, ...]:
         if endpoint.gateways and published:
             endpoint, published = replace(endpoint, ports=published), ()
         done.append(replace(plug, endpoint=endpoint))
+    for number, plug in enumerate(done):
+        # The plugins of such a network decide about routes themselves.
+        if published and plug.network.record.driver == "cni":
+            done[number] = replace(plug, endpoint=replace(plug.endpoint, ports=published))
+            published = ()
     return tuple(done)

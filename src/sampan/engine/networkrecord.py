@@ -29,6 +29,8 @@ class NetworkRecord(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=Tru
     ipam: IPAM | None = None
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    #: a plugin's ids of its pools, by subnet
+    pools: dict[str, str] = {}
 
 
 class StoredPort(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):

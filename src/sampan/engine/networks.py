@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import msgspec
 
 from sampan.engine import clock, naming, networkspec
 from sampan.engine.core import Core, update_record
-from sampan.engine.fabric import PREDEFINED, Network, Plug, with_routes
+from sampan.engine.fabric import PREDEFINED, Network, Plug, check_usable, with_routes
 from sampan.engine.filters import boolean, check_filters, match_labels, match_pattern, until
 from sampan.engine.networkrecord import NetworkRecord
 from sampan.engine.options import Filters
@@ -18,8 +19,10 @@ from sampan.engine.table import Container
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, SampanError
 from sampan.network import ipam
 from sampan.network.hostroutes import used_networks
+from sampan.network.remoteipam import HeldPool
 from sampan.wire.container import EndpointSettings
 from sampan.wire.network import (
+    ConfigReference,
     EndpointResource,
     IPAMStatus,
     NetworkConnectRequest,
@@ -123,24 +126,48 @@ class Networks:
 
     async def _create(self, body: NetworkCreateRequest) -> str:
         core = self._core
-        driver = core.fabric.drivers.find(body.driver or "bridge")
+        if body.config_from is not None:
+            body = networkspec.configured(body, self._configuration(body.config_from))
         taken = await core.threads.run(used_networks)
         own = [s.prefix for n in core.fabric.networks.values() for s in n.spec.subnets]
-        record = networkspec.complete(
-            body, core.new_id(), clock.now(), core.config, [*own, *taken], own
-        )
-        network = Network(record=record, spec=networkspec.spec(record, core.config))
-        if network.plugged and not record.config_only:
-            await core.threads.run(driver.ensure, network.spec)
-        try:
+        async with AsyncExitStack() as undo:
+            pools = await self._request_pools(body, undo)
+            record = networkspec.complete(
+                body, core.new_id(), clock.now(), core.config, [*own, *taken], own, pools
+            )
+            network = Network(record=record, spec=networkspec.spec(record, core.config))
+            if network.plugged:
+                driver = await core.threads.run(core.fabric.drivers.find, record.driver)
+                await core.threads.run(driver.ensure, network.spec)
+                undo.push_async_callback(core.threads.run, driver.remove, network.spec)
             await core.state.write(insert_network(record))
-        except SampanError:
-            if network.plugged and not record.config_only:
-                await core.threads.run(driver.remove, network.spec)
-            raise
+            undo.pop_all()
         core.fabric.add(network)
         self._publish(network, "create")
         return record.id
+
+    def _configuration(self, reference: ConfigReference) -> NetworkRecord:
+        """The configuration-only network another is made from."""
+        found = self._core.fabric.find(reference.network or "").record
+        if not found.config_only:
+            raise InvalidParameter(f"network {found.name} is not a configuration-only network")
+        return found
+
+    async def _request_pools(
+        self, body: NetworkCreateRequest, undo: AsyncExitStack
+    ) -> tuple[HeldPool, ...] | None:
+        """The pools of a plugin that is to manage the addresses; None when we manage them."""
+        core = self._core
+        driver = (body.ipam.driver if body.ipam is not None else "") or "default"
+        if driver in ("default", "null") or body.config_only:
+            return None
+        requests = networkspec.pool_requests(body)
+        options = (body.ipam.options if body.ipam is not None else None) or {}
+        addresses = core.fabric.addresses
+        pools = await core.threads.run(addresses.request_pools, driver, options, requests)
+        for pool in pools:
+            undo.push_async_callback(core.threads.run, addresses.release_pool, driver, pool)
+        return pools
 
     def _publish(self, network: Network, action: str, **attributes: str) -> None:
         shown = {"name": network.name, "type": network.record.driver, **attributes}
@@ -151,6 +178,10 @@ class Networks:
         network = self._core.fabric.find(ref)
         if network.name in PREDEFINED:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        for other in self._core.fabric.networks.values():
+            reference = other.record.config_from
+            if reference is not None and reference.network in (network.name, network.id):
+                raise Forbidden(f"configuration network {network.name} is in use by {other.name}")
         if self._active(network):
             raise Forbidden(
                 f"error while removing network: network {network.name} has active endpoints "
@@ -170,11 +201,21 @@ class Networks:
 
     async def _remove(self, network: Network) -> None:
         core = self._core
+        if network.plugged:  # a plugin that is not there could not end it
+            await core.threads.run(core.fabric.drivers.find, network.record.driver)
         await core.state.write(("DELETE FROM networks WHERE id = ?", (network.id,)))
         core.fabric.discard(network)
-        if network.plugged and not network.record.config_only:
-            await core.threads.run(core.fabric.drivers[network.record.driver].remove, network.spec)
+        await core.threads.run(self._take_down, network)
         self._publish(network, "destroy")
+
+    def _take_down(self, network: Network) -> None:
+        """End a network whose row is gone. Blocks."""
+        fabric = self._core.fabric
+        if network.plugged:
+            fabric.drivers.find(network.record.driver).remove(network.spec)
+        for subnet in network.spec.subnets if network.ipam_driver else ():
+            pool = HeldPool(id=network.record.pools.get(str(subnet.prefix), ""), subnet=subnet)
+            fabric.addresses.release_pool(network.ipam_driver, pool)
 
     async def connect(self, ref: str, body: NetworkConnectRequest) -> None:
         """Connect a container, live when it runs."""
@@ -194,6 +235,7 @@ class Networks:
         self._publish(network, "connect", container=container.id)
 
     def _check_connectable(self, network: Network, container: Container) -> None:
+        check_usable(network)
         mode = container.record.host_config.network_mode or ""
         if network.name == "host":
             raise Forbidden("container cannot be connected to host network")
@@ -227,13 +269,17 @@ class Networks:
         # An endpoint that gave the default route keeps it: only new gateways are ours to add.
         if any(old.endpoint.gateways for old in before):
             routed = (*before, plug)
+        route = None if any(old.endpoint.gateways for old in before) else container.record
         try:
-            done = await core.threads.run(core.fabric.attach_one, routed[-1], container.state.pid)
+            done = await core.threads.run(
+                core.fabric.attach_one, routed[-1], container.state.pid, route
+            )
             await core.state.write(*core.fabric.insert_endpoints(container.id, [done]))
         except SampanError:
             core.fabric.release([plug])
             raise
         container.endpoints[network.id] = done
+        core.fabric.hold(done)
         core.fabric.enter(container, [done])
         await self._serve_names(container)
 

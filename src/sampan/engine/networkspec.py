@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_interface
 
+import msgspec
+
 from sampan.engine import clock
 from sampan.engine.config import EngineConfig
 from sampan.engine.networkrecord import NetworkRecord
@@ -12,6 +14,7 @@ from sampan.errors import Forbidden, InvalidParameter, Unsupported
 from sampan.network import ipam
 from sampan.network.model import IPNetwork, NetworkSpec, Subnet
 from sampan.network.options import network_spec
+from sampan.network.remoteipam import HeldPool, PoolRequest
 from sampan.wire.network import IPAM, IPAMConfig, NetworkCreateRequest, NetworkSummary
 
 
@@ -22,8 +25,9 @@ def complete(
     config: EngineConfig,
     taken: Sequence[IPNetwork],
     own: Sequence[IPNetwork],
+    pools: Sequence[HeldPool] | None = None,
 ) -> NetworkRecord:
-    """The record of a new network.
+    """The record of a new network; ``pools`` are those of a plugin that manages the addresses.
 
     Automatically chosen subnets avoid ``taken`` (the host's networks and ours); asked-for ones
     may not overlap ``own``. Raises InvalidParameter, Forbidden (overlap), NoSpace.
@@ -32,7 +36,13 @@ def complete(
         raise Unsupported(f"networks of scope {body.scope} need swarm mode")
     if body.ingress:
         raise Unsupported("ingress networks need swarm mode")
-    driver = body.driver or "bridge"
+    if pools is not None:
+        given = IPAM(config=[wire_subnet(pool.subnet) for pool in pools])
+        kept = body.ipam or given
+        body = msgspec.structs.replace(
+            body, ipam=msgspec.structs.replace(kept, config=given.config)
+        )
+    driver = "null" if body.config_only else body.driver or "bridge"
     ipv4 = body.enable_ipv4 is not False
     # dockerd of old took an IPv6 subnet for nothing unless told otherwise; clients still give one
     # without a word, and mean it.
@@ -51,7 +61,47 @@ def complete(
         ipam=_ipam(body, driver, config, taken, own, ipv4=ipv4, ipv6=ipv6),
         options=body.options or {},
         labels=body.labels or {},
+        pools={str(pool.subnet.prefix): pool.id for pool in pools or ()},
     )
+
+
+def configured(body: NetworkCreateRequest, source: NetworkRecord) -> NetworkCreateRequest:
+    """A request completed from a configuration-only network; InvalidParameter when it says
+    something of its own about what the configuration is for."""
+    ipam_given = body.ipam is not None and (
+        body.ipam.config or body.ipam.options or body.ipam.driver not in (None, "", "default")
+    )
+    if body.config_only or ipam_given or body.options or body.enable_ipv6 or body.internal:
+        raise InvalidParameter(
+            "user specified configurations are not supported if the network depends on a "
+            "configuration network"
+        )
+    return msgspec.structs.replace(
+        body,
+        ipam=source.ipam,
+        options=source.options,
+        enable_ipv4=source.enable_ipv4,
+        enable_ipv6=source.enable_ipv6,
+        internal=source.internal,
+    )
+
+
+def pool_requests(body: NetworkCreateRequest) -> list[PoolRequest]:
+    """What a network asks of a plugin that is to manage its addresses."""
+    found = [
+        PoolRequest(
+            subnet=entry.subnet or "",
+            ip_range=entry.ip_range or "",
+            gateway=(entry.gateway or "").partition("/")[0],
+            auxiliary=entry.auxiliary_addresses or {},
+            ipv6=":" in (entry.subnet or ""),
+        )
+        for entry in (body.ipam.config if body.ipam is not None else None) or []
+    ]
+    for wanted, ipv6 in ((body.enable_ipv4 is not False, False), (bool(body.enable_ipv6), True)):
+        if wanted and not any(request.ipv6 == ipv6 for request in found):
+            found.append(PoolRequest(auxiliary={}, ipv6=ipv6))
+    return found
 
 
 def _names_ipv6(body: NetworkCreateRequest) -> bool:
@@ -71,9 +121,13 @@ def _ipam(
     ipv6: bool,
 ) -> IPAM:
     wanted = body.ipam or IPAM()
-    if (wanted.driver or "default") not in ("default", "null"):
-        raise Unsupported(f"IPAM driver {wanted.driver} is not available")
-    if wanted.driver == "null" or driver in ("host", "null"):
+    if body.config_only:
+        return IPAM(driver=wanted.driver or "default", config=wanted.config, options=wanted.options)
+    if driver == "cni" and wanted.config:
+        raise InvalidParameter(
+            "invalid network config: the addresses of a CNI network are its plugins' to choose"
+        )
+    if wanted.driver == "null" or driver in ("host", "null", "ns", "cni"):
         return IPAM(driver=wanted.driver or "null", config=[], options=wanted.options)
     pools = [ipam.Pool(ipam.parse_network(p.base), p.size) for p in config.address_pools]
     pools = pools or list(ipam.DEFAULT_POOLS)
@@ -100,7 +154,7 @@ def _ipam(
         if enabled and version not in versions:
             prefix = ipam.choose_subnet(pools, taken, version)
             found.append(wire_subnet(ipam.make_subnet(prefix, with_gateway=True)))
-    return IPAM(driver="default", config=found, options=wanted.options)
+    return IPAM(driver=wanted.driver or "default", config=found, options=wanted.options)
 
 
 def network_seed(config: EngineConfig) -> bytes:
@@ -163,9 +217,10 @@ def spec(record: NetworkRecord, config: EngineConfig) -> NetworkSpec:
         id=record.id,
         name=record.name,
         driver=record.driver,
-        subnets=subnets(record),
+        # A configuration is for other networks: their drivers will read it.
+        subnets=() if record.config_only else subnets(record),
         internal=record.internal,
-        options=record.options,
+        options={} if record.config_only else record.options,
         labels=record.labels,
         default_host_address=ipam.parse_address(publish)
         if publish not in ("", "0.0.0.0", "::")

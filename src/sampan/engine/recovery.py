@@ -342,9 +342,11 @@ def _converge(core: Core) -> None:
         for network in core.fabric.networks.values()
         if network.plugged and not network.record.config_only
     ]
-    for name, driver in core.fabric.drivers.items():
+    endpoints = {endpoint.endpoint_id for _, found in desired for endpoint in found}
+    core.fabric.addresses.sweep(endpoints)
+    for name, driver, pairs in core.fabric.drivers.groups(desired):
         try:
-            lost = driver.converge([pair for pair in desired if pair[0].driver == name])
+            lost = driver.converge(pairs)
         except SampanError as error:
             log.warning("%s networks cannot be restored: %s", name, error.message)
             continue

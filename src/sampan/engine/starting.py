@@ -120,9 +120,23 @@ async def start(core: Core, container: Container, *, automatic: bool = False) ->
         await logforwarding.finish(container)
         raise
     run = _started(core, container, launch, launched, automatic=automatic)
+    await _learn_addresses(core, container, launch)
     if container.pending:
         await plug_pending(core, container)
     return run
+
+
+async def _learn_addresses(core: Core, container: Container, launch: _Launch) -> None:
+    """Let addresses that drivers chose themselves be known where ours are known before."""
+    plugs = list(container.endpoints.values())
+    known = {plug.endpoint.endpoint_id: plug.endpoint.addresses for plug in launch.plugs}
+    if all(known.get(p.endpoint.endpoint_id) == p.endpoint.addresses for p in plugs):
+        return
+    for plug in plugs:
+        core.fabric.hold(plug)
+    core.fabric.enter(container, plugs)
+    files = naming.name_files(core, container, plugs)
+    await core.threads.run(files.write, core.directory(container.id))
 
 
 def record_failure(core: Core, container: Container, error: SampanError) -> None:
@@ -367,7 +381,7 @@ def _connect(
 ) -> Sequence[Plug]:
     """Plug the network, serve names, store the endpoints; init goes on mounting meanwhile."""
     try:
-        plugs = core.fabric.attach(launch.plugs, monitor.pid, undo)
+        plugs = core.fabric.attach(launch.plugs, monitor.pid, undo, container.record)
         if launch.files is not None and launch.files.resolver is not None:
             core.fabric.resolve_for(container.id, monitor.pid, launch.files.resolver)
             undo.callback(core.fabric.resolver.unplug, container.id)

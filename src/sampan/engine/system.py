@@ -128,7 +128,7 @@ class System:
             "docker_root_dir": str(config.data_root),
             "plugins": PluginsInfo(
                 volume=["local"],
-                network=["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
+                network=["bridge", "cni", "host", "ipvlan", "macvlan", "ns", "null", "overlay"],
                 log=logconfig.drivers(),
             ),
             "debug": config.debug,

@@ -6,8 +6,9 @@ one batch: loopback up, addresses, interface up, routes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_network
 
 from sampan.errors import InvalidParameter, NotFound, StartFailed
 from sampan.kernel import netns, rtdump, rtnetlink
@@ -135,6 +136,50 @@ def default_routes(
             batch.append(rtnetlink.route_add(host, index=index))
         batch.append(rtnetlink.route_add(_ANYWHERE[gateway.version], gateway=gateway, index=index))
     return batch
+
+
+def add_routes(netns_fd: int, interface: str, routes: Sequence[tuple[str, str]]) -> None:
+    """Routes through ``interface``: (destination, next hop or "" for what is on the link)."""
+    try:
+        with netns.entered(netns_fd):
+            sock = NetlinkSocket()
+        with sock:
+            link = rtdump.link(sock, interface)
+            if link is None:
+                raise NotFound(f"interface {interface} is not in the container")
+            sock.request(
+                [
+                    rtnetlink.route_add(
+                        ip_network(destination, strict=False),
+                        gateway=ip_address(hop) if hop else None,
+                        index=link.index,
+                    )
+                    for destination, hop in routes
+                ]
+            )
+    except OSError as error:
+        raise StartFailed(f"cannot add routes through {interface}: {error.strerror}") from error
+
+
+def give_back(netns_fd: int, name: str, host_name: str) -> None:
+    """Move an interface out of ``netns_fd`` to the calling thread's namespace, named
+    ``host_name`` again; idempotent. Without a name it is deleted."""
+    if not host_name:
+        delete(netns_fd, name)
+        return
+    home = netns.current()
+    try:
+        with netns.entered(netns_fd):
+            sock = NetlinkSocket()
+        with sock:
+            link = rtdump.link(sock, name)
+            if link is not None:
+                options = LinkOptions(up=False, name=host_name, netns_fd=home)
+                sock.request([rtnetlink.link_set(index=link.index, options=options)])
+    except OSError as error:
+        raise StartFailed(f"cannot move {name} back: {error.strerror}") from error
+    finally:
+        os.close(home)
 
 
 def loopback_up(netns_fd: int) -> None:

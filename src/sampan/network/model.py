@@ -153,7 +153,8 @@ class EndpointSpec:
     empty when this endpoint does not provide the container's default route: choose it with
     :func:`sampan.network.priority.gateway_endpoint`. ``mac`` "" lets the driver choose (from the
     IPv4 address, as Docker did, so that neighbours' ARP caches stay right). ``sysctls`` are full
-    names with ``IFNAME`` for the interface, as Docker's endpoint option.
+    names with ``IFNAME`` for the interface, as Docker's endpoint option. ``sandbox`` is a path of
+    the container's network namespace, for drivers that are programs of others.
     """
 
     endpoint_id: str
@@ -169,6 +170,7 @@ class EndpointSpec:
     ports: tuple[PortBinding, ...] = ()
     priority: int = 0
     limits: RateLimit = RateLimit()
+    sandbox: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -187,13 +189,16 @@ class EndpointStatus:
     """What a driver made of an endpoint.
 
     Store ``mac`` and ``ports`` (every ``host_port`` is definite now) with the endpoint, and pass
-    them back to :meth:`Driver.detach` and :meth:`Driver.converge`.
+    them back to :meth:`Driver.detach` and :meth:`Driver.converge`. ``addresses`` and ``gateways``
+    are those of a driver that chooses them itself, ``None`` where they are as asked for.
     """
 
     interface: str
     mac: str
     host_interface: str = ""
     ports: tuple[PortBinding, ...] = ()
+    addresses: tuple[IPInterface, ...] | None = None
+    gateways: tuple[IPAddress, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

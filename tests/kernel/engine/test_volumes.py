@@ -7,17 +7,11 @@ import json
 import os
 import select
 import signal
-import subprocess
-import sys
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from sampan.engine.config import EngineConfig
 from sampan.engine.engine import Engine
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.runtime.client import read_live
@@ -29,53 +23,7 @@ from sampan.wire.hostconfig import (
 )
 from sampan.wire.volume import VolumeCreateRequest
 from tests.engines import World, chunks, import_busybox, request, run, start
-
-REPOSITORY = Path(__file__).parents[3]
-
-
-@dataclass
-class PluginWorld(World):
-    """A world whose engines look for plugins in a directory of its own."""
-
-    @property
-    def config(self) -> EngineConfig:
-        return replace(super().config, plugin_directories=(self.plugins,))
-
-    @property
-    def plugins(self) -> Path:
-        return self.root / "plugins"
-
-    @property
-    def calls(self) -> list[str]:
-        """What the plugin was asked, without the greetings."""
-        lines = (self.root / "served" / "calls").read_text().splitlines()
-        return [line for line in lines if not line.startswith("Plugin.Activate")]
-
-
-@contextmanager
-def plugin(world: PluginWorld, name: str = "other") -> Iterator[subprocess.Popen[bytes]]:
-    """A plugin process (:mod:`tests.pluginserver`) at ``<name>.sock``."""
-    world.plugins.mkdir(exist_ok=True)
-    served = world.root / "served"
-    served.mkdir(exist_ok=True)
-    socket = world.plugins / f"{name}.sock"
-    socket.unlink(missing_ok=True)
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.pluginserver", str(socket), str(served)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def plugins(world: World) -> PluginWorld:
-    return PluginWorld(world.root)
+from tests.kernel.engine.plugins import PluginWorld, plugin
 
 
 def volume(name: str, target: str, *, subpath: str = "", driver: str = "") -> Mount:
@@ -162,7 +110,8 @@ async def test_rename_snapshot_export_import(engine: Engine) -> None:
     assert {v.name for v in (await engine.volumes.list()).volumes or []} == {"two", "three", "four"}
 
 
-async def test_volumes_of_a_plugin(plugins: PluginWorld) -> None:
+async def test_volumes_of_a_plugin(world: World) -> None:
+    plugins = PluginWorld(world.root)
     with plugin(plugins) as process:
         async with await plugins.open() as engine:
             await import_busybox(engine)
