@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from sampan.engine import logconfig, userns, validate
+from sampan.engine import logconfig, validate
 from sampan.engine.config import EngineConfig
 from sampan.engine.merge import merge_config
 from sampan.engine.security import parse_security_options
@@ -65,7 +65,6 @@ def host_config(
     """The host's half with the daemon's defaults; raises InvalidParameter, Unsupported."""
     host = wanted or HostConfig()
     validate.validate_host_config(host, cpus)
-    userns.check(host, remapped=bool(config.userns_remap))
     security = parse_security_options(
         host.security_opt or [], apparmor="apparmor" in lsm, selinux="selinux" in lsm
     )

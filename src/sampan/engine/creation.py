@@ -72,6 +72,7 @@ async def _record(
         cgroup_v2=core.host.cgroup_v2,
         lsm=core.facts.lsm,
     )
+    userns.check(host, remapped=core.remap is not None)
     _check_references(core, host)
     mounts = _mounts(core, host, list(config.volumes or {}))
     _check_idmaps(core, host, mounts)

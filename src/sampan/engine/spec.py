@@ -262,6 +262,11 @@ def _defaults(
         words = list(options)
         if "gid=5" in words and resolved.id_map and resolved.id_map.outside(0, 5) is None:
             words.remove("gid=5")
+        if target == "/sys" and resolved.id_map and "network" not in resolved.namespaces:
+            # sysfs shows a network namespace, and the host's is not this user namespace's to show.
+            words = ["rbind", "nosuid", "noexec", "nodev", "rro"]
+            mounts.append({**_shared(target, "/sys"), "options": words})
+            continue
         if target == "/dev/shm":
             if config.ipc_mode == "none":
                 continue
