@@ -78,10 +78,13 @@ class Spare:
         return spawn.Child(pid=self.pid, pidfd=self.pidfd, channel=self._channel)
 
     def network(self) -> int:
-        """A descriptor of its network namespace; -1 when that has become too old."""
+        """A descriptor of its network namespace; -1 when that has become too old, or it died."""
         if time.monotonic() - self._made > self.SECONDS:
             return -1
-        return os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return -1
 
     def end(self) -> int:
         """End it: nobody needs it. Returns its pid, which our parent has to reap."""
