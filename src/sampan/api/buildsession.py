@@ -24,6 +24,7 @@ import msgspec
 from aiohttp import web
 
 from sampan.api.hijack import upgrade
+from sampan.api.reply import error_message
 from sampan.build.progress import Vertex
 from sampan.errors import InvalidParameter, SampanError
 
@@ -200,6 +201,8 @@ async def _converse(wire: Wire, serve: Any) -> None:
             await wire.tell(done=serving.result())
         except SampanError as error:
             await wire.tell(failed=failure_message(error))
+        except Exception as error:
+            await wire.tell(failed=error_message(error)["errorDetail"])
     except ConnectionError:
         return
     finally:

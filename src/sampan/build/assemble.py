@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from sampan.build.attest import Attestation, attach, statement, subject_name
+from sampan.build.cache import Record
+from sampan.build.cachefile import inline
 from sampan.build.outputs import Annotation, Output, Scope
 from sampan.build.request import Built
 from sampan.content import ContentStore
@@ -29,11 +31,11 @@ _CREATED = "org.opencontainers.image.created"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One platform of a build, with what is said of it."""
+    """One platform of a build, with what is said of it and the steps its configuration carries."""
 
     built: Built
     attestations: tuple[Attestation, ...] = ()
-    inline_cache: str = ""
+    inline_records: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +137,11 @@ def _image(content: ContentStore, result: Result, wanted: Output) -> Image:
         for position, descriptor in enumerate(image.manifest.layers)
     ]
     raw = image.config.raw
-    if result.inline_cache:
-        document = msgspec.structs.replace(image.config.document, inline_cache=result.inline_cache)
+    if result.inline_records and wanted.inline_cache:
+        carried = inline(
+            result.inline_records, dict(zip(image.config.diff_ids, layers, strict=True))
+        )
+        document = msgspec.structs.replace(image.config.document, inline_cache=carried)
         raw = image_config.make(document, image.config.diff_ids).raw
     annotations = {
         **image.manifest.annotations,
@@ -163,12 +168,20 @@ def _layer(
     kind = layer_type(compression, docker=not wanted.oci_types)
     if compression is now and (wanted.level is None or not made):
         return replace(descriptor, media_type=kind)
+    return convert(content, descriptor, compression, wanted.level, docker=not wanted.oci_types)
+
+
+def convert(
+    content: ContentStore,
+    descriptor: Descriptor,
+    compression: Compression,
+    level: int | None,
+    *,
+    docker: bool = False,
+) -> Descriptor:
+    """A layer's tar compressed in another way, stored."""
     return store_layer(
-        plain(content, descriptor),
-        content,
-        compression=compression,
-        level=wanted.level,
-        docker=not wanted.oci_types,
+        plain(content, descriptor), content, compression=compression, level=level, docker=docker
     ).descriptor
 
 

@@ -6,7 +6,7 @@ Spec: reference/build.md section 8; OCI image spec image-layout.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sampan.build.assemble import Assembled, Result, statements
@@ -33,21 +33,27 @@ def archive(content: ContentStore, assembled: Assembled, wanted: Output) -> Iter
 
 
 def _layout(content: ContentStore, assembled: Assembled, wanted: Output) -> Iterator[bytes]:
+    names = [
+        {
+            **assembled.annotations,
+            "io.containerd.image.name": str(name),
+            "org.opencontainers.image.ref.name": name.tag or "latest",
+        }
+        for name in wanted.names
+    ]
     blobs = dict(_blobs(content, assembled.target))
-    target = replace(assembled.target, platform=None, annotations=assembled.annotations)
-    entries = [target]
-    if wanted.names:
-        entries = [
-            replace(
-                target,
-                annotations={
-                    **assembled.annotations,
-                    "io.containerd.image.name": str(name),
-                    "org.opencontainers.image.ref.name": name.tag or "latest",
-                },
-            )
-            for name in wanted.names
-        ]
+    return layout(content, assembled.target, blobs, names or [dict(assembled.annotations)])
+
+
+def layout(
+    content: ContentStore,
+    target: Descriptor,
+    blobs: Mapping[Digest, int],
+    entries: Sequence[Mapping[str, str]],
+) -> Iterator[bytes]:
+    """A tar of an OCI layout with ``blobs`` (digests and sizes); its index names ``target`` once
+    for each of ``entries``, the annotations it has there."""
+    named = [replace(target, platform=None, annotations=one) for one in entries]
     writer = TarWriter()
     yield from writer.directory(b"blobs/")
     yield from writer.directory(b"blobs/sha256/")
@@ -55,7 +61,7 @@ def _layout(content: ContentStore, assembled: Assembled, wanted: Output) -> Iter
         with content.open(digest) as blob:
             name = f"blobs/{digest.algorithm}/{digest.hex}".encode()
             yield from writer.file(name, blob.fileno(), blobs[digest])
-    yield from writer.document(b"index.json", make_index(entries).raw)
+    yield from writer.document(b"index.json", make_index(named).raw)
     yield from writer.document(b"oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     yield from writer.finish()
 

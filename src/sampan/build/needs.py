@@ -38,8 +38,7 @@ def context_paths(stages: Sequence[Stage]) -> tuple[str, ...] | None:
     for instruction in instructions(stages):
         if isinstance(instruction, Run):
             if any(
-                mount.type == "bind" and not mount.from_
-                for mount in instruction.parsed_mounts(str)
+                mount.type == "bind" and not mount.from_ for mount in instruction.parsed_mounts(str)
             ):
                 return None
             continue

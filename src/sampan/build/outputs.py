@@ -180,8 +180,6 @@ def _image(
     names = [name for name in values.get("name", "").split(",") if name]
     if prefix := values.get("dangling-name-prefix"):
         names = names or [prefix]
-    if _flag(values, "push", False) and not names:
-        raise InvalidParameter("tag is needed when pushing to registry")
     return Output(
         kind=kind,
         names=tuple(Reference.parse(name).with_default_tag() for name in names),

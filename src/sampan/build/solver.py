@@ -17,6 +17,7 @@ import msgspec
 from sampan.build import work
 from sampan.build.cache import Layer, Record
 from sampan.build.finish import Outcome, finish, moment
+from sampan.build.imports import find
 from sampan.build.keys import base_key
 from sampan.build.progress import Progress, Vertex
 from sampan.build.request import BuildRequest, Built, Material
@@ -29,6 +30,7 @@ from sampan.dockerfile.instructions import Copy, Instruction, Run, Setting
 from sampan.errors import SampanError, Unsupported
 from sampan.image import Image
 from sampan.image.document import History
+from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
 
@@ -287,14 +289,25 @@ class Build:
             empty_layer=True if empty else None,
         )
 
-    def cached(self, key: str, stage: Stage) -> Record | None:
-        """The record of ``key`` if the cache may be used and its layer is still there."""
-        request = self.request
-        if request.no_cache or stage.title in request.no_cache_stages:
+    def cached(self, key: str, stage: Stage, below: Digest | None) -> Record | None:
+        """The record of ``key`` if the cache may be used and its layer is still there.
+
+        What only an imported cache has is taken in, on top of chain ``below``. Blocking.
+        """
+        request, tools = self.request, self.tools
+        if request.no_cache or stage.title.lower() in request.no_cache_stages:
             return None
-        record = self.tools.cache.find(key, int(time.time()))
-        if record and record.layer and not self.tools.workspace.present(record.layer):
-            return None
+        record = tools.cache.find(key, int(time.time()))
+        if (
+            record
+            and record.layer
+            and not tools.workspace.content.exists(record.layer.descriptor.digest)
+        ):
+            record = None
+        if record is None and tools.imports:
+            record = find(tools.imports, key, below, tools.workspace)
+            if record is not None:
+                tools.cache.store(record)
         return record
 
     def keep(self, key: str, result: StageResult, step: Step, layer: Layer | None) -> Record:

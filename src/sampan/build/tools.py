@@ -11,6 +11,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from sampan.build.cache import BuildCache, Layer, Record
 from sampan.build.copying import ContentHashes
 from sampan.build.executor import Executor
+from sampan.build.imports import Imported
 from sampan.build.mounts import CacheDirectories
 from sampan.build.workspace import Workspace
 from sampan.dockerfile.config import Config
@@ -56,6 +57,7 @@ class Tools:
     scratch: Path
     mount_directory: Path
     in_thread: InThread
+    imports: tuple[Imported, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

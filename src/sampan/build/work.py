@@ -153,13 +153,15 @@ def _tree(work: _Work, source: StageResult | Tree | None, stack: ExitStack) -> T
 
 def _cached(work: _Work, key: str, *, rebase: bool = False) -> Record | None:
     """The step's record, its layer on top of what this stage has."""
-    record = work.build.cached(key, work.stage)
-    if record is None or record.layer is None or not rebase:
+    record = work.build.cached(key, work.stage, work.result.chain)
+    if record is None or record.layer is None:
         return record
-    chain = _chain(work.result.chain, record.layer.diff_id)
-    if not work.build.tools.workspace.snapshotter.exists(str(chain)):
-        return None
-    return replace(record, layer=replace(record.layer, chain_id=chain))
+    if rebase:
+        chain = _chain(work.result.chain, record.layer.diff_id)
+        record = replace(record, layer=replace(record.layer, chain_id=chain))
+    assert record.layer is not None
+    exists = work.build.tools.workspace.snapshotter.exists(str(record.layer.chain_id))
+    return record if exists else None
 
 
 def _chain(below: Digest | None, diff_id: Digest) -> Digest:

@@ -16,7 +16,7 @@ from sampan.build.cache import Layer
 from sampan.build.rewrite import bound_times
 from sampan.content import ContentStore
 from sampan.errors import Conflict, NotFound
-from sampan.image import chain_ids
+from sampan.image import Unpacker, chain_ids
 from sampan.layer import Compression, compress
 from sampan.model.descriptor import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Descriptor
 from sampan.model.digest import Digest
@@ -115,6 +115,23 @@ class Workspace:
             self.snapshotter.commit(str(chain), change.key, parent=rebase)
         descriptor = Descriptor(media_type=_MEDIA_TYPES[self.compression], digest=blob, size=size)
         return Layer(diff_id=diff_id, descriptor=descriptor, chain_id=chain)
+
+    def take_in(self, chunks: Iterator[bytes], layer: Layer, below: Digest | None) -> None:
+        """Store a layer's blob that comes from elsewhere and make its snapshot on ``below``.
+
+        Both are verified. Raises DigestMismatch, ArchiveRefused; then nothing is left.
+        """
+        digest = layer.descriptor.digest
+        if not self.content.exists(digest):
+            with self.content.writer(expected=digest) as writer:
+                for chunk in chunks:
+                    writer.write(chunk)
+                writer.commit(digest)
+        if not self.snapshotter.exists(str(layer.chain_id)):
+            unpacker = Unpacker(self.content, self.snapshotter)
+            with self.content.open(digest) as blob:
+                parent = str(below) if below is not None else None
+                unpacker.layer(blob, layer.diff_id, str(layer.chain_id), parent)
 
     def present(self, layer: Layer) -> bool:
         """Whether a cached layer's blob and snapshot are still there."""

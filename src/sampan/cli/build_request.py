@@ -200,9 +200,7 @@ def make(session: Session, target: Target) -> Request:
     outputs = _outputs(target)
     asked["outputs"] = [[one.kind, {**one.values}] for one in outputs]
     asked["auth"] = _auth(session)
-    for number, one in enumerate(_exports(asked)):
-        outputs.append(OutputSpec("cache", {}, one, True, False))
-        del number
+    outputs += [OutputSpec("cache", {}, one, True, False) for one in _exports(asked)]
     inputs = Inputs(contexts=contexts, agents=agents, archive=archive)
     return Request(asked=asked, inputs=inputs, outputs=outputs)
 
@@ -377,13 +375,11 @@ def _outputs(target: Target) -> list[OutputSpec]:
         texts.append("type=registry")
     if target.load:
         texts.append("type=docker")
-    found = [_output(text) for text in texts]
+    found = [_output(text) for text in texts] or [OutputSpec("image", {}, "", False, False)]
     if target.annotations:
         from sampan.build.outputs import parse_annotation
         from sampan.errors import InvalidParameter
 
-        if not found:
-            found.append(OutputSpec("image", {}, "", False, False))
         for text in target.annotations:
             try:
                 names, value = parse_annotation(text)

@@ -17,6 +17,7 @@ from pathlib import Path
 from sampan.build.assemble import Result
 from sampan.build.checks import Choice, check
 from sampan.build.executor import Limits, Secrets
+from sampan.build.imports import Imported
 from sampan.build.outputs import Attest, Kind, Output
 from sampan.build.progress import Progress, Vertex
 from sampan.build.provenance import Invocation
@@ -24,6 +25,7 @@ from sampan.build.request import BuildRequest, Built, Material
 from sampan.build.selection import Tree
 from sampan.dockerfile.ignore import IgnoreMatcher
 from sampan.dockerfile.parser import Dockerfile
+from sampan.engine.buildcache import Caches
 from sampan.engine.buildoutputs import Made, Outputs
 from sampan.engine.builds import Builds
 from sampan.engine.buildsteps import Credentials
@@ -51,6 +53,7 @@ class Job:
 
     ``contexts`` are named contexts: places, or references of images. ``origin`` tells where a
     remote context came from. ``multi_platform`` asks for an index even for one platform.
+    ``cache_directories`` are those of local caches by their place in ``cache_from``.
     """
 
     file: Dockerfile
@@ -75,6 +78,9 @@ class Job:
     tags: tuple[Reference, ...] = ()
     outputs: tuple[Output, ...] = ()
     attest: Attest = field(default_factory=Attest)
+    cache_from: tuple[Mapping[str, str], ...] = ()
+    cache_to: tuple[Mapping[str, str], ...] = ()
+    cache_directories: Mapping[int, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +109,10 @@ class Jobs:
         started = time.time()
         identity = uuid.uuid4().hex
         outputs = named(job)
+        caches = Caches(core=self.core, credentials=credentials, progress=progress)
         async with self.builds.ingesting:
-            built = await self._solve(job, credentials, progress)
+            imports = await caches.imports(job.cache_from, job.cache_directories)
+            built = await self._solve(job, credentials, progress, imports)
             invocation = _invocation(job, identity, started)
             maker = Outputs(core=self.core)
             epoch = _epoch(job)
@@ -118,13 +126,22 @@ class Jobs:
                         maker, job, number, wanted, results, credentials, progress, deliver
                     )
                 )
+            archives = await caches.export(job.cache_to, built)
+            for number, chunks in enumerate(archives, len(outputs)):
+                await deliver(number, chunks)
         return Finished(
             image_id=_identity(made, built), metadata=_metadata(made, results, identity)
         )
 
-    async def _solve(self, job: Job, credentials: Credentials, progress: Progress) -> list[Built]:
+    async def _solve(
+        self,
+        job: Job,
+        credentials: Credentials,
+        progress: Progress,
+        imports: tuple[Imported, ...],
+    ) -> list[Built]:
         platforms = job.platforms or (Platform.host(),)
-        tools = self.builds.tools(credentials)
+        tools = replace(self.builds.tools(credentials), imports=imports)
         built = []
         for platform in platforms:
             with ExitStack() as stack:
@@ -184,6 +201,8 @@ def named(job: Job) -> tuple[Output, ...]:
 
 
 def _inline(job: Job) -> bool:
+    if any(one.get("type") == "inline" for one in job.cache_to):
+        return True
     return job.arguments.get("BUILDKIT_INLINE_CACHE", "").lower() in ("1", "true", "t")
 
 

@@ -80,7 +80,9 @@ class Outputs:
             made.append(await self.core.threads.run_long(self._bill, built.image, moment))
         if attest.provenance:
             made.append(provenance(built, invocation, attest))
-        return Result(built=built, attestations=tuple(made))
+        return Result(
+            built=built, attestations=tuple(made), inline_records=built.records
+        )
 
     def _bill(self, image: Image, moment: float) -> Attestation:
         labels = image.config.defaults.labels or {}
@@ -118,8 +120,6 @@ class Outputs:
         if wanted.kind in (Kind.LOCAL, Kind.TAR):
             chunks = files(self._workspace(), results, wanted, epoch)
             return Made(wanted=wanted, stream=core.threads.iterate(chunks))
-        if not wanted.inline_cache:
-            results = [replace(result, inline_cache="") for result in results]
         if wanted.kind is Kind.DOCKER and len(results) > 1:
             raise InvalidParameter(
                 "docker exporter does not currently support exporting manifest lists"

@@ -14,7 +14,7 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,11 @@ class _Session:
                 contexts[name] = await self._named(name, value)
         agents = {name: await self._agent(name) for name in asked.ssh}
         job = self._job(file, context, origin, contexts, agents, platforms)
+        directories = {}
+        for number, one in enumerate(asked.cache_from):
+            if one.get("type") == "local" and not one.get("missing"):
+                directories[number] = (await self._local(f"cache:{number}", None, None)).path
+        job = replace(job, cache_directories=directories)
         jobs = Jobs(core=self.engine.core, builds=self.engine.builds)
         finished = await jobs.run(job, self._credentials, self.told, self._deliver)
         return {"id": finished.image_id, "metadata": finished.metadata}
@@ -182,6 +187,8 @@ class _Session:
             tags=tuple(Reference.parse(tag).with_default_tag() for tag in asked.tags),
             outputs=tuple(output(kind, values) for kind, values in asked.outputs),
             attest=attest(asked.attest),
+            cache_from=tuple(asked.cache_from),
+            cache_to=tuple(asked.cache_to),
         )
 
     def _answer(self, file: Dockerfile) -> dict[str, Any]:
