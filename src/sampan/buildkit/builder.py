@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from sampan.build.checks import Choice, check
 from sampan.build.executor import Executor, Output, RunRequest
+from sampan.build.outputs import Attest, attest
+from sampan.build.provenance import Invocation
+from sampan.build.request import BuildRequest
 from sampan.buildkit import calls
-from sampan.buildkit.attributes import Attributes, parse
+from sampan.buildkit.attributes import Attributes, flag, parse
 from sampan.buildkit.caller import credentials
 from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.errors import build_error
@@ -21,8 +25,10 @@ from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.status import lines
 from sampan.dockerfile.ignore import IgnoreMatcher
+from sampan.engine.buildjob import Prefixed
+from sampan.engine.buildoutputs import Outputs
 from sampan.engine.builds import Builds
-from sampan.engine.options import RegistryAuth
+from sampan.engine.core import Core
 from sampan.errors import SampanError, Unsupported
 from sampan.image import Image
 from sampan.model.platform import Platform
@@ -35,6 +41,7 @@ _RULES = "https://docs.docker.com/go/dockerfile/rule/"
 class Builder:
     """Builds on one engine."""
 
+    core: Core
     builds: Builds
     contexts: Contexts
     jobs: Jobs
@@ -86,20 +93,26 @@ class Builder:
     async def _build(
         self, job: Job, front: Frontend, asked: Attributes, source: Source
     ) -> gateway.Result:
-        if asked.attestations:
-            job.attestations.update(asked.attestations)
+        started = time.time()
+        job.attest, job.inline_only = attestations(asked.attestations)
         platforms = asked.platforms or (Platform.host(),)
         several = len(platforms) > 1 or asked.multi_platform
         requests = [await front.request(source, platform) for platform in platforms]
+        job.epoch = requests[0].epoch
         self._warn(job, asked, source, platforms[0])
-        tools = self.builds.tools(lambda domain: _credentials(job, domain))
+        tools = self.builds.tools(lambda domain: credentials(job.session, domain))
         tools = replace(tools, executor=_Executor(tools.executor, self.jobs))
         parts: list[Part] = []
         for request in requests:
             allowed = "security.insecure" in job.entitlements
             request = replace(request, insecure_allowed=allowed)
-            built = await self.builds.solve(request, tools, job.status)
-            parts.append(job.keep(built, str(request.platform)))
+            view = Prefixed(job.status, f"{request.platform} ") if several else job.status
+            built = await self.builds.solve(request, tools, view)
+            invocation = _invocation(job, asked, source, request, started)
+            result = await Outputs(core=self.core).attested(
+                built, job.attest, invocation, epoch=request.epoch
+            )
+            parts.append(job.keep(result, str(request.platform)))
         return _several(parts) if several else _single(parts[0])
 
     def _warn(self, job: Job, asked: Attributes, source: Source, platform: Platform) -> None:
@@ -143,8 +156,37 @@ def parse_name(attributes: Mapping[str, str]) -> str:
     return attributes.get("filename", "Dockerfile").rpartition("/")[2]
 
 
-async def _credentials(job: Job, domain: str) -> RegistryAuth | None:
-    return await credentials(job.session, domain)
+def attestations(asked: Mapping[str, str]) -> tuple[Attest, bool]:
+    """Which attestations are asked for, and whether provenance is only for what leaves here."""
+    found: dict[str, str] = {}
+    inline_only = False
+    for kind, text in asked.items():
+        fields = [field for field in text.split(",") if field]
+        inline = [field for field in fields if field.partition("=")[0] == "inline-only"]
+        inline_only |= any(flag("inline-only", field.partition("=")[2]) for field in inline)
+        found[kind] = ",".join(field for field in fields if field not in inline)
+    return attest(found), inline_only
+
+
+def _invocation(
+    job: Job, asked: Attributes, source: Source, request: BuildRequest, started: float
+) -> Invocation:
+    """The build as its provenance tells it."""
+    arguments = {f"build-arg:{name}": value for name, value in asked.arguments.items()}
+    arguments |= {f"label:{name}": value for name, value in asked.labels.items()}
+    if asked.target:
+        arguments["target"] = asked.target
+    return Invocation(
+        id=job.ref,
+        started=started,
+        finished=time.time(),
+        dockerfile=source.filename,
+        arguments=arguments,
+        secrets=tuple(request.secrets.values),
+        ssh=tuple(request.ssh),
+        local=source.directory is None,
+        source="\n".join(source.file.source),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +199,7 @@ class _Executor:
     async def base(self, reference: str, platform: Platform, *, pull: bool) -> Image:
         """See :meth:`sampan.build.executor.Executor.base`."""
         if reference.startswith(RESULT):
-            return self.jobs.part(reference.removeprefix(RESULT)).built.image
+            return self.jobs.part(reference.removeprefix(RESULT)).result.built.image
         return await self.inner.base(reference, platform, pull=pull)
 
     async def run(self, request: RunRequest, output: Output) -> int:
@@ -172,7 +214,7 @@ def _ref(part: Part) -> gateway.Ref:
 
 
 def _single(part: Part) -> gateway.Result:
-    metadata = {"containerimage.config": part.built.image.config.raw}
+    metadata = {"containerimage.config": part.result.built.image.config.raw}
     return gateway.Result(ref=_ref(part), metadata=metadata)
 
 
@@ -183,7 +225,7 @@ def _several(parts: list[Part]) -> gateway.Result:
     ]
     metadata = {"refs.platforms": json.dumps({"Platforms": platforms}).encode()}
     for part in parts:
-        metadata[f"containerimage.config/{part.platform}"] = part.built.image.config.raw
+        metadata[f"containerimage.config/{part.platform}"] = part.result.built.image.config.raw
     refs = {part.platform: _ref(part) for part in parts}
     return gateway.Result(refs=gateway.RefMap(refs=refs), metadata=metadata)
 

@@ -10,11 +10,10 @@ from grpclib.const import Status as Code
 from grpclib.exceptions import GRPCError
 
 from sampan import __version__
-from sampan.build.assemble import Result
 from sampan.buildkit.builder import Builder
 from sampan.buildkit.cache import CacheView
 from sampan.buildkit.errors import build_error
-from sampan.buildkit.exporters import Exporters, wanted
+from sampan.buildkit.exporters import Exporters, Wanted, wanted
 from sampan.buildkit.jobs import Job, Jobs, Part, part_of
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
@@ -105,12 +104,12 @@ class Control:
         return parts, kind in ("refs", "refsDeprecated")
 
     async def _export(
-        self, job: Job, parts: list[Part], outputs: Any, *, several: bool
+        self, job: Job, parts: list[Part], outputs: tuple[Wanted, ...], *, several: bool
     ) -> dict[str, str]:
         if not parts:
             return {}
         try:
-            results = [(part, Result(built=part.built)) for part in parts]
+            results = [part.result for part in parts]
             return await self.exporters.export(job, results, outputs, several=several)
         except SampanError as error:
             raise build_error(

@@ -1,35 +1,38 @@
 """What becomes of a finished build: into the store, to a registry, or to the client.
 
-The outputs themselves are :mod:`sampan.build.assemble` and :mod:`sampan.build.export`; here they
-are asked for by BuildKit's exporters and told as its vertexes.
+The outputs themselves are the engine's (:mod:`sampan.engine.buildoutputs`); here BuildKit's
+exporters ask for them, are told as its vertexes, and their bytes go through the client's session.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 
-from sampan.build.assemble import Assembled, Result, assemble_output
-from sampan.build.export import archive, files
+from sampan.build.assemble import Result
 from sampan.build.outputs import Kind, Output, output
-from sampan.build.workspace import Workspace
 from sampan.buildkit.caller import credentials, send_file
 from sampan.buildkit.directories import send_directory
-from sampan.buildkit.jobs import Job, Part
+from sampan.buildkit.jobs import Job
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.status import Step
+from sampan.engine.buildoutputs import Made, Outputs
 from sampan.engine.engine import Engine
-from sampan.errors import InvalidParameter, SampanError, Unsupported
-from sampan.image import Image
-from sampan.model.descriptor import Descriptor
-from sampan.model.platform import Platform
+from sampan.errors import Unsupported
 
 #: The exporter of dockerd's own, as the docker driver calls it.
 _MOBY = "moby"
 #: Wishes about the answer, not about the output.
 _ANSWERS = ("prefer-image-digest", "buildinfo-attrs")
+_TITLES = {
+    Kind.IMAGE: "exporting to image",
+    Kind.OCI: "exporting to oci image format",
+    Kind.DOCKER: "exporting to docker image format",
+    Kind.LOCAL: "exporting to client directory",
+    Kind.TAR: "exporting to client tarball",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,6 @@ class Wanted:
 
     number: int
     output: Output
-    answers: Mapping[str, str]
 
 
 def wanted(request: control.SolveRequest) -> tuple[Wanted, ...]:
@@ -48,19 +50,27 @@ def wanted(request: control.SolveRequest) -> tuple[Wanted, ...]:
         asked = [(request.ExporterDeprecated, dict(request.ExporterAttrsDeprecated))]
     if request.EnableSessionExporter:
         raise Unsupported("exporters that a client brings along are not supported")
-    return tuple(_wanted(number, kind, values) for number, (kind, values) in enumerate(asked))
+    inline = any(entry.Type == "inline" for entry in request.Cache.Exports)
+    return tuple(
+        _wanted(number, kind, values, inline=inline) for number, (kind, values) in enumerate(asked)
+    )
 
 
-def _wanted(number: int, kind: str, values: dict[str, str]) -> Wanted:
-    answers = {key: values.pop(key) for key in _ANSWERS if key in values}
+def _wanted(number: int, kind: str, values: dict[str, str], *, inline: bool) -> Wanted:
+    values = {key: value for key, value in values.items() if key not in _ANSWERS}
     values.setdefault("dest", "-")  # where the client puts it is the client's own affair
     if kind in (_MOBY, "image"):
         kind = "image"
         values.pop("dest")
-        for key in ("push", "unpack", "store"):
+        for key in ("push", "unpack", "store"):  # a key alone means yes
             if values.get(key) == "":
-                del values[key]
-    return Wanted(number=number, output=output(kind, values), answers=answers)
+                values[key] = "true"
+    made = output(kind, values)
+    if made.delete:
+        raise Unsupported("mode=delete of local outputs is not supported")
+    if not made.as_tar:
+        raise Unsupported("tar=false: an OCI layout as a directory is not supported")
+    return Wanted(number=number, output=replace(made, inline_cache=inline))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,153 +78,83 @@ class Exporters:
     """Outputs of one engine's builds."""
 
     engine: Engine
-    workspace: Workspace
 
     async def export(
-        self,
-        job: Job,
-        results: Sequence[tuple[Part, Result]],
-        wanted: Sequence[Wanted],
-        *,
-        several: bool,
+        self, job: Job, results: Sequence[Result], outputs: Sequence[Wanted], *, several: bool
     ) -> dict[str, str]:
         """Make every output; the answer is what BuildKit's exporters tell of them."""
         found: dict[str, str] = {}
-        for one in wanted:
-            found.update(await self._one(job, results, one, several=several))
+        for one in outputs:
+            if one.output.kind is Kind.CACHE_ONLY:
+                continue
+            with job.status.step(_TITLES[one.output.kind], f"export/{one.number}") as step:
+                made = await self._make(job, results, one, step, several=several)
+                found.update(answer(made))
         return found
 
-    async def _one(
-        self, job: Job, results: Sequence[tuple[Part, Result]], one: Wanted, *, several: bool
-    ) -> dict[str, str]:
-        wanted = one.output
-        made = [result for _, result in results]
-        match wanted.kind:
-            case Kind.CACHE_ONLY:
-                return {}
-            case Kind.LOCAL | Kind.TAR:
-                return await self._files(job, made, one)
-        destination = wanted.kind is not Kind.IMAGE
-        name = _TITLES[wanted.kind] if destination else "exporting to image"
-        with job.status.step(name, f"export/{one.number}") as step:
-            done = step.part("exporting layers")
-            assembled = await self._assembled(made, wanted, several=several)
-            done()
-            if destination:
-                await self._archive(job, assembled, one, step)
-            else:
-                await self._image(job, assembled, wanted, step)
-        return _answer(assembled, wanted, one)
-
-    async def _assembled(
-        self, made: Sequence[Result], wanted: Output, *, several: bool
-    ) -> Assembled:
-        threads = self.engine.builds.threads
-        content = self.workspace.content
-        if wanted.kind is Kind.DOCKER and (several or len(made) > 1):
-            raise Unsupported("docker exporter does not support exporting manifest lists")
-        return await threads.run_long(
-            assemble_output, content, made, wanted, multi_platform=several or None
-        )
-
-    async def _image(self, job: Job, assembled: Assembled, wanted: Output, step: Step) -> None:
-        image = _native(assembled)
-        if wanted.store or wanted.push:
-            done = step.part(f"writing image {image.id}")
-            await self.engine.builds.unpack(assembled.images)
-            await self.engine.builds.name(image, wanted.names)
-            done()
-        for name in wanted.names:
-            step.part(f"naming to {name.with_default_tag()}")()
-        if not wanted.push:
-            return
-        if not wanted.names:
-            raise InvalidParameter("tag is needed when pushing to registry")
-        if wanted.push_by_digest or wanted.insecure:
-            raise Unsupported("push-by-digest and registry.insecure are not supported")
-        for name in wanted.names:
-            done = step.part(f"pushing {name.with_default_tag()}")
-            auth = await credentials(job.session, name.domain)
-            progress = await self.engine.images.push(
-                str(name.with_default_tag()), tag=name.with_default_tag().tag or "", auth=auth
-            )
-            async for news in progress:
-                if error := news.get("error"):
-                    raise SampanError(str(error))
-            done()
-
-    async def _archive(self, job: Job, assembled: Assembled, one: Wanted, step: Step) -> None:
-        wanted = one.output
-        if not wanted.as_tar:
-            raise Unsupported("tar=false: an OCI layout as a directory is not supported")
-        done = step.part("sending tarball")
-        chunks = archive(self.workspace.content, assembled, wanted)
-        attributes = _answer(assembled, wanted, one)
-        await send_file(
-            job.session,
-            self.engine.builds.threads.iterate(chunks),
-            exporter=one.number,
-            attributes=list(attributes.items()),
+    async def _make(
+        self, job: Job, results: Sequence[Result], one: Wanted, step: Step, *, several: bool
+    ) -> Made:
+        done = step.part("exporting layers")
+        made = await Outputs(core=self.engine.core).make(
+            _fitting(job, results, one.output),
+            one.output,
+            credentials=lambda domain: credentials(job.session, domain),
+            report=lambda line: step.part(line)(),
+            epoch=job.epoch,
+            multi_platform=several or None,
         )
         done()
-
-    async def _files(self, job: Job, made: Sequence[Result], one: Wanted) -> dict[str, str]:
-        wanted = one.output
-        threads = self.engine.builds.threads
-        chunks: Iterator[bytes] = files(self.workspace, made, wanted, wanted.epoch)
-        local = wanted.kind is Kind.LOCAL
-        title = "exporting to client directory" if local else "exporting to client tarball"
-        with job.status.step(title, f"export/{one.number}") as step:
-            if local:
-                if wanted.delete:
-                    raise Unsupported("mode=delete of local outputs is not supported")
-                async with self.engine.builds.unpacked(chunks) as directory:
-                    label = "copying files"
-                    await send_directory(
-                        job.session,
-                        directory,
-                        threads,
-                        exporter=one.number,
-                        progress=lambda size, done: step.report(label, size, done=done),
-                    )
+        if made.stream is not None:
+            if one.output.kind is Kind.LOCAL:
+                await self._directory(job, one, made.stream, step)
             else:
                 done = step.part("sending tarball")
-                await send_file(job.session, threads.iterate(chunks), exporter=one.number)
+                attributes = list(answer(made).items())
+                await send_file(
+                    job.session, made.stream, exporter=one.number, attributes=attributes
+                )
                 done()
-        return {}
+        return made
+
+    async def _directory(
+        self, job: Job, one: Wanted, stream: AsyncIterator[bytes], step: Step
+    ) -> None:
+        builds = self.engine.builds
+        async with builds.unpacked(stream) as directory:
+            await send_directory(
+                job.session,
+                directory,
+                builds.threads,
+                exporter=one.number,
+                progress=lambda size, done: step.report("copying files", size, done=done),
+            )
 
 
-_TITLES = {
-    Kind.OCI: "exporting to oci image format",
-    Kind.DOCKER: "exporting to docker image format",
-}
+def _fitting(job: Job, results: Sequence[Result], wanted: Output) -> Sequence[Result]:
+    """The results with the attestations this output gets.
+
+    ``inline-only`` ones, which buildx asks for by default, are for what leaves this engine: an
+    image that is only stored here stays one manifest, the same whenever nothing has changed.
+    """
+    leaves = wanted.push or wanted.kind is Kind.OCI
+    if not job.inline_only or leaves:
+        return results
+    return [
+        replace(
+            one,
+            attestations=tuple(each for each in one.attestations if each.name != "provenance.json"),
+        )
+        for one in results
+    ]
 
 
-def _native(assembled: Assembled) -> Image:
-    """The image for this machine, or else the first."""
-    host = Platform.host()
-    return next((one for one in assembled.images if one.platform == host), assembled.images[0])
-
-
-def _answer(assembled: Assembled, wanted: Output, one: Wanted) -> dict[str, str]:
-    target = assembled.target
-    found = {
-        "containerimage.digest": str(target.digest),
-        "containerimage.descriptor": base64.b64encode(
-            json.dumps(_descriptor(target)).encode()
-        ).decode(),
-    }
-    if len(assembled.images) == 1:
-        found["containerimage.config.digest"] = str(assembled.images[0].id)
-    if wanted.names:
-        found["image.name"] = ",".join(str(name.with_default_tag()) for name in wanted.names)
+def answer(made: Made) -> dict[str, str]:
+    """What an output tells, as texts: documents are JSON, the descriptor in base64 besides."""
+    found: dict[str, str] = {}
+    for key, value in made.metadata.items():
+        if key == "containerimage.descriptor":
+            found[key] = base64.b64encode(json.dumps(value).encode()).decode()
+        else:
+            found[key] = value if isinstance(value, str) else json.dumps(value)
     return found
-
-
-def _descriptor(target: Descriptor) -> dict[str, object]:
-    return {
-        "mediaType": target.media_type,
-        "digest": str(target.digest),
-        "size": target.size,
-        **({"annotations": dict(target.annotations)} if target.annotations else {}),
-    }

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sampan.build.request import Built
+from sampan.build.assemble import Result
+from sampan.build.outputs import Attest
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.sessions import Session
@@ -29,7 +30,7 @@ class Part:
     """What one platform's build came to."""
 
     id: str
-    built: Built
+    result: Result
     platform: str
 
 
@@ -46,11 +47,13 @@ class Job:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     parts: dict[str, Part] = field(default_factory=dict)
-    attestations: dict[str, str] = field(default_factory=dict)
+    attest: Attest = field(default_factory=Attest)
+    inline_only: bool = False
+    epoch: int | None = None
 
-    def keep(self, built: Built, platform: str) -> Part:
+    def keep(self, result: Result, platform: str) -> Part:
         """Give a part its id."""
-        part = Part(id=uuid.uuid4().hex, built=built, platform=platform)
+        part = Part(id=uuid.uuid4().hex, result=result, platform=platform)
         self.parts[part.id] = part
         return part
 

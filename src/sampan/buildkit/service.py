@@ -33,13 +33,13 @@ class BuildKit:
         builds = engine.builds
         sessions, jobs = Sessions(), Jobs()
         contexts = Contexts(kept=builds.contexts, threads=builds.threads)
-        builder = Builder(builds=builds, contexts=contexts, jobs=jobs)
+        builder = Builder(core=engine.core, builds=builds, contexts=contexts, jobs=jobs)
         control = Control(
             engine=engine,
             sessions=sessions,
             jobs=jobs,
             builder=builder,
-            exporters=Exporters(engine=engine, workspace=builds.workspace),
+            exporters=Exporters(engine=engine),
             cache=CacheView(builds=builds, contexts=contexts),
         )
         bridge = Bridge(jobs=jobs, builder=builder, workers=control.workers)

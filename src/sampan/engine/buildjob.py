@@ -148,7 +148,7 @@ class Jobs:
                 request = _request(job, platform, stack)
                 if platform == platforms[0]:
                     warn(job, request, progress)
-                view = _Prefixed(progress, f"{platform} ") if len(platforms) > 1 else progress
+                view = Prefixed(progress, f"{platform} ") if len(platforms) > 1 else progress
                 built.append(await self.builds.solve(request, tools, view))
         return built
 
@@ -309,7 +309,7 @@ def _metadata(made: list[Made], results: list[Result], identity: str) -> dict[st
     return found
 
 
-class _Prefixed:
+class Prefixed:
     """Progress of one platform among several: names and ids say which."""
 
     def __init__(self, inner: Progress, prefix: str) -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 from sampan.build.cache import BuildCache, Record
 from sampan.build.checks import check
-from sampan.build.copying import Chunks, ContentHashes
+from sampan.build.copying import ContentHashes
 from sampan.build.executor import Limits, Secrets
 from sampan.build.mounts import CacheDirectories
 from sampan.build.progress import Progress as BuildProgress
@@ -43,7 +43,6 @@ from sampan.engine.ingests import Ingests
 from sampan.engine.options import Filters, RegistryAuth
 from sampan.engine.threads import Threads
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
-from sampan.image import Image
 from sampan.kernel.mount import MNT_DETACH, descriptor, umount2
 from sampan.layer import archive_put
 from sampan.layer.model import Readable
@@ -240,24 +239,19 @@ class Builds:
         """A directory on a tmpfs for what must not reach a disk; empty after a crash."""
         return self._scratch
 
-    async def name(self, image: Image, names: tuple[Reference, ...]) -> None:
-        """Make a built image known to the engine, under the names given (there may be none)."""
-        await record(self._core, image.target, image.id, names)
-
-    async def unpack(self, images: Sequence[Image]) -> None:
-        """See that the layers of built images are file systems of this engine."""
-        for image in images:
-            await self._core.threads.run_long(self._core.unpacker.unpack, image)
-
     @contextlib.asynccontextmanager
-    async def unpacked(self, tar: Iterator[bytes]) -> AsyncIterator[Path]:
+    async def unpacked(self, tar: AsyncIterator[bytes]) -> AsyncIterator[Path]:
         """A directory with the files of a tar stream of our own, while the block lasts."""
         directory = self._contexts / uuid.uuid4().hex
         directory.mkdir(mode=0o700)
         threads = self._core.threads
         try:
             with descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)) as root:
-                await threads.run_long(archive_put, root, "/", Chunks(tar))
+
+                def unpack(stream: Readable) -> None:
+                    archive_put(root, "/", stream)
+
+                await consume(self._core, tar, unpack)
             yield directory
         finally:
             await threads.run_long(shutil.rmtree, directory, True)
