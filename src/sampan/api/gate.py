@@ -73,11 +73,14 @@ def container_answer(answer: Answer, version: ApiVersion) -> Answer:
             settings.update(_LEGACY_NETWORK_SETTINGS)
             settings.update({key: bridge.get(key, zero) for key, zero in _BRIDGE_SETTINGS.items()})
         answer["Config"].setdefault("OnBuild", None)
+    else:
+        answer["Config"].pop("MacAddress", None)
     if version < (1, 48):
         answer.pop("ImageManifestDescriptor", None)
     if version < (1, 45) and settings is not None:
         for name, endpoint in (settings.get("Networks") or {}).items():
-            if name not in ("bridge", "host", "none"):
+            # Clients take the name for a sign that the container is connected as they want it.
+            if name not in ("bridge", "host", "none") and endpoint.get("EndpointID"):
                 short = answer["Id"][:12]
                 endpoint["Aliases"] = [*(endpoint.get("Aliases") or []), short]
     if version < (1, 42):
@@ -115,7 +118,6 @@ def image_answer(answer: Answer, version: ApiVersion) -> Answer:
         answer.pop("Container", None)
     else:
         answer.setdefault("Container", "")
-        answer["ContainerConfig"] = {**_LEGACY_IMAGE_CONFIG, **_EMPTY_IMAGE_CONFIG}
     if version < (1, 44):
         answer["VirtualSize"] = answer.get("Size", 0)
         answer.setdefault("Created", "0001-01-01T00:00:00Z")
@@ -237,13 +239,18 @@ def _legacy_disk_usage(usage: Answer, version: ApiVersion, chosen: set[str]) -> 
     return answer
 
 
-def create_request(
-    body: ContainerCreateRequest, version: ApiVersion, mac_address: str
-) -> ContainerCreateRequest:
-    """``POST /containers/create``; ``mac_address`` is the old container-wide Config.MacAddress.
+def create_warnings(body: ContainerCreateRequest, version: ApiVersion) -> list[str]:
+    """What a client of this version is told about a request that was carried out."""
+    if body.mac_address and version >= (1, 44):
+        return [
+            "The container-wide MacAddress field is now deprecated. It should be specified in "
+            "EndpointsConfig instead."
+        ]
+    return []
 
-    Raises :class:`InvalidParameter` for what a version refused.
-    """
+
+def create_request(body: ContainerCreateRequest, version: ApiVersion) -> ContainerCreateRequest:
+    """``POST /containers/create``; raises :class:`InvalidParameter` for what a version refused."""
     host = body.host_config or HostConfig()
     changes: dict[str, Any] = {}
     if version < (1, 44):
@@ -266,7 +273,9 @@ def create_request(
         changes["ipc_mode"] = "shareable"
     if changes or body.host_config is None:
         body = structs.replace(body, host_config=structs.replace(host, **changes))
-    return _with_mac_address(body, mac_address) if mac_address and version < (1, 52) else body
+    if version >= (1, 52):
+        return structs.replace(body, mac_address=None)
+    return _with_mac_address(body, body.mac_address) if body.mac_address else body
 
 
 def _old_mount(mount: Mount, version: ApiVersion) -> Mount:

@@ -61,7 +61,7 @@ _HOST_CONFIG = {
         "UsernsMode Isolation",
     ),
     **_zero(False, "AutoRemove Privileged PublishAllPorts ReadonlyRootfs"),
-    **_zero([], "Dns DnsOptions DnsSearch"),
+    **_zero(None, "Dns DnsOptions DnsSearch"),
     **_zero(0, "OomScoreAdj ShmSize"),
     "PortBindings": {},
     "ConsoleSize": [0, 0],

@@ -132,8 +132,9 @@ async def _forward(stream: socket.socket, output: Output) -> None:
 
 def _record(core: Core, request: RunRequest) -> Record:
     """The step as a container's record."""
+    shared = request.network.startswith("container:")  # whose host name is that container's
     body = ContainerCreateRequest(
-        hostname=HOSTNAME,
+        hostname=None if shared else HOSTNAME,
         cmd=list(request.words),
         env=list(request.environment),
         working_dir=request.directory,
@@ -171,6 +172,7 @@ def _host_config(request: RunRequest) -> HostConfig:
     return HostConfig(
         network_mode=request.network,
         privileged=request.insecure,
+        userns_mode="host" if request.insecure else None,
         extra_hosts=list(request.extra_hosts) or None,
         log_config=HostConfigLogConfig(type="none"),
         memory=limits.memory or None,
@@ -199,4 +201,5 @@ def _mount(mount: ExtraMount) -> MountRecord:
         source=mount.source,
         writable=not mount.read_only,
         propagation="rprivate",
+        idmap="idmap",  # what is ours, caches for one, serves steps of any user namespace
     )

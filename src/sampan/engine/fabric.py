@@ -169,6 +169,7 @@ class Fabric:
         """Lease the addresses of one endpoint; :func:`with_routes` decides default routes."""
         record = container.record
         _check_settings(network, settings)
+        local = _link_local(settings)
         endpoint_id = os.urandom(32).hex()
         leased = self._leases[network.id]
         addresses: list[IPInterface] = []
@@ -198,6 +199,7 @@ class Fabric:
             interface=options.get("com.docker.network.endpoint.ifname", interface),
             mac=settings.mac_address or "",
             addresses=tuple(addresses),
+            link_local=local,
             sysctls=endpoint_sysctls(options),
             priority=settings.gw_priority or 0,
             options=options,
@@ -416,11 +418,21 @@ def pool_wishes(network: Network, settings: EndpointSettings) -> list[tuple[str,
 
 
 def _check_settings(network: Network, settings: EndpointSettings) -> None:
-    """The default bridge has no names and no chosen addresses, as in dockerd."""
+    """Addresses are chosen in subnets of the user's; the default bridge has no names either."""
     wanted = settings.ipam_config
+    chosen = [
+        text for text in (wanted and (wanted.ipv4_address, wanted.ipv6_address)) or () if text
+    ]
     if network.name != "bridge":
+        ours = not network.ipam_driver and network.record.driver != "cni"
+        if chosen and ours and not network.record.subnets_given:
+            raise InvalidParameter(
+                "invalid endpoint settings: user specified IP address is supported only when "
+                "connecting to networks with user configured subnets"
+            )
+        requested_addresses(network, settings)
         return
-    if wanted is not None and (wanted.ipv4_address or wanted.ipv6_address):
+    if chosen:
         raise InvalidParameter(
             "invalid config for network bridge: invalid endpoint settings: user specified IP "
             "address is supported on user defined networks only"
@@ -430,6 +442,17 @@ def _check_settings(network: Network, settings: EndpointSettings) -> None:
             "invalid config for network bridge: invalid endpoint settings: network-scoped alias "
             "is supported only for containers in user defined networks"
         )
+
+
+def _link_local(settings: EndpointSettings) -> tuple[IPInterface, ...]:
+    """The link-local addresses asked for besides the leased ones, with dockerd's prefixes."""
+    found: list[IPInterface] = []
+    for text in (settings.ipam_config and settings.ipam_config.link_local_ips) or ():
+        address = ipam.parse_address(text)
+        if not address.is_link_local:
+            raise InvalidParameter(f"invalid link-local IP address: {text}")
+        found.append(ip_interface(f"{address}/{16 if address.version == 4 else 64}"))
+    return tuple(found)
 
 
 def dns_names(record: Record, settings: EndpointSettings) -> list[str]:

@@ -92,12 +92,12 @@ class HealthMonitor:
         """The monitor of a container, None when it has no health check."""
         config = container.record.config
         test = (config.healthcheck.test if config.healthcheck else None) or []
-        if not test or test[0] == "NONE":
+        if not test or test[0] not in ("CMD", "CMD-SHELL"):
             return None
         if test[0] == "CMD-SHELL":
             shell = config.shell or ["/bin/sh", "-c"]
             return cls(core, container, [*shell, " ".join(test[1:])])
-        return cls(core, container, list(test[1:] if test[0] == "CMD" else test))
+        return cls(core, container, list(test[1:]))
 
     def start(self) -> None:
         """Begin probing."""

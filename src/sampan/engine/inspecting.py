@@ -171,9 +171,6 @@ _HOST_ZERO = HostConfig(
     cpu_percent=0,
     io_maximum_i_ops=0,
     io_maximum_bandwidth=0,
-    dns=[],
-    dns_options=[],
-    dns_search=[],
 )
 
 

@@ -27,6 +27,8 @@ class NetworkRecord(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=Tru
     config_only: bool = False
     config_from: ConfigReference | None = None
     ipam: IPAM | None = None
+    #: whether the user gave the subnets: only then may a container ask for an address
+    subnets_given: bool = True
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
     #: a plugin's ids of its pools, by subnet

@@ -223,6 +223,11 @@ class Networks:
         network = core.fabric.find(ref)
         container = core.containers.find(body.container or "")
         settings = body.endpoint_config or EndpointSettings()
+        config, host = container.record.config, container.record.host_config
+        if config.mac_address and host.network_mode in (network.name, network.id):
+            # the address clients before API 1.52 gave the container, not the endpoint
+            mac = settings.mac_address or config.mac_address
+            settings = msgspec.structs.replace(settings, mac_address=mac)
         async with container.lock:
             self._check_connectable(network, container)
             if container.run is not None and network.plugged:

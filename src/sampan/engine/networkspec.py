@@ -59,6 +59,7 @@ def complete(
         config_only=bool(body.config_only),
         config_from=body.config_from,
         ipam=_ipam(body, driver, config, taken, own, ipv4=ipv4, ipv6=ipv6),
+        subnets_given=any(entry.subnet for entry in (body.ipam and body.ipam.config) or ()),
         options=body.options or {},
         labels=body.labels or {},
         pools={str(pool.subnet.prefix): pool.id for pool in pools or ()},

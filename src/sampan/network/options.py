@@ -21,8 +21,6 @@ MTU = "com.docker.network.driver.mtu"
 BRIDGE_NAME = f"{_BRIDGE}name"
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")
-#: docker's rule for names of networks
-_NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _VXLAN_MAX = (1 << 24) - 1
 
 
@@ -42,8 +40,8 @@ def network_spec(
     ``default_host_address`` is the daemon's ``--ip``. Raises :class:`InvalidParameter` naming the
     option that is wrong, :class:`Unsupported` for one of Docker's that is not implemented.
     """
-    if not _NETWORK_NAME.fullmatch(name):
-        raise InvalidParameter(f"{name!r} includes invalid characters for a network name")
+    if not name.strip():
+        raise InvalidParameter(f"invalid name: {name}")
     given = dict(options or {})
     spec = NetworkSpec(
         id=id,

@@ -99,6 +99,8 @@ class ContainerConfig(Object, kw_only=True, frozen=True, omit_defaults=True):
     stop_signal: str | None = msgspec.field(default=None, name="StopSignal")
     stop_timeout: int | None = msgspec.field(default=None, name="StopTimeout")
     shell: list[str] | None = msgspec.field(default=None, name="Shell")
+    #: until API 1.51; the endpoint of the container's network has it since
+    mac_address: str | None = msgspec.field(default=None, name="MacAddress")
 
 
 class EndpointIPAMConfig(Object, kw_only=True, frozen=True, omit_defaults=True):

@@ -26,7 +26,7 @@ from sampan.wire.container import (
     NetworkSettings,
 )
 from sampan.wire.exec import ExecStartRequest
-from sampan.wire.image import ImageInspect, ImageSummary
+from sampan.wire.image import ImageHistoryResponseItem, ImageInspect, ImageSummary
 from sampan.wire.system import EventActor, EventMessage, SystemInfo, SystemVersion
 
 IDENTITY = "0123456789ab" + "0" * 52
@@ -114,7 +114,12 @@ class FakeContainers:
     start_gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def create(
-        self, body: ContainerCreateRequest, name: str | None, platform: str | None
+        self,
+        body: ContainerCreateRequest,
+        name: str | None,
+        platform: str | None,
+        *,
+        client: object = None,
     ) -> ContainerCreateResponse:
         self.created.append((body, name))
         return ContainerCreateResponse(id=IDENTITY)
@@ -135,7 +140,8 @@ class FakeContainers:
             network_settings=NetworkSettings(
                 networks={
                     "bridge": EndpointSettings(ip_address="10.0.0.2", aliases=["a"]),
-                    "own": EndpointSettings(aliases=["a"]),
+                    "own": EndpointSettings(aliases=["a"], endpoint_id="e"),
+                    "other": EndpointSettings(aliases=["a"]),
                 }
             ),
         )
@@ -186,6 +192,10 @@ class FakeImages:
 
     async def list(self, **_: object) -> list[ImageSummary]:
         return [ImageSummary(id="sha256:1", size=5)]
+
+    async def history(self, ref: str, platform: str | None) -> list[ImageHistoryResponseItem]:
+        step = "RUN |1 a=b /bin/sh -c echo $a # buildkit"
+        return [ImageHistoryResponseItem(id="<missing>", created=0, created_by=step, size=0)]
 
     async def pull(self, ref: str, **arguments: object) -> AsyncIterator[dict[str, object]]:
         self.pulled = {"ref": ref, **arguments}

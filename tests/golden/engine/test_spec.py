@@ -190,7 +190,6 @@ def test_spec(name: str) -> None:
         ({"StorageOpt": {"size": "1G"}}, "storage-opt is not supported"),
         ({"Runtime": "kata"}, "unknown or invalid runtime name: kata"),
         ({"Ulimits": [{"Name": "nofile", "Soft": 5, "Hard": 1}]}, "less than or equal to hard"),
-        ({"CpuCount": 2}, "CpuCount is an option of Windows containers"),
         ({"OomScoreAdj": 2000}, "range for oom score adj is [-1000, 1000]"),
         ({"ExtraHosts": ["nonsense"]}, 'bad format for add-host: "nonsense"'),
         ({"PortBindings": {"80/quic": []}}, 'invalid port specification: "80/quic"'),

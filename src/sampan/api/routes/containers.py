@@ -53,29 +53,25 @@ async def create(call: Call) -> web.StreamResponse:
     raw = await call.raw_body()
     request = body.decode(raw, ContainerCreateRequest)
     _check_config(request)
-    mac = "" if call.since(52) or b"acaddress" not in raw.lower() else _mac_address(raw)
-    request = gate.create_request(request, call.version, mac)
+    request = gate.create_request(request, call.version)
     await scope.check_container(call, request)
+    host = request.host_config
+    if call.client is None and host is not None and "keep-id" in (host.userns_mode or ""):
+        raise InvalidParameter(
+            "user namespace mode keep-id: only a client on a Unix socket has an id to keep"
+        )
     request = structs.replace(request, labels=call.access.labelled(request.labels))
     created = await call.engine.containers.create(
         request, call.text("name") or None, call.platform() or None, client=call.client
     )
-    return reply.json(complete(created), 201)
+    warnings = [*(created.warnings or []), *gate.create_warnings(request, call.version)]
+    return reply.json(complete(structs.replace(created, warnings=warnings)), 201)
 
 
 def _check_config(request: ContainerCreateRequest) -> None:
     fields = (field.name for field in structs.fields(ContainerConfig))
     if all(getattr(request, name) is None for name in fields):
         raise InvalidParameter("Config cannot be empty in order to create a container")
-
-
-def _mac_address(raw: bytes) -> str:
-    """The container-wide MAC address that clients could set before API 1.52."""
-    data = body.decode_json(raw)
-    value = data.get("MacAddress") if isinstance(data, dict) else None
-    if value is not None and not isinstance(value, str):
-        raise InvalidParameter("invalid JSON: MacAddress: expected `str`")
-    return value or ""
 
 
 async def inspect(call: Call) -> web.StreamResponse:

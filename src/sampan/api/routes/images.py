@@ -6,6 +6,7 @@ from aiohttp import web
 
 from sampan.api import gate, query, reply
 from sampan.api.call import Call
+from sampan.api.legacyimage import step_command
 from sampan.api.router import Effect, Route
 from sampan.api.shape import complete
 from sampan.api.version import ApiVersion
@@ -47,13 +48,44 @@ async def inspect(call: Call) -> web.StreamResponse:
     found = await call.engine.images.inspect(
         call.name, manifests=manifests, platform=platform or None
     )
-    return reply.json(gate.image_answer(complete(found), call.version))
+    answer = gate.image_answer(complete(found), call.version)
+    if not call.since(45):
+        steps = await call.engine.images.history(call.name, platform or None)
+        command = step_command(steps[0].created_by or "") if steps else None
+        answer["ContainerConfig"] = {**answer["Config"], "Cmd": command or answer["Config"]["Cmd"]}
+    return reply.json(answer)
 
 
 async def history(call: Call) -> web.StreamResponse:
     """``GET /images/{name}/history``."""
     platform = call.platform() if call.since(48) else ""
     return reply.json(complete(await call.engine.images.history(call.name, platform or None)))
+
+
+async def layers(call: Call) -> web.StreamResponse:
+    """``GET /images/{name}/layers`` (not Docker's)."""
+    return reply.json(await call.engine.images.layers(call.name, call.platform() or None))
+
+
+async def changes(call: Call) -> web.StreamResponse:
+    """``GET /images/{name}/changes`` (not Docker's)."""
+    return reply.json(complete(await call.engine.images.changes(call.name, call.text("since"))))
+
+
+async def mount(call: Call) -> web.StreamResponse:
+    """``POST /images/{name}/mount`` (not Docker's)."""
+    return reply.json(await call.engine.images.mount(call.name))
+
+
+async def unmount(call: Call) -> web.StreamResponse:
+    """``POST /images/{name}/unmount`` (not Docker's)."""
+    await call.engine.images.unmount(call.name)
+    return reply.empty(204)
+
+
+async def missing(call: Call) -> web.StreamResponse:
+    """``GET /images/missing`` (not Docker's)."""
+    return reply.json(await call.engine.images.missing(call.texts("digest")))
 
 
 async def tag(call: Call) -> web.StreamResponse:
@@ -120,6 +152,11 @@ ROUTES = (
     Route(method="GET", pattern="/images/json", handler=list_, effect=Effect.READ),
     Route(method="GET", pattern="/images/search", handler=search, effect=Effect.READ),
     Route(method="POST", pattern="/images/prune", handler=prune, effect=Effect.WRITE),
+    Route(method="GET", pattern="/images/missing", handler=missing, effect=Effect.READ),
+    Route(method="GET", pattern=f"{_ONE}/layers", handler=layers, effect=Effect.READ),
+    Route(method="GET", pattern=f"{_ONE}/changes", handler=changes, effect=Effect.READ),
+    Route(method="POST", pattern=f"{_ONE}/mount", handler=mount, effect=Effect.WRITE),
+    Route(method="POST", pattern=f"{_ONE}/unmount", handler=unmount, effect=Effect.WRITE),
     Route(method="GET", pattern=f"{_ONE}/json", handler=inspect, effect=Effect.READ),
     Route(method="GET", pattern=f"{_ONE}/history", handler=history, effect=Effect.READ),
     Route(
