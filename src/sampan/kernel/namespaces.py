@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
+from collections.abc import Iterable
 
 from sampan.kernel.libc import check, typed
 
@@ -40,6 +42,25 @@ _unshare = typed("unshare", ctypes.c_int, restype=ctypes.c_int)
 def setns(fd: int, flags: int) -> None:
     """setns(2): ``fd`` is a namespace, or a pidfd and ``flags`` the kinds to join (Linux 5.8)."""
     check(_setns(fd, flags), "setns")
+
+
+def join(entries: Iterable[tuple[int, str]]) -> None:
+    """Join (CLONE_NEW* flag, path of a namespace file) in this order.
+
+    All files are opened first: after a mount namespace was joined its paths lead elsewhere. Raises
+    :class:`OSError` with the path, also when a file is a namespace of another kind.
+    """
+    with contextlib.ExitStack() as stack:
+        opened: list[tuple[int, int, str]] = []
+        for flag, path in entries:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            opened.append((fd, flag, path))
+        for fd, flag, path in opened:
+            try:
+                setns(fd, flag)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from error
 
 
 def unshare(flags: int) -> None:

@@ -68,6 +68,7 @@ class MountPlanner:
     proc_slot: str | None = None
     devpts: str | None = None
     bound: set[str] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
     _device_slot: str | None = None
     _count: int = 0
 
@@ -209,8 +210,9 @@ class MountPlanner:
         if not source:
             raise InvalidParameter(f"mounts: bind mount at {destination} has no source")
         if options.data:
+            # As mount(2) does it: there is no new file system which they could be options of.
             words = ",".join(key for key, _ in options.data)
-            raise InvalidParameter(f"mounts: bind mount at {destination} with options {words!r}")
+            self.warnings.append(f"mounts: {words!r} mean nothing to the bind mount {destination}")
         mappings: Value = None
         if entry.get("uidMappings") or entry.get("gidMappings"):
             if not (entry.get("uidMappings") and entry.get("gidMappings")):

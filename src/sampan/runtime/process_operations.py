@@ -31,9 +31,7 @@ def enter(context: Context) -> None:
     """
     if context.apart:
         namespaces.unshare(context.apart)
-    for flag, path in context.join:
-        with m.descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-            namespaces.setns(fd, flag)
+    namespaces.join(context.join)
     if context.into is not None:
         namespaces.setns(*context.into)
         os.close(context.into[0])
