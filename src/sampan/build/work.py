@@ -332,13 +332,14 @@ def _tree_key(work: _Work, tree: Tree, path: str) -> str:
 def _place(work: _Work, mount: RunMount, source: StageResult | Tree | None) -> Iterator[str]:
     """The host path a mount's source has while the block lasts; writes to it are thrown away."""
     writable = mount.type == "bind" and not mount.read_only
-    context = work.build.request.context_path
     if isinstance(source, StageResult):
         with _mounted(work, source.chain, writable=writable) as path:
             yield _inside(path, mount.source)
-    elif source is not work.build.request.context or not context:
-        raise InvalidParameter(f"the source of the mount at {mount.target} is not on this host")
-    elif writable:
+        return
+    if source is None:
+        raise InvalidParameter(f"the mount at {mount.target} needs a build context")
+    context = os.readlink(f"/proc/self/fd/{source.root}")
+    if writable:
         with tempfile.TemporaryDirectory(dir=work.build.tools.mount_directory) as copy:
             shutil.copytree(context, copy, symlinks=True, dirs_exist_ok=True)
             yield _inside(copy, mount.source)

@@ -161,7 +161,7 @@ def attestations(asked: Mapping[str, str]) -> tuple[Attest, bool]:
     found: dict[str, str] = {}
     inline_only = False
     for kind, text in asked.items():
-        fields = [field for field in text.split(",") if field]
+        fields = [field for field in text.split(",") if field and field != f"type={kind}"]
         inline = [field for field in fields if field.partition("=")[0] == "inline-only"]
         inline_only |= any(flag("inline-only", field.partition("=")[2]) for field in inline)
         found[kind] = ",".join(field for field in fields if field not in inline)

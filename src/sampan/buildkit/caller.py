@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 
 from google.protobuf.descriptor import MethodDescriptor
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from sampan.buildkit.protocol import auth_pb2 as auth
 from sampan.buildkit.protocol import filesync_pb2 as filesync
@@ -54,7 +54,7 @@ def told(what: str) -> Iterator[None]:
     except GRPCError as error:
         message = f"{what}: {error.message or error.status.name}"
         raise (NotFound if error.status is Status.NOT_FOUND else SampanError)(message) from None
-    except (ConnectionError, StreamTerminatedError) as error:
+    except (ConnectionError, ProtocolError, StreamTerminatedError) as error:
         raise SampanError(f"{what}: the client's session ended") from error
 
 
@@ -120,6 +120,7 @@ async def uploaded(session: Session, path: str) -> AsyncIterator[bytes]:
     with told("the upload"):
         async with session.channel.open(PULL, [("urlpath", path)]) as stream:
             await stream.send_request()
+            await stream.end()
             async for message in stream:
                 yield message.data
 
@@ -188,7 +189,7 @@ async def _forward(
 ) -> None:
     """One connection to the agent, both ways, until either side ends it."""
     metadata = [("buildkit.ssh.id", identity)]
-    with contextlib.suppress(GRPCError, OSError, StreamTerminatedError):
+    with contextlib.suppress(GRPCError, OSError, ProtocolError, StreamTerminatedError):
         async with session.channel.open(FORWARD_AGENT, metadata) as stream:
             await stream.send_request()
 

@@ -65,6 +65,8 @@ _BUILDS = (
     "platform",
     "meta.ignorecache",
     "meta.description",
+    "exporter.image.annotations",
+    "exporter.image.attestations",
     "exporter.multiple",
     "exporter.sourcedateepoch",
 )
