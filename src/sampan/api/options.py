@@ -75,6 +75,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("exec-root", _T, "exec-root", help="Root directory of execution state, on a tmpfs"),
     Option("experimental", _B, "experimental", help="Enable experimental features"),
     Option("feature", _M, "features", help="Switch features of the daemon"),
+    Option("firewall", _T, "firewall", help="open, or respect-host: obey a host that drops"),
     Option("firewall-backend", _T, "firewall-backend", help="nftables is the only one"),
     Option("fixed-cidr", _T, "fixed-cidr", help="IPv4 subnet of the default bridge's containers"),
     Option("fixed-cidr-v6", _T, "fixed-cidr-v6", help="Refused"),

@@ -17,6 +17,8 @@ from sampan.errors import InvalidParameter, Unsupported
 DEFAULT_SOCKET = "unix:///run/sampan.sock"
 DEFAULT_PIDFILE = "/run/sampan.pid"
 DEFAULT_CONFIG_FILE = Path("/etc/sampan/daemon.json")
+#: ``--firewall``: published ports work whatever the host drops by default, or only as it lets
+FIREWALLS = ("open", "respect-host")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -199,6 +201,8 @@ def _engine(options: _Options) -> EngineConfig:
         ip_forward=options.switch("ip-forward", True),
         ip_masquerade=options.switch("ip-masq", True),
         firewall=options.switch("iptables", True) and options.switch("ip6tables", True),
+        respect_host=_one_of("firewall", options.text("firewall") or "open", FIREWALLS)
+        == "respect-host",
         publish_address=options.text("ip") or default.publish_address,
         address_pools=_pools(options),
         dns=options.strings("dns"),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sampan.cli.fault import CliError
 from sampan.cli.opts.devices import is_cdi_name, parse_device, validate_device
 from sampan.cli.opts.hosts import parse_restart
-from sampan.cli.opts.network import Attachment, EndpointFlags, endpoints
+from sampan.cli.opts.network import Attachment, EndpointFlags, endpoints, interface_options
 from sampan.cli.opts.ports import parse_expose, parse_publish
 from sampan.cli.opts.security import parse_health, parse_security, parse_storage
 from sampan.cli.opts.variables import read_environment, read_labels, to_map
@@ -150,6 +150,7 @@ def _network(arguments: Arguments) -> tuple[str, Document]:
         ip6=arguments.text("ip6"),
         link_local=tuple(arguments.texts("link-local-ip")),
         mac=arguments.text("mac-address"),
+        driver_options=interface_options(arguments.pairs("network-opt")),
     )
     return endpoints(chosen, flags)
 

@@ -66,6 +66,7 @@ class EngineConfig:
     dns_search: tuple[str, ...] = ()
     host_gateway_address: str = ""
     firewall: bool = True
+    respect_host: bool = False
     default_ulimits: tuple[Ulimit, ...] = ()
     default_shm_size: int = 64 << 20
     default_ipc_mode: str = "private"

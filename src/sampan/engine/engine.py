@@ -40,6 +40,7 @@ from sampan.image import Unpacker
 from sampan.kernel.facts import Facts, probe
 from sampan.network.drivers import Drivers
 from sampan.network.journal import Journal
+from sampan.network.model import HostPolicy
 from sampan.network.remoteipam import RemoteAddresses
 from sampan.network.resolver import Resolver
 from sampan.plugin.client import Plugins
@@ -284,7 +285,14 @@ def instance(config: EngineConfig) -> str:
 def _fabric(config: EngineConfig, plugins: Plugins, undo: AsyncExitStack) -> Fabric:
     """Network drivers and resolver, in this thread's (the host's) network namespace."""
     journals = config.data_root / "network-endpoints"
-    drivers = Drivers(instance(config), plugins=plugins, journals=journals)
+    drivers = Drivers(
+        instance(config),
+        policy=HostPolicy(
+            rules=config.firewall, respect=config.respect_host, forwarding=config.ip_forward
+        ),
+        plugins=plugins,
+        journals=journals,
+    )
     undo.callback(drivers.close)
     resolver = Resolver()
     undo.callback(resolver.close)

@@ -29,6 +29,7 @@ from sampan.network import ipam
 from sampan.network.dns import Host, Zone, zone
 from sampan.network.drivers import Drivers
 from sampan.network.model import EndpointSpec, IPAddress, IPInterface, NetworkSpec
+from sampan.network.options import endpoint_limits, interface_name
 from sampan.network.priority import Connection, with_gateways
 from sampan.network.publish import port_bindings
 from sampan.network.remoteipam import RemoteAddresses
@@ -196,11 +197,12 @@ class Fabric:
             container_id=record.id,
             network_id=network.id,
             container_name=record.name,
-            interface=options.get("com.docker.network.endpoint.ifname", interface),
+            interface=interface_name(options) or interface,
             mac=settings.mac_address or "",
             addresses=tuple(addresses),
             link_local=local,
             sysctls=endpoint_sysctls(options),
+            limits=endpoint_limits(network.spec, options),
             priority=settings.gw_priority or 0,
             options=options,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_interface
 
 import msgspec
@@ -14,6 +15,7 @@ from sampan.errors import Forbidden, InvalidParameter, Unsupported
 from sampan.network import ipam
 from sampan.network.model import IPNetwork, NetworkSpec, Subnet
 from sampan.network.options import network_spec
+from sampan.network.priority import DEFAULT_GATEWAY
 from sampan.network.remoteipam import HeldPool, PoolRequest
 from sampan.wire.network import IPAM, IPAMConfig, NetworkCreateRequest, NetworkSummary
 
@@ -243,6 +245,9 @@ def default_bridge(
         pools = [ipam.Pool(ipam.parse_network(p.base), p.size) for p in config.address_pools]
         chosen = ipam.choose_subnet(pools or ipam.DEFAULT_POOLS, taken, 4)
         subnet = ipam.make_subnet(chosen)
+    if config.default_gateway:
+        outside = {DEFAULT_GATEWAY: ipam.parse_address(config.default_gateway)}
+        subnet = replace(subnet, auxiliary=outside)
     options = {
         "com.docker.network.bridge.default_bridge": "true",
         "com.docker.network.bridge.enable_icc": str(config.icc).lower(),

@@ -22,12 +22,13 @@ from sampan.kernel import rtdump, rtnetlink
 from sampan.kernel.netlink import Message, NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
 from sampan.network import conntrack, interface, ipam, nft
-from sampan.network.firewall import Firewall
+from sampan.network.firewall import Firewall, NoFirewall
 from sampan.network.hostforward import HostForwarding
 from sampan.network.hostsysctl import bridge_netfilter, prepare_bridge
 from sampan.network.model import (
     EndpointSpec,
     EndpointStatus,
+    HostPolicy,
     IPAddress,
     IPInterface,
     NetworkSpec,
@@ -36,6 +37,7 @@ from sampan.network.model import (
 )
 from sampan.network.nft import Published
 from sampan.network.ports import PortReservations
+from sampan.network.relay import Relays, relayed
 from sampan.network.traffic import limit_message
 
 _HOST_PREFIX = "veth"
@@ -65,16 +67,19 @@ class BridgeDriver:
     def __init__(
         self,
         instance: str = "sampan",
-        *,
-        respect_host: bool = False,
+        policy: HostPolicy | None = None,
     ) -> None:
         """``instance`` names the nftables table and marks links; two engines on one host need
-        different ones. ``respect_host`` (``--firewall=respect-host``) lets a host that forwards
-        nothing by default forward nothing of ours either."""
+        different ones. ``policy`` says what may be done to the host."""
+        self._policy = policy or HostPolicy()
         self._group = link_group(instance)
-        self._firewall = Firewall(instance, host=None if respect_host else HostForwarding(instance))
+        host = None if self._policy.respect else HostForwarding(instance)
+        self._firewall: Firewall | NoFirewall = (
+            Firewall(instance, host=host) if self._policy.rules else NoFirewall()
+        )
         self._firewall.open()
         self._ports = PortReservations()
+        self._relays = Relays()
         self._lock = threading.Lock()
         self._socket = NetlinkSocket()
         self._doomed: queue.SimpleQueue[_Chore | None] = queue.SimpleQueue()
@@ -88,6 +93,7 @@ class BridgeDriver:
         if self._reaper.is_alive():
             self._doomed.put(None)
             self._reaper.join()
+        self._relays.close()
         self._ports.close()
         self._firewall.close()
         self._socket.close()
@@ -121,7 +127,7 @@ class BridgeDriver:
             try:
                 # Before it is up: a container must not find it listening to its router
                 # advertisements, even for a moment.
-                prepare_bridge(spec)
+                prepare_bridge(spec, forwarding=self._policy.forwarding)
                 self._socket.request(self._bridge_changes(spec))
             except BaseException:
                 if new:
@@ -171,6 +177,7 @@ class BridgeDriver:
         mac = endpoint.mac or default_mac(endpoint)
         with contextlib.ExitStack() as undo:
             undo.callback(self._ports.release, endpoint.endpoint_id)
+            undo.callback(self._relays.close_of, endpoint.endpoint_id)
             ports = self._reserve(spec, endpoint, endpoint.ports)
             undo.callback(self._doom, host_interface(endpoint.endpoint_id))
             bridge = self._plug(spec, endpoint, mac, netns_fd)
@@ -285,6 +292,13 @@ class BridgeDriver:
             rows = nft.published(spec, endpoint, ports)
             self._firewall.publish(endpoint.endpoint_id, rows)
             self._forget_flows(rows)
+            self._relay(endpoint, ports)
+
+    def _relay(self, endpoint: EndpointSpec, ports: Sequence[PortBinding]) -> None:
+        """Pass on by hand what no rule can translate."""
+        found = relayed(endpoint, ports)
+        sockets = [self._ports.socket_of(endpoint.endpoint_id, r.binding) for r in found]
+        self._relays.open(endpoint.endpoint_id, found, sockets)
 
     def detach(
         self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int | None = None
@@ -292,6 +306,7 @@ class BridgeDriver:
         """See :meth:`Driver.detach`. The host's interface goes in the background when the
         namespace is gone anyway, and at once when ``netns_fd`` is given."""
         rows = self._firewall.unpublish(endpoint.endpoint_id)
+        self._relays.close_of(endpoint.endpoint_id)
         self._ports.release(endpoint.endpoint_id)
         self._forget_flows(rows)
         self._doom(host_interface(endpoint.endpoint_id))
@@ -361,6 +376,7 @@ class BridgeDriver:
                 lost.extend(endpoint.endpoint_id for endpoint in endpoints)
         present = self.observe()
         kept: dict[str, tuple[Published, ...]] = {}
+        self._relays.keep_only(e.endpoint_id for _, endpoints in possible for e in endpoints)
         self._ports.keep_only(e.endpoint_id for _, endpoints in possible for e in endpoints)
         for spec, endpoints in possible:
             for endpoint in endpoints:
@@ -380,7 +396,9 @@ class BridgeDriver:
         if host_interface(endpoint.endpoint_id) not in present.endpoints:
             raise NotFound(f"the host's interface of {endpoint.container_name} is gone")
         ports = self._ports.held(endpoint.endpoint_id)
-        return nft.published(spec, endpoint, ports or self._reserve(spec, endpoint, endpoint.ports))
+        ports = ports or self._reserve(spec, endpoint, endpoint.ports)
+        self._relay(endpoint, ports)
+        return nft.published(spec, endpoint, ports)
 
     def _remove_strays(
         self,

@@ -11,7 +11,7 @@ from sampan.network.bridge import BridgeDriver
 from sampan.network.cni import CniDriver
 from sampan.network.driver import Driver
 from sampan.network.journal import Journal
-from sampan.network.model import EndpointSpec, NetworkSpec
+from sampan.network.model import EndpointSpec, HostPolicy, NetworkSpec
 from sampan.network.overlay import OverlayDriver
 from sampan.network.parent import ParentDriver
 from sampan.network.remote import RemoteDriver
@@ -30,7 +30,7 @@ class Drivers(Mapping[str, Driver]):
         self,
         instance: str = "sampan",
         *,
-        respect_host: bool = False,
+        policy: HostPolicy | None = None,
         plugins: Plugins | None = None,
         journals: Path | None = None,
     ) -> None:
@@ -38,8 +38,8 @@ class Drivers(Mapping[str, Driver]):
 
         Networks of ``plugins`` and of CNI need ``journals``, a durable directory.
         """
-        self.bridge = BridgeDriver(instance, respect_host=respect_host)
-        self._overlay = OverlayDriver(instance, respect_host=respect_host)
+        self.bridge = BridgeDriver(instance, policy)
+        self._overlay = OverlayDriver(instance, policy)
         self._macvlan = ParentDriver(instance, "macvlan")
         self._ipvlan = ParentDriver(instance, "ipvlan")
         self._by_name: dict[str, Driver] = {

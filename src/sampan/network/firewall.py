@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
-from sampan.errors import SampanError, Unavailable
+from sampan.errors import SampanError, Unavailable, Unsupported
 from sampan.kernel.nftables import Nftables, NftError
 from sampan.network import nft
 from sampan.network.hostforward import HostForwarding, Runner
@@ -153,3 +153,37 @@ class Firewall:
         if self._runner is None:
             self._runner = self._open()
         self._runner.run(script)
+
+
+class NoFirewall:
+    """No rules at all (``--iptables=false``): nothing isolates networks, nothing is published."""
+
+    def open(self) -> None:
+        """Nothing is needed."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def add_network(self, spec: NetworkSpec) -> None:
+        """Nothing to do: packets pass as the host lets them."""
+
+    def remove_network(self, network_id: str) -> None:
+        """Nothing was done."""
+
+    def publish(self, endpoint_id: str, rows: tuple[Published, ...]) -> None:
+        """Refuses: ports are published by rules. Raises :class:`Unsupported`."""
+        if rows:
+            raise Unsupported("ports cannot be published: the daemon runs with --iptables=false")
+
+    def unpublish(self, endpoint_id: str) -> tuple[Published, ...]:
+        """Nothing was published."""
+        return ()
+
+    def replace(
+        self, networks: Iterable[NetworkSpec], rows: Mapping[str, tuple[Published, ...]]
+    ) -> None:
+        """Nothing to do."""
+
+    def rows(self) -> frozenset[Published]:
+        """Nothing is published."""
+        return frozenset()

@@ -10,22 +10,24 @@ from sampan.kernel import netns
 from sampan.network.model import NetworkSpec
 
 
-def prepare_bridge(spec: NetworkSpec) -> None:
+def prepare_bridge(spec: NetworkSpec, *, forwarding: bool = True) -> None:
     """Switch on what packets of this network need; values already right are not written.
 
     Forwarding is a setting of the whole host, as Docker's; a network that nothing leaves
-    (internal) does not need it. Raises :class:`Unsupported` when the host forbids a setting.
+    (internal) does not need it, and with ``forwarding`` False it is the host's own affair.
+    Raises :class:`Unsupported` when the host forbids a setting.
     """
     bridge = spec.bridge.replace(".", "/")
     if spec.ipv4 and not spec.internal:
         # Lets packets from 127.0.0.1 to published ports out; only on our own bridge.
         _set(f"net.ipv4.conf.{bridge}.route_localnet", "1")
-        _set("net.ipv4.ip_forward", "1")
+        if forwarding:
+            _set("net.ipv4.ip_forward", "1")
     # A container with CAP_NET_RAW could otherwise announce itself as the host's IPv6 router, on
     # networks without IPv6 as well (CVE-2020-13401).
     if spec.ipv6 or os.path.exists("/proc/sys/net/ipv6"):
         _set(f"net.ipv6.conf.{bridge}.accept_ra", "0")
-    if spec.ipv6 and not spec.internal:
+    if spec.ipv6 and not spec.internal and forwarding:
         _forward_ipv6()
 
 

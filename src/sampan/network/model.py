@@ -28,7 +28,7 @@ IPNetwork: TypeAlias = IPv4Network | IPv6Network
 PROTOCOLS = ("tcp", "udp", "sctp")
 
 #: Drivers this package offers; anything else is a plugin or unknown.
-DRIVERS = ("bridge", "host", "none", "macvlan", "ipvlan", "overlay", "ns")
+DRIVERS = ("bridge", "host", "none", "macvlan", "ipvlan", "overlay", "ns", "cni")
 
 #: How packets reach containers from outside (docker's ``gateway_mode_ipv4``/``_ipv6``).
 GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
@@ -199,6 +199,18 @@ class EndpointStatus:
     ports: tuple[PortBinding, ...] = ()
     addresses: tuple[IPInterface, ...] | None = None
     gateways: tuple[IPAddress, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPolicy:
+    """What drivers may do to the host: ``rules`` whether they set firewall rules at all
+    (``--iptables``), ``respect`` whether a host that drops by default is obeyed
+    (``--firewall=respect-host``), ``forwarding`` whether they switch forwarding on
+    (``--ip-forward``)."""
+
+    rules: bool = True
+    respect: bool = False
+    forwarding: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

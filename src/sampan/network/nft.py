@@ -99,7 +99,9 @@ def published(
 ) -> tuple[Published, ...]:
     """The map elements that publish ``ports`` of ``endpoint``.
 
-    Raises :class:`InvalidParameter` when a host address is of a family the endpoint lacks.
+    One at an IPv6 address of a container without IPv6 has none: it is relayed
+    (:mod:`sampan.network.relay`). Raises :class:`InvalidParameter` for the other way round and
+    for what cannot be relayed.
     """
     rows: list[Published] = []
     targets: list[tuple[IPAddress, str]] = []
@@ -110,6 +112,8 @@ def published(
     for binding in ports:
         host = binding.host_address
         chosen = [t for t in targets if host is None or host.version == t[0].version]
+        if not chosen and is_relayed(endpoint, binding):
+            continue
         if not chosen:
             raise InvalidParameter(
                 f"cannot publish port {binding.container_port}/{binding.protocol} on {host}: "
@@ -126,6 +130,19 @@ def published(
                 )
             )
     return tuple(rows)
+
+
+def is_relayed(endpoint: EndpointSpec, binding: PortBinding) -> bool:
+    """Whether a port is at an IPv6 address of the host and the container has but IPv4: no rule
+    translates from one to the other. Only TCP is relayed."""
+    host = binding.host_address
+    return (
+        host is not None
+        and host.version == 6
+        and endpoint.ipv6 is None
+        and endpoint.ipv4 is not None
+        and binding.protocol == "tcp"
+    )
 
 
 def base(table: str, *, loopback6: bool = True) -> str:

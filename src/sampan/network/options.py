@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv6Address
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.kernel.rtnetlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from sampan.network import ipam
-from sampan.network.model import GATEWAY_MODES, IPAddress, NetworkSpec, Subnet
+from sampan.network.model import DRIVERS, GATEWAY_MODES, IPAddress, NetworkSpec, RateLimit, Subnet
+from sampan.network.traffic import EGRESS_OPTION, INGRESS_OPTION, limits_of
 
 _BRIDGE = "com.docker.network.bridge."
 MTU = "com.docker.network.driver.mtu"
@@ -60,6 +61,8 @@ def network_spec(
             spec = apply(spec, key, value)
         elif key.startswith("com.docker.network."):
             raise Unsupported(f"network option {key} is not supported by driver {driver}")
+        elif key.startswith("sampan.network."):
+            endpoint_limits(spec, {})
     return _finished(spec)
 
 
@@ -83,6 +86,44 @@ def _finished(spec: NetworkSpec) -> NetworkSpec:
                 f"gateway mode 'isolated' (IPv{version}) is only for internal networks"
             )
     return spec
+
+
+#: endpoint options of Docker's (``--network name=...,driver-opt=``)
+INTERFACE_NAME = "com.docker.network.endpoint.ifname"
+SYSCTLS = "com.docker.network.endpoint.sysctls"
+#: drivers whose endpoints can be limited, and in which directions
+_LIMITED = {
+    "bridge": (EGRESS_OPTION, INGRESS_OPTION),
+    "overlay": (EGRESS_OPTION, INGRESS_OPTION),
+    "macvlan": (EGRESS_OPTION,),
+    "ipvlan": (EGRESS_OPTION,),
+}
+
+
+def interface_name(options: Mapping[str, str]) -> str:
+    """The interface's name an endpoint's options ask for, or ""; raises InvalidParameter."""
+    name = options.get(INTERFACE_NAME, "")
+    if name and (not _INTERFACE.fullmatch(name) or name in (".", "..", "lo")):
+        raise InvalidParameter(f"invalid value {name!r} of endpoint option {INTERFACE_NAME}")
+    return name
+
+
+def endpoint_limits(spec: NetworkSpec, options: Mapping[str, str]) -> RateLimit:
+    """The rate limits of an endpoint with these options on a network.
+
+    Raises :class:`InvalidParameter` for what is no rate, :class:`Unsupported` for an option that
+    the network's driver (one of ours) does not act on.
+    """
+    possible = _LIMITED.get(spec.driver, ())
+    known = (INTERFACE_NAME,) if spec.driver == "cni" else (INTERFACE_NAME, SYSCTLS)
+    own = spec.driver in DRIVERS  # a plugin gets all options, to do with as it likes
+    for table in (options, spec.options):
+        for key in table:
+            ours = key.startswith("sampan.network.")
+            docker = own and table is options and key.startswith("com.docker.network.")
+            if (ours and key not in possible) or (docker and key not in known):
+                raise Unsupported(f"option {key} is not supported by driver {spec.driver}")
+    return limits_of(options, spec.options)
 
 
 _Apply = Callable[[NetworkSpec, str, str], NetworkSpec]

@@ -18,7 +18,13 @@ from sampan.kernel import rtdump, rtnetlink
 from sampan.kernel.netlink import NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
 from sampan.network.bridge import BridgeDriver, link_group
-from sampan.network.model import EndpointSpec, EndpointStatus, NetworkSpec, Observation
+from sampan.network.model import (
+    EndpointSpec,
+    EndpointStatus,
+    HostPolicy,
+    NetworkSpec,
+    Observation,
+)
 
 #: What VXLAN puts around a frame: Ethernet, IPv4 or IPv6, UDP, VXLAN header.
 _OVERHEAD = {4: 50, 6: 70}
@@ -46,10 +52,10 @@ class OverlayDriver:
     so that each looks after its bridges and its table alone.
     """
 
-    def __init__(self, instance: str = "sampan", *, respect_host: bool = False) -> None:
+    def __init__(self, instance: str = "sampan", policy: HostPolicy | None = None) -> None:
         """As :class:`BridgeDriver`."""
         instance = f"{instance}-overlay"
-        self._bridge = BridgeDriver(instance, respect_host=respect_host)
+        self._bridge = BridgeDriver(instance, policy)
         self._group = link_group(instance)
         self._lock = threading.Lock()
         self._socket = NetlinkSocket()

@@ -85,6 +85,17 @@ class PortReservations:
         with self._lock:
             return tuple(held.binding for held in self._by_holder.get(holder, ()))
 
+    def socket_of(self, holder: str, binding: PortBinding) -> socket.socket:
+        """A duplicate of the bound TCP socket that reserves ``binding``, to be listened on.
+
+        Raises :class:`KeyError` when ``holder`` does not have it.
+        """
+        with self._lock:
+            for held in self._by_holder.get(holder, ()):
+                if held.binding == binding and held.sockets:
+                    return descriptors.raised(held.sockets[0].dup())
+        raise KeyError(binding)
+
     def close(self) -> None:
         """Give everything back."""
         with self._lock:

@@ -7,6 +7,7 @@ are queues of outgoing packets, so nothing is dropped that could wait its turn.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from sampan.errors import InvalidParameter
 from sampan.kernel import netlink
@@ -48,8 +49,11 @@ def parse_rate(text: str) -> int:
     return max(1, int(digits) * scale // (8 if bits else 1))
 
 
-def limits_of(options: dict[str, str]) -> RateLimit:
-    """The limits in endpoint options."""
+def limits_of(*tables: Mapping[str, str]) -> RateLimit:
+    """The limits in options of an endpoint and of its network, the first that has one."""
+    options: dict[str, str] = {}
+    for table in reversed(tables):
+        options |= table
     return RateLimit(
         egress=parse_rate(options[EGRESS_OPTION]) if options.get(EGRESS_OPTION) else 0,
         ingress=parse_rate(options[INGRESS_OPTION]) if options.get(INGRESS_OPTION) else 0,

@@ -6,7 +6,7 @@ import contextlib
 
 from sampan.kernel.nftables import Nftables
 from sampan.network.bridge import BridgeDriver
-from sampan.network.model import PortBinding
+from sampan.network.model import HostPolicy, PortBinding
 
 from .conftest import HOST4, OUTSIDE4, World, make_network
 
@@ -58,7 +58,7 @@ def test_a_host_that_forwards_nothing_by_default(world: World) -> None:
 def test_respecting_the_host(world: World) -> None:
     with contextlib.closing(Nftables()) as nftables:
         nftables.run(DROPPING)
-        with contextlib.closing(BridgeDriver("other", respect_host=True)) as driver:
+        with contextlib.closing(BridgeDriver("other", HostPolicy(respect=True))) as driver:
             world.driver.close()
             world.driver = driver
             net = make_network(17)

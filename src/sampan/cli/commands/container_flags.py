@@ -184,6 +184,13 @@ FLAGS = (
     Flag("cpu-percent", "", INT, "", hidden=True, refused=_WINDOWS),
     Flag("io-maxbandwidth", "", BYTES, "", hidden=True, refused=_WINDOWS),
     Flag("io-maxiops", "", UINT64, "", hidden=True, refused=_WINDOWS),
+    Flag(
+        "network-opt",
+        "",
+        MAP,
+        "Option of the first network's interface: egress=10mbit and ingress=5mb limit its rates, "
+        "others go to the network's driver",
+    ),
     Flag("replace", "", BOOL, "Remove a container of the same name first"),
     Flag("rootfs", "", BOOL, "Use a copy of a local directory as root: IMAGE is its path"),
     Flag(

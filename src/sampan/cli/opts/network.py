@@ -13,6 +13,8 @@ from sampan.cli.kinds import parse_int, parse_ip, split_csv
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sampan.client.document import Document
 
 _SYSTEM_MODES = ("default", "bridge", "host", "none")
@@ -118,6 +120,15 @@ class EndpointFlags(NamedTuple):
     ip6: str = ""
     link_local: tuple[str, ...] = ()
     mac: str = ""
+    driver_options: tuple[tuple[str, str], ...] = ()
+
+
+def interface_options(pairs: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """``--network-opt``: our own options by their short names, a driver's by theirs."""
+    return tuple(
+        (f"sampan.network.{key}" if key in ("egress", "ingress") else key, value)
+        for key, value in pairs.items()
+    )
 
 
 def endpoints(attachments: list[Attachment], flags: EndpointFlags) -> tuple[str, Document]:
@@ -148,6 +159,7 @@ def _apply(network: Attachment, flags: EndpointFlags) -> Attachment:
         (network.ip6, flags.ip6, "--ip6", "IPv6 address"),
         (network.mac, flags.mac, "--mac-address", "MAC address"),
         (network.link_local, flags.link_local, "--link-local-ip", "link-local IP addresses"),
+        (network.driver_options, flags.driver_options, "--network-opt", "driver options"),
     )
     for inner, outer, flag, name in pairs:
         if inner and outer:
@@ -160,6 +172,7 @@ def _apply(network: Attachment, flags: EndpointFlags) -> Attachment:
         ip6=network.ip6 or flags.ip6,
         mac=network.mac or flags.mac,
         link_local=network.link_local or flags.link_local,
+        driver_options=network.driver_options or flags.driver_options,
     )
 
 

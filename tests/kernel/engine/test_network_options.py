@@ -1,0 +1,212 @@
+"""What the network API's fields and options do to containers, read back from the kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from sampan.engine.engine import Engine
+from sampan.errors import Conflict, Forbidden, InvalidParameter, SampanError, Unsupported
+from sampan.wire.container import (
+    EndpointIPAMConfig,
+    EndpointSettings,
+    HostConfig,
+    NetworkingConfig,
+)
+from sampan.wire.network import (
+    IPAM,
+    ConfigReference,
+    IPAMConfig,
+    NetworkConnectRequest,
+    NetworkCreateRequest,
+)
+from tests.engines import Outcome, execute, run, start
+
+EGRESS = "sampan.network.egress"
+SYSCTLS = "com.docker.network.endpoint.sysctls"
+IFNAME = "com.docker.network.endpoint.ifname"
+
+
+def network(name: str, *subnets: IPAMConfig, **fields: object) -> NetworkCreateRequest:
+    return NetworkCreateRequest(name=name, ipam=IPAM(config=list(subnets) or None), **fields)
+
+
+def on(**endpoints: EndpointSettings) -> dict[str, object]:
+    """The fields of a create request for these networks."""
+    return {"networking_config": NetworkingConfig(endpoints_config=dict(endpoints))}
+
+
+async def test_addresses_are_where_the_subnets_say(engine: Engine) -> None:
+    wide = IPAMConfig(
+        subnet="10.80.0.0/16",
+        ip_range="10.80.7.0/30",
+        gateway="10.80.0.9",
+        auxiliary_addresses={"router": "10.80.7.1"},
+    )
+    six = IPAMConfig(subnet="fd80::/64", gateway="fd80::9")
+    await engine.networks.create(
+        network(
+            "net", wide, six, enable_ipv6=True, options={"com.docker.network.driver.mtu": "1400"}
+        )
+    )
+    host = HostConfig(network_mode="net")
+    script = "ip -o addr; ip route; ip -6 route; ip -o link"
+    settings = EndpointSettings(
+        mac_address="02:00:00:00:00:77",
+        driver_opts={SYSCTLS: "net.ipv4.conf.IFNAME.log_martians=1", IFNAME: "lan"},
+    )
+    done = await run(engine, "sh", "-c", script, host=host, **on(net=settings))
+    for expected in (
+        "inet 10.80.7.0/16",
+        "inet6 fd80::1/64",
+        "default via 10.80.0.9 dev lan",
+        "default via fd80::9 dev lan",
+        "02:00:00:00:00:77",
+        "mtu 1400",
+    ):
+        assert expected in done.output, done.output
+    # the range holds four addresses, one of them set aside; others can be asked for
+    held = [f"c{number}" for number in range(3)]
+    for name in held:
+        await start(engine, name, host=host)
+    with pytest.raises(SampanError, match="no available IP addresses"):
+        await start(engine, "late", host=host)
+    wish = EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="10.80.200.1"))
+    await start(engine, "fixed", host=host, **on(net=wish))
+    with pytest.raises(Conflict, match=r"Address already in use: 10.80.200.1"):
+        await start(engine, "twice", host=host, **on(net=wish))
+    lost = EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="10.81.0.1"))
+    with pytest.raises(InvalidParameter, match=r"no configured subnet contains IP address 10.81"):
+        await start(engine, "lost", host=host, **on(net=lost))
+    assert await execute(engine, "c0", "ping", "-c1", "-W2", "fixed") == 0
+
+
+async def test_several_networks_and_priorities(engine: Engine) -> None:
+    for name, prefix in (("alpha", "10.81"), ("beta", "10.82"), ("inner", "10.83")):
+        config = IPAMConfig(subnet=f"{prefix}.0.0/24")
+        await engine.networks.create(network(name, config, internal=name == "inner"))
+    await engine.networks.create(
+        network("bare", options={"com.docker.network.bridge.inhibit_ipv4": "true"})
+    )
+    host = HostConfig(network_mode="inner")
+    plain = EndpointSettings()
+
+    async def gateway(**endpoints: EndpointSettings) -> Outcome:
+        return await run(engine, "ip", "route", host=host, **on(inner=plain, **endpoints))
+
+    for endpoints, expected in (
+        ({"alpha": plain, "beta": plain}, "default via 10.81.0.1"),
+        ({"alpha": plain, "beta": EndpointSettings(gw_priority=1)}, "default via 10.82.0.1"),
+    ):
+        assert expected in (await gateway(**endpoints)).output
+    assert "default" not in (await gateway()).output
+    # live: the default route comes with the first network that has one
+    await start(engine, "grows", host=host)
+    body = NetworkConnectRequest(
+        container="grows", endpoint_config=EndpointSettings(aliases=["other-name"])
+    )
+    await engine.networks.connect("beta", body)
+    assert await execute(engine, "grows", "ping", "-c1", "-W2", "10.82.0.1") == 0
+    there = HostConfig(network_mode="beta")
+    assert (await run(engine, "ping", "-c1", "-W2", "other-name", host=there)).code == 0
+    assert (await run(engine, "ping", "-c1", "-W1", "grows", host=HostConfig())).code != 0
+
+
+async def test_configuration_only_networks(engine: Engine) -> None:
+    config = network(
+        "conf",
+        IPAMConfig(subnet="10.84.0.0/24"),
+        config_only=True,
+        options={"com.docker.network.driver.mtu": "1300"},
+    )
+    await engine.networks.create(config)
+    reference = ConfigReference(network="conf")
+    with pytest.raises(InvalidParameter, match="user specified configurations are not supported"):
+        await engine.networks.create(
+            network("own", IPAMConfig(subnet="10.1.0.0/24"), config_from=reference)
+        )
+    await engine.networks.create(NetworkCreateRequest(name="made", config_from=reference))
+    done = await run(engine, "sh", "-c", "ip addr", host=HostConfig(network_mode="made"))
+    assert "10.84.0.2/24" in done.output
+    assert "mtu 1300" in done.output
+    with pytest.raises(Forbidden, match="configuration-only"):
+        await start(engine, "never", host=HostConfig(network_mode="conf"))
+    with pytest.raises(Forbidden, match="in use by made"):
+        await engine.networks.remove("conf")
+    await engine.containers.remove(done.id)
+    await engine.containers.remove("never")
+    await engine.networks.remove("made")
+    await engine.networks.remove("conf")
+
+
+async def test_limits_and_options_are_done_or_refused(engine: Engine) -> None:
+    await engine.networks.create(network("slow", options={EGRESS: "8mbit"}))
+    host = HostConfig(network_mode="slow")
+    await start(engine, "one", host=host)
+    await start(engine, "two", host=host, **on(slow=EndpointSettings(driver_opts={EGRESS: "2m"})))
+    for name, rate in (("one", 1_000_000), ("two", 2_000_000)):
+        [plug] = engine.core.containers.find(name).endpoints.values()
+        assert plug.endpoint.limits.egress == rate
+    for options, error in (
+        ({EGRESS: "fast"}, "invalid rate"),
+        ({"sampan.network.egres": "1m"}, "option sampan.network.egres is not supported"),
+        ({"com.docker.network.endpoint.nope": "1"}, "endpoint.nope is not supported"),
+        ({IFNAME: "a/b"}, "invalid value 'a/b' of endpoint option"),
+        ({SYSCTLS: "net.core.somaxconn=1"}, "invalid endpoint sysctl"),
+    ):
+        with pytest.raises(SampanError, match=error):
+            await run(engine, "true", host=host, **on(slow=EndpointSettings(driver_opts=options)))
+    with pytest.raises(Unsupported, match="not supported by driver macvlan"):
+        await engine.networks.create(
+            network("mac", driver="macvlan", options={"sampan.network.ingress": "1m"})
+        )
+    for fields in (
+        {"scope": "swarm"},
+        {"ingress": True},
+        {"options": {"com.docker.network.bridge.nope": "1"}},
+        {"driver": "nope"},
+    ):
+        with pytest.raises(SampanError):
+            await engine.networks.create(network("refused", **fields))
+    assert not engine.core.fabric.leases(engine.core.fabric.find("bridge"))
+
+
+async def test_filters_of_networks(engine: Engine) -> None:
+    await engine.networks.create(network("lab-a", labels={"k": "v"}))
+    await engine.networks.create(network("lab-b", driver="macvlan"))
+    await start(engine, "user", host=HostConfig(network_mode="lab-a"))
+    lists: Callable[[dict[str, list[str]]], Awaitable[list[object]]] = engine.networks.list
+    shown = await engine.networks.inspect("lab-a")
+    for filters, names in (
+        ({"name": ["lab"]}, {"lab-a", "lab-b"}),
+        ({"driver": ["macvlan"]}, {"lab-b"}),
+        ({"id": [(shown.id or "")[:20]]}, {"lab-a"}),
+        ({"label": ["k=v"]}, {"lab-a"}),
+        ({"label": ["k=w"]}, set()),
+        ({"scope": ["local"], "type": ["custom"]}, {"lab-a", "lab-b"}),
+        ({"scope": ["swarm"]}, set()),
+        ({"type": ["builtin"]}, {"bridge", "host", "none"}),
+        ({"dangling": ["true"]}, {"lab-b"}),
+        ({"dangling": ["false"]}, {"lab-a", "bridge", "host", "none"}),
+    ):
+        found = {getattr(item, "name", "") for item in await lists(filters)}
+        assert found == names, json.dumps(filters)
+    for filters in ({"nope": ["x"]}, {"type": ["x"]}, {"dangling": ["maybe"]}):
+        with pytest.raises(InvalidParameter):
+            await lists(filters)
+    assert (await engine.networks.prune({"until": ["24h"]})).networks_deleted is None
+    assert (await engine.networks.prune({"label!": ["k"]})).networks_deleted == ["lab-b"]
+
+
+async def test_a_container_that_shares_an_ended_ones_network_loses_it(engine: Engine) -> None:
+    """Nobody has an address on the network that is leased to somebody else."""
+    await engine.networks.create(network("net", IPAMConfig(subnet="10.85.0.0/29")))
+    host = HostConfig(network_mode="net")
+    await start(engine, "owner", host=host)
+    await start(engine, "guest", host=HostConfig(network_mode="container:owner"))
+    await engine.containers.stop("owner", timeout=0)
+    done = await run(engine, "ip", "-o", "-4", "addr", host=host)
+    assert "10.85.0.2/29" in done.output
+    assert await execute(engine, "guest", "ping", "-c1", "-W1", "10.85.0.1") != 0

@@ -1,0 +1,119 @@
+"""Options of bridge networks and endpoints by real packets: relays, limits, gateways, no rules."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from sampan.errors import Conflict, InvalidParameter, Unsupported
+from sampan.kernel import netns
+from sampan.network import ipam
+from sampan.network.bridge import BridgeDriver, host_interface
+from sampan.network.model import HostPolicy, PortBinding, RateLimit
+from sampan.network.priority import Connection, with_gateways
+
+from .conftest import HOST6, OUTSIDE4, World, make_endpoint, make_network
+
+
+def test_ipv6_publication_of_a_container_without_ipv6_is_relayed(world: World) -> None:
+    net = make_network(17, subnets=(ipam.make_subnet(ipam.parse_network("172.17.0.0/16")),))
+    world.driver.ensure(net)
+    port = PortBinding(container_port=80, host_address=ip_address("::"), host_port=8080)
+    one, endpoint, status = world.start(net, 2, ports=(port,))
+    world.serve(one, 80, "one", at="0.0.0.0")
+    assert world.ask(world.outside, HOST6, 8080) == "one 172.17.0.1"
+    assert world.ask(world.host, "::1", 8080) == "one 172.17.0.1"
+    assert world.ask(world.host, "127.0.0.1", 8080) == ""  # IPv6 was asked for, and no more
+    with pytest.raises(Conflict, match="already allocated by container c2"):
+        world.start(net, 3, ports=(replace(port, host_address=None),))
+    world.driver.close()
+    world.driver = BridgeDriver("sampan")
+    endpoint = replace(endpoint, ports=status.ports)
+    assert world.driver.converge([(net, [endpoint])]) == ()
+    assert world.ask(world.outside, HOST6, 8080) == "one 172.17.0.1"
+    world.driver.detach(net, endpoint)
+    assert world.ask(world.outside, HOST6, 8080) == ""
+    with pytest.raises(InvalidParameter, match="no IPv6 address"):
+        world.start(net, 4, ports=(replace(port, protocol="udp"),))
+
+
+def test_limits_hold_back_what_is_over_them(world: World) -> None:
+    net = make_network(17)
+    world.driver.ensure(net)
+    limits = RateLimit(egress=100_000, ingress=200_000)
+    one, endpoint, _ = world.start(net, 2, limits=limits)
+    host_end = host_interface(endpoint.endpoint_id)
+    flood(one, OUTSIDE4)
+    flood(world.host, "172.17.0.2")
+    for fd, name, rate in ((one, "eth0", 100_000), (world.host, host_end, 200_000)):
+        queue = queue_of(fd, name)
+        assert (queue["kind"], queue["options"]["rate"]) == ("tbf", rate)
+        # 64 KiB at once and a tenth of a second of the rate may pass or wait
+        assert queue["bytes"] + queue["backlog"] < 65536 + rate + 20_000
+        assert queue["drops"] > 100
+
+
+def flood(netns_fd: int, address: str) -> None:
+    """Send 560 kB at once."""
+    with netns.open_socket(netns_fd, socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        for _ in range(400):
+            with contextlib.suppress(OSError):  # ENOBUFS: dropped
+                sock.sendto(bytes(1400), (address, 9))
+
+
+def queue_of(netns_fd: int, name: str) -> dict[str, Any]:
+    """The root queue of an interface with its counters (tc-tbf(8))."""
+    done = subprocess.run(
+        ["nsenter", f"--net=/proc/self/fd/{netns_fd}", *f"tc -s -j qdisc show dev {name}".split()],
+        pass_fds=[netns_fd],
+        capture_output=True,
+        check=True,
+    )
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found[0]
+
+
+def test_gateway_that_is_not_the_bridge(world: World) -> None:
+    # Else the router's packets pass the translation twice, bridged first.
+    world.filter_bridged(on=False)
+    net = make_network(17)
+    world.driver.ensure(net)
+    router, _, _ = world.start(net, 9)
+    subnet = replace(net.subnets[0], auxiliary={"DefaultGatewayIPv4": ip_address("172.17.0.9")})
+    net = replace(net, subnets=(subnet, *net.subnets[1:]))
+    [endpoint] = with_gateways([Connection(network=net, endpoint=make_endpoint(net, 2))])
+    assert endpoint.gateways[0] == ip_address("172.17.0.9")
+    one = world.namespace()
+    world.driver.attach(net, endpoint, one)
+    with netns.entered(router):
+        netns.write_sysctls({"net.ipv4.ip_forward": "1"})
+    world.serve(world.outside, 80, "there")
+    assert world.ask(one, OUTSIDE4, 80).startswith("there")
+
+
+def test_a_host_without_our_rules(world: World) -> None:
+    world.driver.close()
+    with contextlib.closing(
+        BridgeDriver("bare", HostPolicy(rules=False, forwarding=False))
+    ) as driver:
+        world.driver = driver
+        net = make_network(17)
+        driver.ensure(net)
+        one, _, _ = world.start(net, 2)
+        two, _, _ = world.start(net, 3)
+        world.serve(two, 80, "two")
+        assert world.ask(one, "172.17.0.3", 80) == "two 172.17.0.2"
+        assert netns.read_sysctl("net.ipv4.ip_forward") == "0"
+        with pytest.raises(Unsupported, match="iptables=false"):
+            world.start(net, 4, ports=(PortBinding(container_port=80, host_port=8080),))
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, check=True).stdout
+        assert b"bare" not in tables
+        driver.remove(net)
