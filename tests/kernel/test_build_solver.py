@@ -80,7 +80,9 @@ class ChrootExecutor:
 
             done = subprocess.run(
                 request.words,
-                env=dict(entry.split("=", 1) for entry in request.environment),
+                env=dict(
+                    entry.split("=", 1) for entry in (*request.environment, *request.hidden)
+                ),
                 capture_output=True,
                 preexec_fn=enter,
                 check=False,

@@ -50,13 +50,15 @@ class RunRequest:
     """One program to run.
 
     ``key`` is the writable snapshot it runs on, ``rootfs`` its mounts; ``user`` is Docker's USER
-    syntax; ``network`` is ``default``, ``none``, ``host`` or a network's name.
+    syntax; ``network`` is ``default``, ``none``, ``host`` or a network's name. ``hidden`` is more
+    environment, which may hold secrets: it must reach nothing but the program.
     """
 
     key: str
     rootfs: tuple[Mount, ...]
     words: tuple[str, ...]
     environment: tuple[str, ...]
+    hidden: tuple[str, ...] = field(default=(), repr=False)
     directory: str
     user: str
     network: str

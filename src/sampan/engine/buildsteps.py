@@ -75,11 +75,13 @@ class StepExecutor:
     async def run(self, request: RunRequest, output: Output) -> int:
         """See :meth:`sampan.build.executor.Executor.run`."""
         core = self._core
-        container = Container(record=_record(core, request))
+        container = Container(record=_record(core, request, request.hidden))
         directory = core.directory(request.key)
-        # stored as one to remove automatically: after a crash recovery does what we do below
-        host = msgspec.structs.replace(container.record.host_config, auto_remove=True)
-        row = Container(record=msgspec.structs.replace(container.record, host_config=host))
+        # stored as one to remove automatically: after a crash recovery does what we do below;
+        # and without what may be secret
+        stored = _record(core, request)
+        host = msgspec.structs.replace(stored.host_config, auto_remove=True)
+        row = Container(record=msgspec.structs.replace(stored, host_config=host))
         await core.state.write(insert_container(row))
         try:
             await core.threads.run(directory.mkdir, 0o710, True, True)
@@ -130,13 +132,13 @@ async def _forward(stream: socket.socket, output: Output) -> None:
                 del buffer[:end]
 
 
-def _record(core: Core, request: RunRequest) -> Record:
-    """The step as a container's record."""
+def _record(core: Core, request: RunRequest, hidden: tuple[str, ...] = ()) -> Record:
+    """The step as a container's record, with ``hidden`` environment."""
     shared = request.network.startswith("container:")  # whose host name is that container's
     body = ContainerCreateRequest(
         hostname=None if shared else HOSTNAME,
         cmd=list(request.words),
-        env=list(request.environment),
+        env=[*request.environment, *hidden],
         working_dir=request.directory,
         user=request.user,
         attach_stdout=True,
