@@ -63,12 +63,13 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 @dataclass
 class Sampand:
-    """A daemon under test."""
+    """A daemon under test. ``prefix``: a command it is started by, such as unshare(1)."""
 
     root: Path
     namespace: str
     foreign: str = ""
     flags: list[str] = field(default_factory=list)
+    prefix: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -89,6 +90,7 @@ class Sampand:
         if self.foreign:
             pytest.skip("needs a daemon of its own")
         command = [
+            *self.prefix,
             "nsenter",
             f"--net=/run/netns/{self.namespace}",
             sys.executable,
