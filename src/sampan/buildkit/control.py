@@ -19,9 +19,10 @@ from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.protocol import worker_pb2 as worker
-from sampan.buildkit.rpc import ServerStream, Service
-from sampan.buildkit.sessions import Sessions
+from sampan.buildkit.rpc import Channel, ServerStream, Service
+from sampan.buildkit.sessions import METHOD_HEADER, Session, Sessions
 from sampan.buildkit.status import Status
+from sampan.buildkit.tunnel import tunnel
 from sampan.engine.engine import Engine
 from sampan.errors import InvalidParameter, SampanError, Unsupported
 from sampan.model.platform import Platform
@@ -48,6 +49,7 @@ class Control:
             {
                 "Solve": self.solve,
                 "Status": self.status,
+                "Session": self.session,
                 "ListWorkers": self.list_workers,
                 "Info": self.info,
                 "DiskUsage": self.disk_usage,
@@ -122,6 +124,19 @@ class Control:
         job = await self.jobs.get(request.Ref)
         async for response in job.status:
             await stream.send_message(response)
+
+    async def session(self, stream: ServerStream) -> None:
+        """A session inside a call, for clients that have only this connection."""
+        metadata: Any = stream.metadata or {}
+        methods = tuple(str(one) for one in metadata.getall(METHOD_HEADER.lower(), []))
+        headers = {name: str(value) for name, value in metadata.items()}
+        session = Session.from_headers(headers, methods, Channel())
+        await self.sessions.add(session)
+        try:
+            await tunnel(stream, session.channel.protocol)
+        finally:
+            self.sessions.remove(session)
+            session.channel.shut()
 
     async def list_workers(self, stream: ServerStream) -> None:
         """The one worker."""

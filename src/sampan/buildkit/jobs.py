@@ -8,6 +8,7 @@ has an id, so that another build of the same client may start from it (bake's ``
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,10 +98,16 @@ class Jobs:
 
 def definition(part: Part) -> ops.Definition:
     """A part as a graph of one source, which :func:`part_of` reads back."""
-    source = ops.Op(source=ops.SourceOp(identifier=f"{_IDENTIFIER}{part.id}"))
-    found = ops.Definition()
-    getattr(found, "def").append(source.SerializeToString())
+    source = ops.Op(source=ops.SourceOp(identifier=f"{_IDENTIFIER}{part.id}")).SerializeToString()
+    digest = _digest(source)
+    last = ops.Op(inputs=[ops.Input(digest=digest)]).SerializeToString()
+    found = ops.Definition(metadata={digest: ops.OpMetadata(), _digest(last): ops.OpMetadata()})
+    getattr(found, "def").extend((source, last))
     return found
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def part_of(found: ops.Definition) -> str:

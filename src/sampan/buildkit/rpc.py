@@ -52,15 +52,17 @@ class Service:
 
     def __init__(self, descriptor: ServiceDescriptor, methods: Mapping[str, Method]) -> None:
         self._handlers = {
-            _path(descriptor.methods_by_name[name]): _handler(
-                descriptor.methods_by_name[name], function
-            )
-            for name, function in methods.items()
+            _path(method): _handler(method, methods.get(method.name, _refuse))
+            for method in descriptor.methods
         }
 
     def __mapping__(self) -> Mapping[str, Handler]:
         """What grpclib dispatches by."""
         return self._handlers
+
+
+async def _refuse(stream: ServerStream) -> None:
+    raise GRPCError(Status.UNIMPLEMENTED, "this daemon does not offer that")
 
 
 def _handler(method: MethodDescriptor, function: Method) -> Handler:

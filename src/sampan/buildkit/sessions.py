@@ -20,7 +20,7 @@ WAIT_SECONDS = 5.0
 _UUID = "X-Docker-Expose-Session-Uuid"
 _NAME = "X-Docker-Expose-Session-Name"
 _SHARED_KEY = "X-Docker-Expose-Session-Sharedkey"
-_METHOD = "X-Docker-Expose-Session-Grpc-Method"
+METHOD_HEADER = "X-Docker-Expose-Session-Grpc-Method"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,19 +48,17 @@ class Session:
         cls, single: Mapping[str, str], methods: tuple[str, ...], channel: Channel
     ) -> Session:
         """The session a request's headers describe; raises :class:`InvalidParameter`."""
-        identity = single.get(_UUID, "")
+        found = {name.lower(): value for name, value in single.items()}
+        identity = found.get(_UUID.lower(), "")
         if not identity:
             raise InvalidParameter(f"a session needs the header {_UUID}")
         return cls(
             id=identity,
-            name=single.get(_NAME, ""),
-            shared_key=single.get(_SHARED_KEY, ""),
+            name=found.get(_NAME.lower(), ""),
+            shared_key=found.get(_SHARED_KEY.lower(), ""),
             methods=frozenset(method.lower() for method in methods),
             channel=channel,
         )
-
-
-METHOD_HEADER = _METHOD
 
 
 @dataclass(slots=True)
