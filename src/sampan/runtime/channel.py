@@ -12,6 +12,7 @@ from __future__ import annotations
 import array
 import marshal
 import os
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -55,6 +56,13 @@ def receive(channel: socket.socket) -> tuple[Message | None, list[int]]:
     if not data:
         return None, fds
     return json_text.loads(data), fds
+
+
+def readable(sock: socket.socket) -> bool:
+    """Whether something waits to be received, or a connection to be accepted."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def send_value(pair: socket.socket, value: Any, fds: Sequence[int] = ()) -> None:

@@ -90,10 +90,11 @@ def _keep_spare(
         if not _wait(told, owner):
             time.sleep(_RETRY_SECONDS)  # it died before anybody came: do not spin
             return
-        # The next one is forked when this container is made, not while it is: there are not so
-        # many processors. A slow one is not waited for.
+        # The next one is forked when this container runs, not while it is made: there are not so
+        # many processors. A slow one is not waited for, and nobody waits for us.
         poller = select.poll()
         poller.register(told, select.POLLHUP)
+        poller.register(listener, select.POLLIN)
         poller.poll(_PATIENCE_MILLISECONDS)
     finally:
         os.close(told)

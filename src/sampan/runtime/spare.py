@@ -102,7 +102,8 @@ def _wait(told: socket.socket, rehearse: Callable[[], None]) -> NoReturn:
         prctl.set_dumpable(False)
         init.forget_imports()
         process.close_all_but({told.fileno()})
-        rehearse()
+        if not channel.readable(told):
+            rehearse()
         message, streams = channel.receive_value(told)
         if message is None:
             os._exit(0)

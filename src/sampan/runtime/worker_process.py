@@ -31,11 +31,13 @@ def serve(
 ) -> NoReturn:
     """Be the first worker: wait for a connection to the launcher and do what it asks.
 
-    ``taken``: pipe to the launcher: a byte when the container is made, its end when it runs.
-    ``identity``: the answer for who only asks which launcher this is. ``sample``: of a
+    ``taken``: pipe to the launcher: a byte when the container is made, or others wait, its end when
+    it runs. ``identity``: the answer for who only asks which launcher this is. ``sample``: of a
     request, to rehearse with while we wait.
     """
     client, spare = _await(listener, monitor, sample, layout)
+    if more := channel.readable(listener):
+        _tell(taken)
     listener.close()
     message, blob = _read_request(client)
     maker = Maker(monitor, layout, spare)
@@ -45,8 +47,8 @@ def serve(
     elif message is not None:
         channel.send_frame(client, {"ok": True, **identity})
     # What nobody waits for comes last.
-    with contextlib.suppress(BrokenPipeError):  # the launcher has died; what we made goes on
-        os.write(taken, b"1")
+    if not more:
+        _tell(taken)
     maker.close()
     if state is not None:
         _settle_in(title)
@@ -54,20 +56,28 @@ def serve(
     os._exit(0)
 
 
+def _tell(taken: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the launcher has died; what we make goes on
+        os.write(taken, b"1")
+
+
 def _await(
     listener: socket.socket, monitor: socket.socket, sample: bytes, layout: cgroup.Layout
 ) -> tuple[socket.socket, Spare | None]:
     """Wait for a connection; do meanwhile what can be done before anybody asks.
 
-    The spare process is replaced when it gets old. Nothing of this is needed: it is tried.
+    The spare process is replaced when it gets old. Nothing of this is needed: it is tried, unless
+    somebody waits for us by now.
     """
     with contextlib.suppress(OSError):
-        rehearsal.worker(sample, layout)
+        if not channel.readable(listener):
+            rehearsal.worker(sample, layout)
     listener.settimeout(Spare.SECONDS)
     while True:
         spare = None
         with contextlib.suppress(OSError):
-            spare = Spare(lambda: rehearsal.init(sample))
+            if not channel.readable(listener):
+                spare = Spare(lambda: rehearsal.init(sample))
         try:
             client, _ = listener.accept()
         except TimeoutError:
