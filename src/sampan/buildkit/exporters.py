@@ -62,6 +62,7 @@ def _wanted(number: int, kind: str, values: dict[str, str], *, inline: bool) -> 
     if kind in (_MOBY, "image"):
         kind = "image"
         values.pop("dest")
+        values.pop("load", None)  # into the engine's images is where these go
         for key in ("push", "unpack", "store"):  # a key alone means yes
             if values.get(key) == "":
                 values[key] = "true"
@@ -157,4 +158,8 @@ def answer(made: Made) -> dict[str, str]:
             found[key] = base64.b64encode(json.dumps(value).encode()).decode()
         else:
             found[key] = value if isinstance(value, str) else json.dumps(value)
+    kept_here = made.wanted.kind is Kind.IMAGE and not made.wanted.push
+    if kept_here and "containerimage.config.digest" in found:
+        # what inspect calls the image: clients compare (compose makes containers anew otherwise)
+        found["containerimage.digest"] = found["containerimage.config.digest"]
     return found
