@@ -123,7 +123,11 @@ def test_a_plan_too_large_for_a_packet(world: World) -> None:
 
 
 def test_killed_while_it_waits_and_gone_with_its_launcher(world: World, tmp_path: Path) -> None:
-    os.kill(waiting(world), 9)
+    spare = waiting(world)
+    ended = os.pidfd_open(spare)
+    os.kill(spare, 9)
+    assert select.select([ended], [], [], 20)[0]
+    os.close(ended)
     output, record = world.run("/bin/sh", "-c", "echo $$")
     assert (output, record.code) == (b"1\n", 0)
 
