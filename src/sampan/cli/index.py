@@ -152,6 +152,11 @@ _IMAGE = (
         "images",
     ),
     Entry("image exists", "Check whether an image exists", "exists", "IMAGE", (), True),
+    _sub("image", "diff", "Show what an image changed", "layers", beyond=True),
+    _sub("image", "mount", "Show an image's files as a directory", "layers", beyond=True),
+    _sub("image", "scp", "Copy an image from or to another host", "layers", beyond=True),
+    _sub("image", "tree", "Show the layers of an image", "layers", beyond=True),
+    _sub("image", "unmount", "Take away an image's directory", "layers", beyond=True),
     _sub(
         "image",
         "bootstrap",

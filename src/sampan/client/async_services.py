@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from sampan.client import images, services
 from sampan.client.threads import Threads
 from sampan.wire.base import Json
+from sampan.wire.container import FilesystemChange
 from sampan.wire.image import (
     AuthConfig,
     AuthResponse,
@@ -15,6 +16,8 @@ from sampan.wire.image import (
     ImageDeleteResponseItem,
     ImageHistoryResponseItem,
     ImageInspect,
+    ImageLayer,
+    ImageMount,
     ImageSearchItem,
     ImagesPruneReport,
     ImageSummary,
@@ -73,6 +76,26 @@ class Images:
         """The image's layers and the instructions that made them, newest first."""
         return await self._threads.run(self._service.history, ref, platform)
 
+    async def layers(self, ref: str, platform: str | None = None) -> builtins.list[ImageLayer]:
+        """The layers of an image, lowest first."""
+        return await self._threads.run(self._service.layers, ref, platform)
+
+    async def changes(self, ref: str, since: str = "") -> builtins.list[FilesystemChange]:
+        """What an image changed: its last layer, or everything ``since`` another image."""
+        return await self._threads.run(self._service.changes, ref, since)
+
+    async def mount(self, ref: str) -> ImageMount:
+        """The mount that shows an image read-only; its layers stay until :meth:`unmount`."""
+        return await self._threads.run(self._service.mount, ref)
+
+    async def unmount(self, ref: str) -> None:
+        """No longer keep a mounted image; NotFound when it is not mounted."""
+        await self._threads.run(self._service.unmount, ref)
+
+    async def missing(self, digests: Sequence[str]) -> builtins.list[str]:
+        """Those of ``digests`` (of blobs) that are not stored here."""
+        return await self._threads.run(self._service.missing, digests)
+
     async def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image another name."""
         await self._threads.run(self._service.tag, ref, repo, tag)
@@ -99,10 +122,13 @@ class Images:
         return self._threads.iterate(items)
 
     async def save(
-        self, refs: builtins.list[str], platform: str | Sequence[str] | None = None
+        self,
+        refs: builtins.list[str],
+        platform: str | Sequence[str] | None = None,
+        without: Sequence[str] = (),
     ) -> AsyncIterator[bytes]:
-        """A tar with the images (docker-archive and OCI layout in one)."""
-        items = await self._threads.run(self._service.save, refs, platform)
+        """A tar with the images (docker-archive and OCI layout in one), some blobs left out."""
+        items = await self._threads.run(self._service.save, refs, platform, without)
         return self._threads.iterate(items)
 
     async def import_(

@@ -10,11 +10,14 @@ from sampan.client.encoding import filters as encoded
 from sampan.client.transport import Transport
 from sampan.model.reference import Reference
 from sampan.wire.base import Json
+from sampan.wire.container import FilesystemChange
 from sampan.wire.image import (
     DistributionInspect,
     ImageDeleteResponseItem,
     ImageHistoryResponseItem,
     ImageInspect,
+    ImageLayer,
+    ImageMount,
     ImageSearchItem,
     ImagesPruneReport,
     ImageSummary,
@@ -71,6 +74,31 @@ class Images:
             {"platform": platform},
         )
 
+    def layers(self, ref: str, platform: str | None = None) -> builtins.list[ImageLayer]:
+        """The layers of an image, lowest first."""
+        return self._transport.call(
+            builtins.list[ImageLayer], "GET", f"/images/{ref}/layers", {"platform": platform}
+        )
+
+    def changes(self, ref: str, since: str = "") -> builtins.list[FilesystemChange]:
+        """What an image changed: its last layer, or everything ``since`` another image."""
+        return self._transport.call(
+            builtins.list[FilesystemChange], "GET", f"/images/{ref}/changes", {"since": since}
+        )
+
+    def mount(self, ref: str) -> ImageMount:
+        """The mount that shows an image read-only; its layers stay until :meth:`unmount`."""
+        return self._transport.call(ImageMount, "POST", f"/images/{ref}/mount")
+
+    def unmount(self, ref: str) -> None:
+        """No longer keep a mounted image; NotFound when it is not mounted."""
+        self._transport.do("POST", f"/images/{ref}/unmount")
+
+    def missing(self, digests: Sequence[str]) -> builtins.list[str]:
+        """Those of ``digests`` (of blobs) that are not stored here."""
+        query: Query = {"digest": builtins.list(digests)}
+        return self._transport.call(builtins.list[str], "GET", "/images/missing", query)
+
     def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image another name."""
         self._transport.do("POST", f"/images/{ref}/tag", {"repo": repo, "tag": tag})
@@ -103,10 +131,17 @@ class Images:
         return self._transport.progress("/images/load", query, body, _TAR)
 
     def save(
-        self, refs: builtins.list[str], platform: str | Sequence[str] | None = None
+        self,
+        refs: builtins.list[str],
+        platform: str | Sequence[str] | None = None,
+        without: Sequence[str] = (),
     ) -> Iterator[bytes]:
-        """A tar with the images (docker-archive and OCI layout in one)."""
-        query: Query = {"names": refs, "platform": _platforms(platform)}
+        """A tar with the images (docker-archive and OCI layout in one), some blobs left out."""
+        query: Query = {
+            "names": refs,
+            "platform": _platforms(platform),
+            "without": builtins.list(without),
+        }
         return self._transport.pieces("GET", "/images/get", query)
 
     def import_(self, body: Iterable[bytes], options: ImportOptions) -> Iterator[dict[str, Json]]:

@@ -45,6 +45,8 @@ from sampan.wire.image import (
     ImageDeleteResponseItem,
     ImageHistoryResponseItem,
     ImageInspect,
+    ImageLayer,
+    ImageMount,
     ImageSearchItem,
     ImagesPruneReport,
     ImageSummary,
@@ -271,6 +273,26 @@ class Images:
         """The image's layers and the instructions that made them, newest first."""
         return self._loop.call(self._service.history(ref, platform))
 
+    def layers(self, ref: str, platform: str | None = None) -> builtins.list[ImageLayer]:
+        """The layers of an image, lowest first."""
+        return self._loop.call(self._service.layers(ref, platform))
+
+    def changes(self, ref: str, since: str = "") -> builtins.list[FilesystemChange]:
+        """What an image changed: its last layer, or everything ``since`` another image."""
+        return self._loop.call(self._service.changes(ref, since))
+
+    def mount(self, ref: str) -> ImageMount:
+        """The mount that shows an image read-only; its layers stay until :meth:`unmount`."""
+        return self._loop.call(self._service.mount(ref))
+
+    def unmount(self, ref: str) -> None:
+        """No longer keep a mounted image; NotFound when it is not mounted."""
+        self._loop.call(self._service.unmount(ref))
+
+    def missing(self, digests: Sequence[str]) -> builtins.list[str]:
+        """Those of ``digests`` (of blobs) that are not stored here."""
+        return self._loop.call(self._service.missing(digests))
+
     def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image another name."""
         self._loop.call(self._service.tag(ref, repo, tag))
@@ -298,10 +320,13 @@ class Images:
         )
 
     def save(
-        self, refs: builtins.list[str], platform: str | Sequence[str] | None = None
+        self,
+        refs: builtins.list[str],
+        platform: str | Sequence[str] | None = None,
+        without: Sequence[str] = (),
     ) -> Iterator[bytes]:
-        """A tar with the images (docker-archive and OCI layout in one)."""
-        return self._loop.iterate(self._loop.call(self._service.save(refs, platform)))
+        """A tar with the images (docker-archive and OCI layout in one), some blobs left out."""
+        return self._loop.iterate(self._loop.call(self._service.save(refs, platform, without)))
 
     def import_(self, body: Iterable[bytes], options: ImportOptions) -> Iterator[Progress]:
         """Make an image of a root file system tar; the last status is the new id."""

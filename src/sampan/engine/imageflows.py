@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from sampan.engine import clock
@@ -89,7 +89,7 @@ async def _consume_or_drop(
 
 
 async def save_images(
-    core: Core, refs: Sequence[str], platforms: Sequence[Platform]
+    core: Core, refs: Sequence[str], platforms: Sequence[Platform], without: Collection[Digest]
 ) -> AsyncIterator[bytes]:
     """See :meth:`sampan.engine.images.Images.save`."""
     wanted: dict[str, tuple[Entry, Image, list[Reference]]] = {}
@@ -113,7 +113,7 @@ async def save_images(
         )
         for _, image, names in wanted.values()
     ]
-    return core.threads.iterate(save(saved, core.content))
+    return core.threads.iterate(save(saved, core.content, without=without))
 
 
 async def load_images(

@@ -17,6 +17,11 @@ from sampan.model.reference import Reference
 from sampan.wire.image import ImageDeleteResponseItem
 
 
+def mount_key(image_id: Digest) -> str:
+    """The snapshot that keeps the layers of a mounted image."""
+    return f"mount-{image_id.hex}"
+
+
 def users(core: Core, entry: Entry, *, running: bool | None = None) -> list[str]:
     """Ids of the containers made from an image."""
     return [
@@ -68,6 +73,13 @@ def _check_unused(core: Core, entry: Entry, *, force: bool, by_name: bool) -> No
             f"conflict: unable to delete {entry.id.short} (cannot be forced) - image is being "
             f"used by running container {running[0][:12]}"
         )
+    mounted = mount_key(entry.id)
+    if core.snapshots.exists(mounted):
+        if not force:
+            raise Conflict(
+                f"conflict: unable to delete {entry.id.short} (must be forced) - image is mounted"
+            )
+        core.snapshots.remove(mounted)
     stopped = users(core, entry)
     if stopped and not force:
         what = (

@@ -14,6 +14,7 @@ import msgspec
 from sampan.engine import (
     clock,
     imageflows,
+    imagelayers,
     imagemanifests,
     imageremoval,
     imageviews,
@@ -31,11 +32,14 @@ from sampan.image import Image
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
+from sampan.wire.container import FilesystemChange
 from sampan.wire.image import (
     DistributionInspect,
     ImageDeleteResponseItem,
     ImageHistoryResponseItem,
     ImageInspect,
+    ImageLayer,
+    ImageMount,
     ImageSearchItem,
     ImagesPruneReport,
     ImageSummary,
@@ -173,6 +177,26 @@ class Images:
         entry, image = await find_image(self._core, ref, platform)
         return await self._core.threads.run(imageviews.history, entry, image, self._layer_size)
 
+    async def layers(self, ref: str, platform: str | None = None) -> builtins.list[ImageLayer]:
+        """The layers of an image, lowest first."""
+        return await imagelayers.layers(self._core, ref, platform)
+
+    async def changes(self, ref: str, since: str = "") -> builtins.list[FilesystemChange]:
+        """What an image changed: its last layer, or everything ``since`` another image."""
+        return await imagelayers.changes(self._core, ref, since)
+
+    async def mount(self, ref: str) -> ImageMount:
+        """The mount that shows an image read-only; its layers stay until :meth:`unmount`."""
+        return await imagelayers.mount(self._core, ref)
+
+    async def unmount(self, ref: str) -> None:
+        """No longer keep a mounted image; NotFound when it is not mounted."""
+        await imagelayers.unmount(self._core, ref)
+
+    async def missing(self, digests: Sequence[str]) -> builtins.list[str]:
+        """Those of ``digests`` (of blobs) that are not stored here."""
+        return await imagelayers.missing(self._core, digests)
+
     async def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image another name."""
         entry, _ = self._core.images.find(ref)
@@ -222,13 +246,19 @@ class Images:
         return imageflows.load_images(self._core, body, platforms=_platforms(platform))
 
     async def save(
-        self, refs: builtins.list[str], platform: str | Sequence[str] | None = None
+        self,
+        refs: builtins.list[str],
+        platform: str | Sequence[str] | None = None,
+        without: Sequence[str] = (),
     ) -> AsyncIterator[bytes]:
         """A tar with the images (docker-archive and OCI layout in one).
 
         Of an image for several platforms, everything that is here, or what ``platform`` names.
+        ``without`` are digests of blobs to leave out, because who loads the tar has them.
         """
-        return await imageflows.save_images(self._core, refs, _platforms(platform))
+        return await imageflows.save_images(
+            self._core, refs, _platforms(platform), {Digest.parse(text) for text in without}
+        )
 
     async def import_(
         self, body: AsyncIterator[bytes], options: ImportOptions

@@ -6,7 +6,7 @@ As Docker writes since version 25: ``blobs/`` with everything by digest, ``index
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -47,10 +47,13 @@ class _Item(Document, kw_only=True, frozen=True, rename="pascal"):
     layers: list[str]
 
 
-def save(images: Sequence[Saved], content: ContentStore) -> Iterator[bytes]:
+def save(
+    images: Sequence[Saved], content: ContentStore, *, without: Collection[Digest] = ()
+) -> Iterator[bytes]:
     """The archive in chunks; what ``docker load``, ``podman load`` and skopeo read.
 
-    Each blob is written once; the result is deterministic. Raises NotFound, before the first
+    Each blob is written once, those of ``without`` not at all, because who loads the archive has
+    them; the result is deterministic. Raises NotFound, before the first
     chunk, when content is missing. Blocking.
     """
     blobs: dict[Digest, int] = {}
@@ -64,7 +67,8 @@ def save(images: Sequence[Saved], content: ContentStore) -> Iterator[bytes]:
     for digest, size in blobs.items():
         if content.size(digest) != size:
             raise NotFound(f"content {digest} is not stored whole")
-    return _write(content, sorted(blobs.items()), make_index(entries), list(items.values()))
+    written = sorted(item for item in blobs.items() if item[0] not in without)
+    return _write(content, written, make_index(entries), list(items.values()))
 
 
 def _write(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from sampan.layer.entry import (
@@ -128,6 +128,17 @@ class TarWriter:
         """``size`` bytes read from ``fd``, with time zero."""
         yield from self._entry(Entry(name=name, size=size, stored=size))
         yield from self._data(fd, size)
+
+    def stream(self, name: bytes, chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+        """A file of ``size`` bytes, with time zero; ValueError when ``chunks`` are not so many."""
+        yield from self._entry(Entry(name=name, size=size, stored=size))
+        count = 0
+        for chunk in chunks:
+            count += len(chunk)
+            yield from self._add(chunk)
+        if count != size:
+            raise ValueError(f"{os.fsdecode(name)} has {count} bytes, not {size}")
+        yield from self._add(bytes(-size % BLOCK))
 
     def _entry(self, entry: Entry) -> Iterator[bytes]:
         yield from self._add(format_entry(entry))

@@ -180,6 +180,29 @@ class ImageInspect(Object, kw_only=True, frozen=True, omit_defaults=True):
     metadata: ImageInspectMetadata | None = msgspec.field(default=None, name="Metadata")
 
 
+class ImageLayer(Object, kw_only=True, frozen=True, omit_defaults=True):
+    """One layer of an image, lowest first (not part of Docker's API); sizes in bytes.
+
+    ``size`` is of the unpacked layer, None when it is not unpacked.
+    """
+
+    digest: str | None = msgspec.field(default=None, name="Digest")
+    diff_id: str | None = msgspec.field(default=None, name="DiffID")
+    chain_id: str | None = msgspec.field(default=None, name="ChainID")
+    media_type: str | None = msgspec.field(default=None, name="MediaType")
+    content_size: int | None = msgspec.field(default=None, name="ContentSize")
+    size: int | None = msgspec.field(default=None, name="Size")
+
+
+class ImageMount(Object, kw_only=True, frozen=True, omit_defaults=True):
+    """The mount (as mount(2) takes it) that shows an image (not part of Docker's API)."""
+
+    id: str | None = msgspec.field(default=None, name="Id")
+    type: str | None = msgspec.field(default=None, name="Type")
+    source: str | None = msgspec.field(default=None, name="Source")
+    options: list[str] | None = msgspec.field(default=None, name="Options")
+
+
 class ImageSummary(Object, kw_only=True, frozen=True, omit_defaults=True):
     """One image in a list (``GET /images/json``)."""
 

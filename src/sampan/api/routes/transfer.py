@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from aiohttp import ClientError, ClientSession, web
+from aiohttp import ClientError, ClientSession, InvalidURL, web
 
 from sampan.api import body, query, reply
 from sampan.api.call import Call
@@ -47,15 +48,22 @@ async def _import(call: Call, source: str) -> web.StreamResponse:
         changes=tuple(call.texts("changes")),
         platform=call.platform(),
     )
-    archive: AsyncIterator[bytes] = _download(source)
-    if source == "-":
-        await call.accept_body()
-        archive = call.request.content.iter_any()
+    if source != "-":
+        async with _download(source) as archive:
+            return await _imported(call, archive, options)
+    await call.accept_body()
+    return await _imported(call, call.request.content.iter_any(), options)
+
+
+async def _imported(
+    call: Call, archive: AsyncIterator[bytes], options: ImportOptions
+) -> web.StreamResponse:
     return await reply.progress(call.request, await call.engine.images.import_(archive, options))
 
 
-async def _download(url: str) -> AsyncIterator[bytes]:
-    """The bytes at an address, for ``docker import URL``."""
+@asynccontextmanager
+async def _download(url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The bytes at an address, for ``docker import URL``; a bad address is known before any."""
     if "://" not in url:
         url = f"http://{url}"
     if not url.startswith(("http://", "https://")):
@@ -64,8 +72,9 @@ async def _download(url: str) -> AsyncIterator[bytes]:
         async with ClientSession(trust_env=True) as session, session.get(url) as response:
             if response.status != 200:
                 raise InvalidParameter(f"failed to download {url}: status {response.status}")
-            async for chunk in response.content.iter_any():
-                yield chunk
+            yield response.content.iter_any()
+    except InvalidURL as error:
+        raise InvalidParameter(f"invalid fromSrc {url!r}: not a URL") from error
     except ClientError as error:
         raise Unavailable(f"failed to download {url}: {error}") from error
 
@@ -114,7 +123,7 @@ async def save_one(call: Call) -> web.StreamResponse:
 
 
 async def _save(call: Call, names: list[str]) -> web.StreamResponse:
-    source = await call.engine.images.save(names, call.platforms())
+    source = await call.engine.images.save(names, call.platforms(), call.texts("without"))
     return await reply.stream(call.request, source, _TAR)
 
 

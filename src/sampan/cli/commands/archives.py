@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan.cli import transports
 from sampan.cli.command import NONE, ONE, SOME, Arity, Command, Flag
 from sampan.cli.fault import CliError
 from sampan.cli.kinds import BOOL, LIST, STRING, STRINGS
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from sampan.client.http import Response
 
 _CHUNK = 256 * 1024
+#: Formats of ``save`` by podman's names; the archives are both at once.
+_FORMATS = {
+    "docker-archive": "docker-archive",
+    "oci-archive": "oci-archive",
+    "oci-dir": "oci",
+    "docker-dir": "dir",
+}
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -68,13 +76,44 @@ def check_output(session: Session, path: str, what: str) -> None:
 
 
 def _platforms(arguments: Arguments) -> list[str]:
+    return _parsed(arguments.texts("platform"))
+
+
+def _parsed(platforms: list[str]) -> list[str]:
     try:
-        return [parse_platform(name) for name in arguments.texts("platform")]
+        return [parse_platform(name) for name in platforms]
     except ValueError as error:
         raise CliError(str(error)) from error
 
 
+def save_place(
+    session: Session, place: transports.Place, image: str, *, platforms: list[str]
+) -> None:
+    """Write an image where a transport points."""
+    query: Query = {"names": [image], "platform": _parsed(platforms)}
+    transports.write(place, image, session.client.open("GET", "/images/get", query))
+
+
+def load_place(session: Session, place: transports.Place, *, platforms: list[str]) -> None:
+    """Take in the image a transport points to."""
+    query: Query = {"quiet": not session.is_terminal(1), "platform": _parsed(platforms)}
+    headers = {"Content-Type": "application/x-tar"}
+    archive = transports.archive(place)
+    records = session.client.stream("POST", "/images/load", query, archive, headers)
+    Progress(1, terminal=session.is_terminal(1)).show(records)
+
+
 def _save(session: Session, arguments: Arguments) -> None:
+    transport = _FORMATS.get(arguments.text("format"))
+    if transport is None:
+        raise CliError(f"unknown format {arguments.text('format')!r}: use {', '.join(_FORMATS)}")
+    if transport in ("oci", "dir"):
+        if not arguments.text("output") or len(arguments.positional) != 1:
+            raise CliError(f"format {arguments.text('format')} needs one image and -o DIRECTORY")
+        place = transports.Place(transport, arguments.text("output"), "")
+        image = arguments.positional[0]
+        save_place(session, place, image, platforms=arguments.texts("platform"))
+        return
     check_output(session, arguments.text("output"), "save image")
     query: Query = {"names": arguments.positional, "platform": _platforms(arguments)}
     response = session.client.open("GET", "/images/get", query)
@@ -89,6 +128,9 @@ def _export(session: Session, arguments: Arguments) -> None:
 
 def _load(session: Session, arguments: Arguments) -> None:
     path = arguments.text("input")
+    if path and os.path.isdir(path):
+        load_place(session, transports.guess(path), platforms=arguments.texts("platform"))
+        return
     if not path and session.is_terminal(0):
         raise CliError("requested load from stdin, but stdin is empty")
     file: BinaryIO = open(path, "rb") if path else sys.stdin.buffer  # noqa: SIM115 (see chunks)
@@ -129,6 +171,13 @@ def _import(session: Session, arguments: Arguments) -> None:
 SAVE = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     (
+        Flag(
+            "format",
+            "",
+            STRING,
+            'Form of the output ("docker-archive", "oci-archive", "oci-dir", "docker-dir")',
+            "docker-archive",
+        ),
         Flag("output", "o", STRING, "Write to a file, instead of STDOUT", complete="file"),
         Flag(
             "platform",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sampan.cli import transports
 from sampan.cli.command import ONE, Command, Flag
+from sampan.cli.commands.archives import load_place
 from sampan.cli.kinds import BOOL, STRING
 from sampan.cli.transfer import pull
 
@@ -13,11 +15,15 @@ if TYPE_CHECKING:
 
 
 def _pull(session: Session, arguments: Arguments) -> None:
+    source = arguments.positional[0]
+    platform = arguments.text("platform")
+    if place := transports.parse(source):
+        load_place(session, place, platforms=[platform] if platform else [])
+        return
     pull(
         session,
-        arguments.positional[0],
-        platform=arguments.text("platform")
-        or session.environment.get("DOCKER_DEFAULT_PLATFORM", ""),
+        source.removeprefix("docker://"),
+        platform=platform or session.environment.get("DOCKER_DEFAULT_PLATFORM", ""),
         all_tags=arguments.flag("all-tags"),
         quiet=arguments.flag("quiet"),
     )
