@@ -71,7 +71,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("dns", _L, "dns", help="DNS servers of containers"),
     Option("dns-opt", _L, "dns-opts", help="DNS options of containers"),
     Option("dns-search", _L, "dns-search", help="DNS search domains of containers"),
-    Option("exec-opt", _L, "exec-opts", help="Runtime options (native.cgroupdriver=cgroupfs)"),
+    Option(
+        "exec-opt", _L, "exec-opts", help="Runtime options (native.cgroupdriver=cgroupfs|systemd)"
+    ),
     Option("exec-root", _T, "exec-root", help="Root directory of execution state, on a tmpfs"),
     Option("experimental", _B, "experimental", help="Enable experimental features"),
     Option("feature", _M, "features", help="Switch features of the daemon"),

@@ -174,7 +174,7 @@ def _refuse(options: _Options) -> None:
         if _FEATURES.get(feature) is not on:
             raise Unsupported(f"feature {feature}={str(on).lower()} is not supported")
     for item in options.strings("exec-opt"):
-        if item != "native.cgroupdriver=cgroupfs":
+        if item.removeprefix("native.cgroupdriver=") not in ("cgroupfs", "systemd"):
             raise Unsupported(f"exec-opt {item} is not supported")
     if options.text("firewall-backend") not in ("", "nftables"):
         raise Unsupported("option firewall-backend can only be nftables")
@@ -189,7 +189,11 @@ def _engine(options: _Options) -> EngineConfig:
     config = EngineConfig(
         data_root=_directory(options, "data-root", default.data_root),
         exec_root=_directory(options, "exec-root", default.exec_root),
-        cgroup_parent=options.text("cgroup-parent") or default.cgroup_parent,
+        cgroup_parent=options.text("cgroup-parent"),
+        cgroup_driver=next(
+            (item.partition("=")[2] for item in reversed(options.strings("exec-opt"))),
+            default.cgroup_driver,
+        ),
         storage_driver=_STORAGE.get(storage, "copy"),
         bridge=bridge if bridge not in ("", "none") else default.bridge,
         bridge_enabled=bridge != "none",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sampan.errors import InvalidParameter
+from sampan.kernel.cgroup import systemd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,9 @@ class EngineConfig:
 
     data_root: Path = Path("/var/lib/sampan")
     exec_root: Path = Path("/run/sampan")
-    cgroup_parent: str = "/sampan"
+    #: a path for the driver cgroupfs, a slice for systemd; empty for /sampan or system.slice
+    cgroup_parent: str = ""
+    cgroup_driver: str = "cgroupfs"
     default_runtime: str = "sampan"
     runtimes: Mapping[str, ExternalRuntime] = field(default_factory=dict)
     storage_driver: str = "auto"
@@ -105,6 +108,10 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if not self.data_root.is_absolute() or not self.exec_root.is_absolute():
             raise InvalidParameter("data root and exec root must be absolute paths")
+        if self.cgroup_driver not in ("cgroupfs", "systemd"):
+            raise InvalidParameter(f"invalid cgroup driver: {self.cgroup_driver!r}")
+        if self.cgroup_driver == "systemd" and self.cgroup_parent:
+            systemd.slice_path(self.cgroup_parent)
         if self.default_ipc_mode not in ("private", "shareable"):
             raise InvalidParameter(f"invalid default IPC mode: {self.default_ipc_mode!r}")
         if self.default_cgroupns_mode not in ("", "private", "host"):

@@ -29,6 +29,7 @@ from sampan.engine.state import State, Statement
 from sampan.engine.table import Container, ContainerTable
 from sampan.engine.threads import Tasks, Threads
 from sampan.image import Unpacker
+from sampan.kernel.cgroup import systemd
 from sampan.kernel.facts import Facts
 from sampan.model import oci
 from sampan.model.digest import Digest
@@ -102,9 +103,18 @@ class Core:
         return self.config.containers / container_id
 
     def cgroup(self, record: Record) -> str:
-        """The container's cgroup path in every hierarchy."""
+        """The container's cgroup path in every hierarchy. Raises InvalidParameter."""
+        if self.config.cgroup_driver == "systemd":
+            slice_name, unit = systemd.place(self.cgroups_path(record), record.id)
+            return f"{systemd.slice_path(slice_name)}/{unit}"
+        return self.cgroups_path(record)
+
+    def cgroups_path(self, record: Record) -> str:
+        """``linux.cgroupsPath``, as the cgroup driver takes it."""
         parent = record.host_config.cgroup_parent or self.config.cgroup_parent
-        return f"/{parent.strip('/')}/{record.id}"
+        if self.config.cgroup_driver == "systemd":
+            return f"{parent}:sampan:{record.id}"
+        return f"/{parent.strip('/') or 'sampan'}/{record.id}"
 
     def change(self, container: Container, **changes: object) -> Statement:
         """Set fields of a container's state in memory; returns the statement that stores it."""

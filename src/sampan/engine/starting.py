@@ -181,7 +181,7 @@ def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
     resolved = Resolved(
         namespaces=joined,
         id_map=ids,
-        cgroup=core.cgroup(record),
+        cgroup=core.cgroups_path(record),
         hostname=hostname,
         mounts=sources,
         files=naming.bindings(name_directory),
@@ -224,6 +224,7 @@ def _request(core: Core, container: Container, spec: oci.Spec) -> CreateRequest:
         stdin_once=bool(config.stdin_once),
         log=logconfig.settings(record),
         init=core.config.default_init if host.init is None else host.init,
+        systemd=core.config.cgroup_driver == "systemd",
         user=config.user or "0",
         groups=tuple(host.group_add or ()),
     )

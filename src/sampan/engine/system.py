@@ -95,7 +95,7 @@ class System:
             cpu_set="cpuset" in controllers,
             pids_limit="pids" in controllers,
             oom_kill_disable=legacy and "memory" in controllers,
-            cgroup_driver="cgroupfs",
+            cgroup_driver=self._core.config.cgroup_driver,
             cgroup_version="1" if legacy else "2",
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 import msgspec
 
 from sampan.engine import validate
@@ -11,6 +13,7 @@ from sampan.engine.resources import linux_resources
 from sampan.engine.table import Container
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.kernel import cgroup
+from sampan.kernel.cgroup import systemd
 from sampan.wire.container import (
     ContainerUpdateRequest,
     ContainerUpdateResponse,
@@ -90,6 +93,9 @@ def _apply(core: Core, path: str, host: HostConfig) -> None:
         cgroup.apply(cgroup.plan_update(core.facts.layout, path, wanted))
     except OSError as error:
         raise SampanError(f"Cannot update container: {error.strerror}: {error.filename}") from error
+    if core.config.cgroup_driver == "systemd":
+        unit = posixpath.basename(path)
+        systemd.change(unit, systemd.properties(core.facts.layout, wanted))
 
 
 async def rename(core: Core, container: Container, name: str) -> None:

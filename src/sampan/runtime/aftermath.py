@@ -56,5 +56,5 @@ def _end(live: dict[str, Any]) -> None:
                 os.close(pidfd)
     if live["cgroup"]:
         layout = cgroup.probe()
-        cgroup.kill(layout, live["cgroup"])
-        cgroup.remove(layout, live["cgroup"])
+        # Absent: the container was made by a version that did not know systemd.
+        cgroup.destroy(layout, live["cgroup"], live.get("scope", ""))

@@ -287,6 +287,7 @@ class Launcher:
                 ),
                 console_size=request.console_size,
                 state=_state(request),
+                systemd=request.systemd,
             ),
             seccomp=seccomp,
         )

@@ -117,7 +117,7 @@ class Maker:
         spare = self._spare
         if spare is None or not spare.fits(plan):
             return None
-        if plan.cgroup and self._layout.mode == "v2":
+        if plan.cgroup and self._layout.mode == "v2" and plan.scope is None:
             return None  # it is born in its cgroup, rather than moved there
         try:
             child = spare.become(value, blob, streams)
@@ -153,6 +153,7 @@ class Maker:
             directory=self._directory,
             container_id=plan.container_id,
             cgroup=plan.cgroup,
+            scope=plan.scope.unit if plan.scope else "",
             pid=0,
             start_time=0,
             own_pids=bool(plan.new & namespaces.CLONE_NEWPID),

@@ -78,7 +78,10 @@ def _perform(name: str, options: Parsed, parsed: Parsed) -> int:
                 return status
         from sampan.runtime import oci_control, oci_state
 
-        return _command(name)(oci_control.Runtime(oci_state.Store(root), log), parsed)
+        runtime = oci_control.Runtime(
+            oci_state.Store(root), log, systemd=options.switch("systemd-cgroup")
+        )
+        return _command(name)(runtime, parsed)
     except BrokenPipeError:
         # Whoever read our output has enough of it; nothing more can be told there.
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)

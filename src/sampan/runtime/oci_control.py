@@ -24,8 +24,9 @@ _FORCE_SECONDS = 10.0
 class Runtime:
     """What every command works with: the store, the log, the host's cgroup layout."""
 
-    def __init__(self, store: Store, log: Log) -> None:
-        """``log`` takes warnings."""
+    def __init__(self, store: Store, log: Log, *, systemd: bool = False) -> None:
+        """``log`` takes warnings. ``systemd`` makes the cgroups of new containers."""
+        self.systemd = systemd
         self.store = store
         self.log = log
         self._layout: cgroup.Layout | None = None
@@ -179,8 +180,7 @@ def end(runtime: Runtime, record: Record) -> None:
 def destroy(runtime: Runtime, record: Record) -> None:
     """Remove cgroups, run poststop hooks, forget the container."""
     if record["cgroup"]:
-        cgroup.kill(runtime.layout, record["cgroup"])
-        cgroup.remove(runtime.layout, record["cgroup"])
+        cgroup.destroy(runtime.layout, record["cgroup"], record["scope"])
     try:
         spec = runtime.store.load_spec(record["id"])
     except FileNotFoundError:
@@ -259,7 +259,12 @@ def update(runtime: Runtime, parsed: Parsed) -> int:
         resources = _resources(parsed)
     if not record["cgroup"]:
         raise Conflict("container has no cgroup")
+    # Refused values first: systemd is told of what the kernel has taken.
     cgroup.apply(cgroup.plan_update(runtime.layout, record["cgroup"], resources))
+    if record["scope"]:
+        from sampan.kernel.cgroup import systemd
+
+        systemd.change(record["scope"], systemd.properties(runtime.layout, resources))
     return 0
 
 

@@ -118,6 +118,7 @@ class Creation:
             no_pivot=self.parsed.switch("no-pivot"),
             console_size=(console["height"], console["width"]) if console else None,
             idmap_root=False,
+            systemd=self.runtime.systemd,
             state=cast("Mapping[str, Value]", self._state("creating", 0)),
         )
         made = plan.plan(
@@ -164,7 +165,7 @@ class Creation:
             "pid": pid,
             "start_time": process.start_time(pid),
             "cgroup": plan_.cgroup,
-            "scope": "",
+            "scope": plan_.scope.unit if plan_.scope else "",
             "limits": [list(limit) for limit in plan_.limits],
             "shares_pids": "pid" not in kinds,
             "oci_version": OCI_VERSION,
@@ -183,7 +184,10 @@ class Creation:
             start_time=record["start_time"],
             shares_pids=record["shares_pids"],
             special=bool(
-                hooks.get("poststart") or hooks.get("poststop") or profile.get("listenerPath")
+                hooks.get("poststart")
+                or hooks.get("poststop")
+                or profile.get("listenerPath")
+                or record["scope"]
             ),
             freezer=freezer_file if plan_.cgroup else "",
             limits=plan_.limits,

@@ -29,6 +29,10 @@ from sampan.runtime.mount_plan import MountPlanner, id_map
 from sampan.runtime.operation import Operation, Value, describe, operation
 from sampan.runtime.process_plan import ProcessOptions
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.kernel.cgroup.systemd import Scope
+
 _KNOWN_LINUX = frozenset(oci.Linux.__annotations__)
 _KNOWN = frozenset(oci.Spec.__annotations__)
 _OTHER_SYSTEMS = frozenset({"solaris", "windows", "vm", "zos", "freebsd"})
@@ -47,7 +51,8 @@ class Plan:
     ``gid_map``: rows of (inside, outside, count) for a new user namespace. ``time_offsets``:
     lines of /proc/<pid>/timens_offsets. ``transferred``: slots the host side hands to init.
     ``limits``: (RLIMIT_* number, soft, hard), set by the runtime's side just before the start.
-    ``cgroup``: its path, "" for none; ``resources`` as in the spec. ``affinity``: CPU lists
+    ``cgroup``: its path, "" for none; ``scope``: the unit it is made as, if systemd makes it;
+    ``resources`` as in the spec. ``affinity``: CPU lists
     (before, after) joining the cgroup, for exec.
     """
 
@@ -63,6 +68,7 @@ class Plan:
     finish: tuple[Operation, ...] = ()
     limits: tuple[tuple[int, int, int], ...] = ()
     cgroup: str = ""
+    scope: Scope | None = None
     resources: oci.Resources | None = None
     seccomp: Filter | None = None
     terminal: bool = False
@@ -76,6 +82,9 @@ class Plan:
         lines += [f"uid_map {' '.join(map(str, row))}" for row in self.uid_map]
         lines += [f"gid_map {' '.join(map(str, row))}" for row in self.gid_map]
         lines += [f"timens_offsets {line}" for line in self.time_offsets]
+        if self.scope:
+            lines.append(f"systemd {self.scope.unit} in {self.scope.slice}")
+            lines += [f"systemd: {name}={value!r}" for name, _, value in self.scope.properties]
         if self.cgroup:
             lines.append(f"cgroup {self.cgroup} {json.dumps(self.resources or {})}")
         for title, steps in (("host", self.host), ("setup", self.setup), ("finish", self.finish)):
@@ -93,7 +102,8 @@ class PlanOptions:
     from. ``no_pivot``: MS_MOVE and chroot instead of pivot_root(2). ``console_size``: (height,
     width). ``state``: the OCI state given to hooks that run inside (its pid is filled in there).
     ``idmap_root``: files of the root file system are owned by unshifted ids, so a user namespace
-    needs them idmapped; a bundle's are as its maker wants them.
+    needs them idmapped; a bundle's are as its maker wants them. ``systemd``: it makes the cgroup,
+    and ``linux.cgroupsPath`` is "slice:prefix:name".
     """
 
     process: ProcessOptions = field(default_factory=ProcessOptions)
@@ -102,6 +112,7 @@ class PlanOptions:
     console_size: tuple[int, int] | None = None
     state: Mapping[str, Value] | None = None
     idmap_root: bool = True
+    systemd: bool = False
 
 
 def plan(
@@ -124,7 +135,9 @@ def plan(
     joined = {flag for flag, _ in join}
     uid_map, gid_map = _maps(linux, new, joined)
     remapped = bool((new | sum(joined)) & namespaces.CLONE_NEWUSER)
-    path = cgroup_path(linux.get("cgroupsPath") or "", container_id)
+    path = linux.get("cgroupsPath") or ""
+    scope = _scope(facts, path, container_id, linux) if options.systemd else None
+    path = cgroup_path(path, container_id) if scope is None else scope.path
     planner = MountPlanner(
         facts=facts,
         bundle=options.bundle,
@@ -140,8 +153,8 @@ def plan(
         raise InvalidParameter("process: missing")
     seccomp_filter = seccomp if linux.get("seccomp") else None
     choices = replace(options.process, seccomp=seccomp_filter is not None)
-    if new & namespaces.CLONE_NEWNS:
-        _mount_operations(planner, spec, linux, rootfs, options, choices.terminal)
+    # Also in a mount namespace that is joined the root becomes the container's.
+    _mount_operations(planner, spec, linux, rootfs, options, choices.terminal)
     setup = [operation("enter"), *planner.inside]
     setup += _after_mounts(spec, linux, new, joined, planner, options, choices)
     setup.append(
@@ -171,10 +184,11 @@ def plan(
         finish=(*finish, *made.operations),
         limits=made.limits,
         cgroup=path,
+        scope=scope,
         resources=linux.get("resources") or {},
         seccomp=seccomp_filter,
         terminal=choices.terminal,
-        warnings=made.warnings,
+        warnings=(*planner.warnings, *made.warnings),
     )
 
 
@@ -211,6 +225,12 @@ def plan_exec(
         ),
         warnings=made.warnings,
     )
+
+
+def _scope(facts: Facts, wanted: str, container_id: str, linux: oci.Linux) -> Scope:
+    from sampan.kernel.cgroup import systemd
+
+    return systemd.scope(facts.layout, wanted, container_id, linux.get("resources") or {})
 
 
 def cgroup_path(wanted: str, container_id: str) -> str:
@@ -371,8 +391,7 @@ def _after_mounts(
         # Its cgroups are offered to init before the hooks are run, and are what hooks look at.
         steps += [operation("await_cgroups"), operation("runtime_hooks")]
     steps += _hooks(hooks.get("createContainer") or (), options.state, "creating")
-    if new & namespaces.CLONE_NEWNS:
-        steps += _root_operations(spec, linux, options)
+    steps += _root_operations(spec, linux, options)
     steps.append(operation("await_cgroups"))
     return steps
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from sampan.kernel.cgroup.systemd import Scope
 from sampan.kernel.seccomp import Filter
 from sampan.runtime.operation import Operation
 from sampan.runtime.plan import Plan
@@ -23,6 +24,7 @@ def encode(plan: Plan) -> tuple[dict[str, Any], bytes]:
         "id": plan.container_id,
         "new": plan.new,
         "cgroup": plan.cgroup,
+        "scope": plan.scope and [plan.scope.unit, plan.scope.slice, plan.scope.properties],
         "resources": plan.resources,
         "terminal": plan.terminal,
         "affinity": plan.affinity,
@@ -40,6 +42,7 @@ def decode(value: dict[str, Any], blob: bytes) -> Plan:
         container_id=value["id"],
         new=value["new"],
         cgroup=value["cgroup"],
+        scope=_scope(value["scope"], value["cgroup"]),
         resources=value["resources"],
         terminal=value["terminal"],
         affinity=(tuple(value["affinity"][0]), tuple(value["affinity"][1])),
@@ -47,6 +50,14 @@ def decode(value: dict[str, Any], blob: bytes) -> Plan:
         **lists,
         **operations,
     )
+
+
+def _scope(value: Any, path: str) -> Scope | None:
+    if value is None:
+        return None
+    unit, slice_name, properties = value
+    made = tuple((name, kind, item) for name, kind, item in properties)
+    return Scope(unit=unit, slice=slice_name, path=path, properties=made)
 
 
 def _frozen(row: Any) -> Any:

@@ -38,7 +38,8 @@ class CreateRequest:
 
     ``spec``: what ``config.json`` would hold. ``root.path`` is not read (``root.readonly`` is);
     ``process.terminal`` and ``consoleSize`` are not read: the fields here count.
-    ``linux.cgroupsPath`` absent means ``/sampan/<container_id>``.
+    ``linux.cgroupsPath`` absent means ``/sampan/<container_id>``; with ``systemd`` it is
+    "slice:prefix:name", a scope that systemd makes.
 
     ``rootfs``: performed in order inside the container's own mount namespace; the first has
     destination "" and is the root. With a new user namespace in ``spec``, layers and the upper
@@ -72,6 +73,7 @@ class CreateRequest:
     user: str | None = None
     groups: tuple[str, ...] = ()
     init: bool = False
+    systemd: bool = False
     stall_timeout: float = 30.0
 
 
@@ -118,7 +120,7 @@ class Live:
     """What a monitor published about its container (init.json).
 
     ``start_time``: field 22 of /proc/<pid>/stat, in clock ticks. ``cgroup``: its path in every
-    hierarchy. ``status``: ``created`` or ``running``.
+    hierarchy, ``scope`` the systemd unit it is. ``status``: ``created`` or ``running``.
     """
 
     container_id: str
@@ -127,3 +129,4 @@ class Live:
     monitor_pid: int
     cgroup: str
     status: str
+    scope: str = ""

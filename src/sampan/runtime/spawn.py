@@ -98,7 +98,7 @@ def spawn(
         cleanup.callback(ours.close)
         done.callback(theirs.close)
         born_in = -1
-        if plan.cgroup and layout.mode == "v2" and not staged:
+        if plan.cgroup and layout.mode == "v2" and not staged and plan.scope is None:
             born_in = done.enter_context(m.descriptor(_make_unified(plan, layout, cleanup)))
         context = init_context(plan, theirs, listener, preserve, into)
         context.cgroups_expected = bool(plan.cgroup) and born_in < 0
@@ -199,18 +199,14 @@ def _clone_staged(plan: Plan, context: Context, sibling: bool) -> tuple[int, int
 
 def _join_and_clone(plan: Plan, context: Context, report: socket.socket) -> None:
     """The stage. Returns in init alone; what it was cloned from passes its pidfd and ends."""
-    path = ""
     try:
         # The user namespace last: it takes the privilege to join the others away.
-        for flag, path in sorted(context.join, key=lambda entry: entry[0] == _USER):
-            with m.descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-                namespaces.setns(fd, flag)
-        path = "clone3"
+        namespaces.join(sorted(context.join, key=lambda entry: entry[0] == _USER))
         pid, pidfd = process.clone3(plan.new & ~_LATE | process.CLONE_PARENT)
         if pid:
             channel.send(report, {}, [pidfd])
     except OSError as error:
-        reason = {"errno": error.errno, "reason": error.strerror, "path": path}
+        reason = {"errno": error.errno, "reason": error.strerror, "path": error.filename}
         channel.send(report, reason)
         os._exit(1)
     except BaseException:
@@ -299,6 +295,11 @@ def _provide(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
         write_maps(child.pid, plan.uid_map, plan.gid_map)
         channel.send(child.channel, {"kind": "mapped"})
     made = child.cgroup_made
+    if plan.scope is not None:
+        from sampan.kernel.cgroup import systemd
+
+        systemd.start(plan.scope, child.pid)
+        child.cgroup_made = True
     if plan.cgroup and plan.resources is not None and not made:
         cgroup.create(cgroup.plan(layout, plan.cgroup, plan.resources))
         child.cgroup_made = True
@@ -444,5 +445,4 @@ def undo(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
         os.waitpid(child.pid, 0)
     child.close()
     if child.cgroup_made:
-        cgroup.kill(layout, plan.cgroup)
-        cgroup.remove(layout, plan.cgroup)
+        cgroup.destroy(layout, plan.cgroup, plan.scope.unit if plan.scope else "")

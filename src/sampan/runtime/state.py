@@ -17,13 +17,15 @@ class State:
 
     ``pipes``: our ends of stdin, stdout, stderr; ``channel``: to init, until the program runs;
     ``creator``: the connection the container was made by. ``joinable``: CLONE_NEW* flags an exec
-    joins. ``limits``: as in a plan. ``seccomp_flags``: -1 without a filter. ``oom_event``,
-    ``oom_kills``: the last worker's watch and what it had seen.
+    joins. ``limits``: as in a plan. ``scope``: the systemd unit the cgroup is, "" for none.
+    ``seccomp_flags``: -1 without a filter. ``oom_event``, ``oom_kills``: the last worker's watch
+    and what it had seen.
     """
 
     directory: str
     container_id: str
     cgroup: str
+    scope: str
     pid: int
     start_time: int
     own_pids: bool
@@ -98,5 +100,6 @@ def live_record(state: State, status: str) -> dict[str, Any]:
         "start_time": state.start_time,
         "monitor_pid": os.getppid(),
         "cgroup": state.cgroup,
+        "scope": state.scope,
         "status": status,
     }

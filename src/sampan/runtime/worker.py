@@ -320,9 +320,8 @@ class Worker:
         if not self._cgroup:
             return
         try:
-            cgroup.kill(self._layout, self._cgroup)
-            cgroup.remove(self._layout, self._cgroup)
-        except OSError as error:
+            cgroup.destroy(self._layout, self._cgroup, self._state.scope)
+        except (OSError, SampanError) as error:
             # Processes that do not die (uninterruptible): recover() or the engine's sweep retries.
             self._tell({"event": "warning", "message": f"cgroup is left: {error}"})
 

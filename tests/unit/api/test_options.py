@@ -146,7 +146,7 @@ def test_an_option_given_twice_is_a_conflict() -> None:
         ("--selinux-enabled", "selinux-enabled"),
         ("--userland-proxy=true", "userland-proxy"),
         ("--feature=windows-dns-proxy=true", "windows-dns-proxy"),
-        ("--exec-opt=native.cgroupdriver=systemd", "exec-opt"),
+        ("--exec-opt=native.cgroupdriver=none", "exec-opt"),
         ("--storage-driver=zfs", "storage-driver"),
         ("--firewall-backend=iptables", "firewall-backend"),
         ("--host-gateway-ip=", "nothing"),

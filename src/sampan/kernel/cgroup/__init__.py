@@ -5,7 +5,7 @@
     create(ops)                                         # undoes itself on failure
     join_self(layout, path)                             # in the forked, single-threaded child
     ...                                                 # freeze, thaw, stats, plan_update + apply
-    kill(layout, path); remove(layout, path)
+    destroy(layout, path)                               # kill and remove
 
 Importing the package imports nothing outside the standard library, ``sampan.errors`` and
 ``sampan.model``. ``stats`` is imported when first asked for: who starts containers never does.
@@ -16,6 +16,7 @@ from __future__ import annotations
 from sampan.kernel.cgroup.devices import DEFAULT_DEVICES
 from sampan.kernel.cgroup.layout import Hierarchy, Layout, check_path, detect, own_path, probe
 from sampan.kernel.cgroup.members import (
+    destroy,
     freeze,
     frozen,
     join,
@@ -45,6 +46,7 @@ __all__ = [
     "check_path",
     "create",
     "describe",
+    "destroy",
     "detect",
     "freeze",
     "frozen",

@@ -140,6 +140,20 @@ def remove(layout: Layout, path: str, timeout: float = 2.0) -> None:
         _remove_directory(directory, deadline)
 
 
+def destroy(layout: Layout, path: str, unit: str = "") -> None:
+    """Kill what is in cgroup ``path`` and remove it. Idempotent.
+
+    ``unit``: the systemd unit it is, "" when systemd did not make it. Raises OSError when
+    processes stay, Unavailable when systemd does not answer.
+    """
+    kill(layout, path)
+    if unit:
+        from sampan.kernel.cgroup import systemd
+
+        systemd.stop(unit)
+    remove(layout, path)
+
+
 def _remove_directory(directory: str, deadline: float) -> None:
     while True:
         try:
