@@ -67,7 +67,7 @@ def parse(attributes: Mapping[str, str]) -> Attributes:
     """Decode a frontend's options. Raises InvalidParameter, Unsupported naming the option."""
     found = Attributes()
     limits: dict[str, object] = {}
-    for key, value in attributes.items():
+    for key, value in sorted(attributes.items()):  # Go's maps have no order, images must
         prefix, colon, name = key.partition(":")
         if colon and prefix in _TABLES:
             table: dict[str, str] = getattr(found, _TABLES[prefix])
