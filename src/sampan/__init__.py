@@ -17,6 +17,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sampan.build.recipe import Recipe, from_
     from sampan.client.async_remote import AsyncRemoteEngine, connect_async
     from sampan.client.remote import RemoteEngine, connect
     from sampan.engine.config import EngineConfig
@@ -33,11 +34,13 @@ __all__ = [
     "Completed",
     "Engine",
     "EngineConfig",
+    "Recipe",
     "RemoteEngine",
     "RunFailed",
     "SampanError",
     "connect",
     "connect_async",
+    "from_",
 ]
 
 _HOMES = {
@@ -46,11 +49,13 @@ _HOMES = {
     "Completed": ("sampan.engine.running", "Completed"),
     "Engine": ("sampan.engine.sync", "Engine"),
     "EngineConfig": ("sampan.engine.config", "EngineConfig"),
+    "Recipe": ("sampan.build.recipe", "Recipe"),
     "RemoteEngine": ("sampan.client.remote", "RemoteEngine"),
     "RunFailed": ("sampan.engine.running", "RunFailed"),
     "SampanError": ("sampan.errors", "SampanError"),
     "connect": ("sampan.client.remote", "connect"),
     "connect_async": ("sampan.client.async_remote", "connect_async"),
+    "from_": ("sampan.build.recipe", "from_"),
 }
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,6 +233,12 @@ class Builds:
     def threads(self) -> Threads:
         """Where blocking work goes."""
         return self._core.threads
+
+    async def consume(
+        self, body: AsyncIterator[bytes], work: Callable[[Readable], object]
+    ) -> object:
+        """Run blocking ``work`` over an asynchronous body; whichever fails first decides."""
+        return await consume(self._core, body, work)
 
     @property
     def scratch(self) -> Path:

@@ -14,8 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Unpack
 
+from sampan.build.recipe import Recipe
 from sampan.content.store import FileStore
-from sampan.engine import collecting, imageremoval, recovery, running, subids
+from sampan.engine import building, collecting, imageremoval, recovery, running, subids
+from sampan.engine.building import BuildArguments, BuiltImage
 from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.containers import Containers
@@ -118,6 +120,16 @@ class Engine:
         TimeoutError; the container is gone in any case.
         """
         return await running.run(self, image, command, options)
+
+    async def build(
+        self, source: Path | str | Recipe | None = None, **options: Unpack[BuildArguments]
+    ) -> BuiltImage:
+        """Build an image: ``source`` is a directory with a Dockerfile, an address, or a recipe.
+
+        Raises DockerfileError, StepFailed, and what bases, copies and registries raise; nothing of
+        a failed build stays but its cache.
+        """
+        return await building.build(self, source, options)
 
     async def reload(self, config: EngineConfig) -> None:
         """Take over what may change while running: labels, runtimes, registries, limits.

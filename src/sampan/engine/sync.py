@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Unpack
 
+from sampan.build.recipe import Recipe
 from sampan.engine import blocking
+from sampan.engine.building import BuildArguments, BuiltImage
 from sampan.engine.config import EngineConfig
 from sampan.engine.engine import Engine as AsyncEngine
 from sampan.engine.loop import Loop
@@ -67,6 +69,12 @@ class Engine:
     ) -> Completed:
         """Run a program to its end in a container of its own; see :meth:`AsyncEngine.run`."""
         return self._loop.call(self._engine.run(image, command, **options))
+
+    def build(
+        self, source: Path | str | Recipe | None = None, **options: Unpack[BuildArguments]
+    ) -> BuiltImage:
+        """Build an image; see :meth:`AsyncEngine.build`."""
+        return self._loop.call(self._engine.build(source, **options))
 
     def close(self, *, stop_containers: bool = False) -> None:
         """Let go of everything; containers go on unless ``stop_containers``. Idempotent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -129,10 +130,8 @@ def test_attestations(sampan: DockerCli, context: Path, tmp_path: Path) -> None:
 
 
 def steps(result: Result) -> set[str]:
-    """The words of RUN steps that were run, by what they printed."""
-    return {
-        line.split()[-1] for line in result.stderr.splitlines() if line[-4:] in ("made", "last")
-    }
+    """Which RUN steps were run, by what they printed."""
+    return set(re.findall(r"^#\d+ [\d.]+ (made|last)$", result.stderr, re.MULTILINE))
 
 
 def test_caches_elsewhere(sampan: DockerCli, context: Path, tmp_path: Path, serve: Serve) -> None:
@@ -159,6 +158,7 @@ def test_caches_elsewhere(sampan: DockerCli, context: Path, tmp_path: Path, serv
         serve(5055, "docker-registry", "serve", str(tmp_path / "registry.yml")),
         serve(5056, sys.executable, "-W", "ignore", "-c", moto),
     ):
+        sampan("builder", "prune", "-af")
         first = sampan(
             *("build", "--progress", "plain", "-t", "127.0.0.1:5055/image:1", "--push"),
             *("--cache-to", "type=registry,ref=127.0.0.1:5055/cache,mode=max,compression=zstd"),

@@ -1,0 +1,114 @@
+"""``engine.build`` and recipes: builds in Python, with and without a Dockerfile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sampan
+from sampan import from_
+from sampan.build.recipe import Recipe
+from sampan.build.tools import StepFailed
+from sampan.dockerfile.parser import parse
+from sampan.errors import InvalidParameter
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+BUSYBOX = Path("/bin/busybox")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[sampan.Engine]:
+    config = sampan.EngineConfig(
+        data_root=tmp_path / "data",
+        exec_root=tmp_path / "exec",
+        cgroup_parent=f"/sampan-test-{os.getpid()}",
+        bridge_enabled=False,
+    )
+    with sampan.Engine(config) as engine:
+        yield engine
+    for group in Path("/sys/fs/cgroup").glob(f"*/sampan-test-{os.getpid()}"):
+        group.rmdir()
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    root = tmp_path / "context"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy(BUSYBOX, root / "bin" / "busybox")
+    (root / "bin" / "sh").symlink_to("busybox")
+    (root / "a b").write_text("spaced\n")
+    return root
+
+
+def base() -> Recipe:
+    return from_("scratch").copy("bin", "/bin")
+
+
+def test_a_recipe_becomes_an_image(engine: sampan.Engine, context: Path, tmp_path: Path) -> None:
+    value = 'q"uote $HOME \\back'
+    tool = base().run("echo one >/made\necho two >>/made", network="none")
+    recipe = (
+        base()
+        .env(V=value, W="2")
+        .copy("a b", "/dir with space/", chown="7:8", chmod="600")
+        .copy("/made", "/made", from_=tool)
+        .workdir("/w")
+        .run(["/bin/busybox", "sh", "-c", 'printf %s "$V" >v'], network="none")
+        .label({"l 1": "x"})
+        .cmd("echo hi")
+    )
+    told: list[str] = []
+    built = engine.build(
+        recipe,
+        context=context,
+        tags=["recipe:1"],
+        outputs=[
+            "type=image",
+            f"type=tar,dest={tmp_path}/out.tar",
+            f"type=local,dest={tmp_path}/out",
+        ],
+        news=lambda name, _data: told.append(name),
+    )
+    assert (tmp_path / "out" / "w" / "v").read_text() == value
+    assert (tmp_path / "out" / "made").read_text() == "one\ntwo\n"
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        entry = tar.getmember("dir with space/a b")
+        assert (entry.uid, entry.gid, entry.mode) == (7, 8, 0o600)
+    inspected = engine.images.inspect("recipe:1")
+    assert inspected.id == built.id
+    assert inspected.config is not None
+    assert inspected.config.cmd == ["/bin/sh", "-c", "echo hi"]
+    assert any("RUN" in name for name in told)
+    again = engine.build(recipe, context=context)
+    assert again.id == built.id
+
+
+def test_directories_and_failures(engine: sampan.Engine, context: Path) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM scratch AS x\nCOPY bin /bin\nRUN --network=none exit 7\n"
+    )
+    with pytest.raises(StepFailed, match="exit code: 7") as failure:
+        engine.build(context)
+    assert failure.value.lines == (3, 3)
+    assert engine.containers.list(all=True) == []
+    with pytest.raises(InvalidParameter, match="nothing to build"):
+        engine.build()
+    with pytest.raises(InvalidParameter, match="is no directory"):
+        engine.build(context / "none")
+
+
+def test_recipes_are_dockerfiles() -> None:
+    shared = from_("busybox", platform="linux/amd64").arg("A", "x y").user("me")
+    one, two = shared.run(["true"]), shared.run("false")
+    text = one.copy("/f", "/g", from_=two).healthcheck(None).volume("/a b").dockerfile()
+    nodes = parse(text).nodes
+    assert [node.keyword for node in nodes if node.keyword == "from"] == ["from"] * 2
+    assert 'COPY --from=recipe-0 ["/f", "/g"]' in text
+    for bad in ("a\nb", "a b", ""):
+        with pytest.raises(InvalidParameter):
+            from_(bad)
