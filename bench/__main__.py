@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from bench import cost, load, pull, start
+from bench import cost, library, load, pull, start
 from bench.timing import Row, table
 
 MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "run": start.docker_run,
     "runtime": start.runtime,
+    "library": library.library,
     "podman": start.podman,
     "memory": cost.idle_memory,
     "leftovers": cost.leftovers,

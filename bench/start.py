@@ -156,7 +156,7 @@ def engine_share(ours: Engine, theirs: Engine, rounds: int) -> Iterator[Row]:
 
 
 @contextlib.contextmanager
-def _bundle() -> Iterator[Path]:
+def bundle() -> Iterator[Path]:
     """An OCI bundle of busybox that runs ``true``, as ``runc spec`` writes it."""
     with tempfile.TemporaryDirectory(prefix="bench-bundle-") as directory:
         path = Path(directory)
@@ -171,13 +171,14 @@ def _bundle() -> Iterator[Path]:
 
 def runtime(rounds: int = 15) -> Iterator[Row]:
     """``run`` of one bundle by the bare runtimes; ours pays for an interpreter each time."""
-    with _bundle() as bundle, tempfile.TemporaryDirectory() as root:
+    with bundle() as directory, tempfile.TemporaryDirectory() as root:
         candidates = {}
         for name in ("sampan-runtime", "runc", "crun"):
             path = program(name)
             if path is None:
                 continue
-            words = [path, "--root", f"{root}/{name}", "run", "--bundle", str(bundle), "bench"]
+            words = [path, "--root", f"{root}/{name}", "run"]
+            words += ["--bundle", str(directory), "bench"]
             if works(words):
                 candidates[name] = command(words)
         found = medians(alternate(candidates, rounds))
