@@ -6,7 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
+<<<<<<< Updated upstream
 from bench import cost, library, load, pull, start
+=======
+from bench import cost, load, network, pull, start
+>>>>>>> Stashed changes
 from bench.timing import Row, table
 
 MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
@@ -21,6 +25,8 @@ MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "followers": load.followers,
     "burst": load.burst,
     "idle": load.idle,
+    "network": network.throughput,
+    "ports": network.starts,
     "transfer": pull.transfer,
 }
 

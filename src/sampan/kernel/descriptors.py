@@ -23,7 +23,7 @@ def raised(sock: socket.socket) -> socket.socket:
     except OSError:
         return sock
     timeout = sock.gettimeout()
-    moved = socket.socket(sock.family, sock.type, sock.proto, fileno=number)
+    moved = socket.socket(fileno=number)  # which asks the kernel what it is
     sock.close()
     moved.settimeout(timeout)
     return moved

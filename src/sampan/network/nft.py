@@ -288,11 +288,14 @@ def unpublish(table: str, rows: Sequence[Published]) -> str:
 
 def _elements(verb: str, table: str, rows: Sequence[Published], *, values: bool) -> str:
     groups: dict[str, list[str]] = {}
+    texts: dict[IPAddress, str] = {}  # writing an IPv6 address takes longer than all the rest
     for row in rows:
         version = row.address.version
+        if (address := texts.get(row.address)) is None:
+            address = texts[row.address] = str(row.address)
         if row.host_port == 0:
             groups.setdefault(f"open{version}", []).append(
-                f"{row.address} . {row.protocol} . {row.port}"
+                f"{address} . {row.protocol} . {row.port}"
             )
             continue
         key = f"{row.protocol} . {row.host_port}"
@@ -300,7 +303,7 @@ def _elements(verb: str, table: str, rows: Sequence[Published], *, values: bool)
         if row.host_address is not None:
             key, name = f"{row.host_address} . {key}", f"{name}_at"
         if values:
-            key = f"{key} : {row.address} . {row.port}"
+            key = f"{key} : {address} . {row.port}"
         groups.setdefault(name, []).append(key)
     return "".join(
         f"{verb} element inet {table} {name} {{ {', '.join(keys)} }}\n"

@@ -61,6 +61,8 @@ class PortReservations:
         :class:`NoSpace` when a range or the ephemeral range is used up,
         :class:`InvalidParameter` for an address not of this host.
         """
+        # Asked once: the answer costs a socket.
+        ipv6 = ipv6 and socket.has_dualstack_ipv6()
         with self._lock:
             try:
                 return tuple(self._reserve_one(holder, name, binding, ipv6) for binding in bindings)
@@ -184,7 +186,7 @@ def _ephemeral_range() -> tuple[int, int]:
 def _family(binding: PortBinding, ipv6: bool) -> int:
     if binding.host_address is not None:
         return socket.AF_INET if binding.host_address.version == 4 else socket.AF_INET6
-    return socket.AF_INET6 if ipv6 and socket.has_dualstack_ipv6() else socket.AF_INET
+    return socket.AF_INET6 if ipv6 else socket.AF_INET
 
 
 def _bind(binding: PortBinding, family: int) -> Iterator[socket.socket]:
