@@ -223,8 +223,9 @@ def _targets(source: Source, asked: Attributes, platform: Platform) -> gateway.R
             entry["name"] = stage.base.name
         if stage is last:
             entry["default"] = True
-        if stage.base.comment:
-            entry["description"] = stage.base.comment
+        description = _about(stage)
+        if description:
+            entry["description"] = description
         entry["base"] = stage.base.base
         if stage.base.platform:
             entry["platform"] = stage.base.platform
@@ -232,7 +233,7 @@ def _targets(source: Source, asked: Attributes, platform: Platform) -> gateway.R
         targets.append(entry)
         name = stage.base.name or "(default)"
         default = " (default)" if stage is last and stage.base.name else ""
-        rows.append((f"{name}{default}", stage.base.comment))
+        rows.append((f"{name}{default}", description))
     document = {"targets": targets, "sources": [base64.b64encode(_bytes(source)).decode()]}
     return _result(document, _table(rows, 1))
 
@@ -245,12 +246,13 @@ def _outline(source: Source, asked: Attributes, platform: Platform) -> gateway.R
     text = ""
     if target.base.name:
         document["name"] = target.base.name
-    if target.base.comment:
-        document["description"] = target.base.comment
+    description = _about(target)
+    if description:
+        document["description"] = description
     if document:
         heads = [("TARGET:", target.base.name or "(default)")]
-        if target.base.comment:
-            heads.append(("DESCRIPTION:", target.base.comment))
+        if description:
+            heads.append(("DESCRIPTION:", description))
         text += _table(heads, 1) + "\n"
     if arguments:
         document["args"] = arguments
@@ -309,7 +311,7 @@ def _globals(nodes: Iterable[Node]) -> Iterable[tuple[Node, object]]:
 
 def _argument(node: Node, name: str, value: str) -> _Json:
     found: _Json = {"name": name}
-    description = _described(node, name)
+    description = _described(node.comments, name)
     if description:
         found["description"] = description
     if value:
@@ -318,13 +320,17 @@ def _argument(node: Node, name: str, value: str) -> _Json:
     return found
 
 
-def _described(node: Node, name: str) -> str:
+def _described(comments: Iterable[str], name: str) -> str:
     """The comment above an instruction that describes ``name`` (``# name what it is``)."""
-    for comment in node.comments:
+    for comment in comments:
         first, _, rest = comment.strip().partition(" ")
-        if first.lower() == name.lower():
+        if name and first.lower() == name.lower():
             return rest.strip()
     return ""
+
+
+def _about(stage: Stage) -> str:
+    return _described((stage.base.comment,), stage.base.name)
 
 
 def _bytes(source: Source) -> bytes:

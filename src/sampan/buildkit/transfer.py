@@ -166,6 +166,8 @@ async def receive(
             await in_thread(writer.prepare, listing.gone, listing.changed, listing.kept.keys())
             await _fetch(stream, listing, writer, in_thread, received, progress)
             await in_thread(writer.finish, {**listing.changed, **listing.touched()})
+        except OSError as error:
+            raise SampanError(f"cannot write what the client sent: {error}") from error
         finally:
             await in_thread(writer.close)
         await in_thread(index.store, listing.packets)
