@@ -6,11 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-<<<<<<< Updated upstream
-from bench import cost, library, load, pull, start
-=======
-from bench import cost, load, network, pull, start
->>>>>>> Stashed changes
+from bench import cost, library, load, network, pull, start
 from bench.timing import Row, table
 
 MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
