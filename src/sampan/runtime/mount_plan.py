@@ -51,7 +51,8 @@ class MountPlanner:
 
     ``remapped``: the container has a user namespace of its own; ``uid_map``, ``gid_map``: its ids,
     as far as they were told. ``own_cgroups``: a new or joined cgroup namespace. ``cgroup``: path of
-    the container's cgroup. ``idmap_root``: see PlanOptions.
+    the container's cgroup. ``idmap_root``: see PlanOptions. ``propagation``: MS_* of the
+    host's mounts as the container has them.
     """
 
     facts: Facts
@@ -62,6 +63,7 @@ class MountPlanner:
     uid_map: tuple[Row, ...] = ()
     gid_map: tuple[Row, ...] = ()
     idmap_root: bool = True
+    propagation: int = m.MS_SLAVE
     host: list[Operation] = field(default_factory=list)
     inside: list[Operation] = field(default_factory=list)
     transferred: list[str] = field(default_factory=list)
@@ -200,6 +202,11 @@ class MountPlanner:
 
     def _on_host(self, slot: str, *steps: Operation) -> None:
         self.host += steps
+        if steps[0].name == "clone_tree":
+            # Made in the host's mount namespace it is a peer of the host's mount: what is mounted
+            # on it in the container would show up there.
+            cut = operation("propagation", slot=slot, kind=self.propagation, recursive=True)
+            self.host.append(cut)
         if slot not in self.transferred:
             self.transferred.append(slot)
 

@@ -323,6 +323,7 @@ def _mount_operations(
     # Without a wish, what the host mounts later still shows up below bind mounts that ask for it,
     # and nothing goes the other way.
     kind = PROPAGATION[wanted][0] if wanted else mount.MS_SLAVE
+    planner.propagation = kind
     planner.inside.append(operation("host_propagation", kind=kind))
     planner.root(rootfs)
     for entry in spec.get("mounts") or ():

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import socket
 import struct
 import subprocess
@@ -373,6 +374,33 @@ def test_rootless_spec_has_one_mapped_user(runtime: Runtime, tmp_path: Path) -> 
     runtime.write(config)
     runtime.ids.append("rl")
     assert runtime.ok("run", "-b", runtime.bundle, "rl").split() == ["0", "0", "1", "0"]
+
+
+def test_mounts_of_a_user_namespace_do_not_reach_the_host(runtime: Runtime, tmp_path: Path) -> None:
+    """Where "/" is shared, as systemd makes it, a bind mount is no way out for mounts on it."""
+    source = tmp_path / "source"
+    (source / "below").mkdir(parents=True)
+    config = runtime.config("m", "mount")
+    config["linux"]["namespaces"].append({"type": "user"})
+    for key in ("uidMappings", "gidMappings"):
+        config["linux"][key] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    config["mounts"] += [
+        {"destination": "/mnt", "source": str(source), "options": ["rbind"]},
+        {"destination": "/mnt/below", "type": "tmpfs", "source": "tmpfs"},
+    ]
+    runtime.write(config)
+    words = (PROGRAM, "--root", runtime.root, "run", "--bundle", runtime.bundle, "m")
+    script = f"mount --bind {source} {source}; {shlex.join(map(str, words))}; echo; mount"
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "shared", "sh", "-c", script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    inside, outside = done.stdout.split("\n\n")
+    assert "/mnt/below" in inside, done
+    assert f"{source}/below" not in outside
 
 
 def test_features_is_what_the_schema_says(runtime: Runtime) -> None:
