@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -27,6 +28,7 @@ _OOM_SCORE = "-900"
 _RETRY_SECONDS = 0.1
 _SIGCHLD, _SIGKILL = int(signal.SIGCHLD), int(signal.SIGKILL)
 _PATIENCE_MILLISECONDS = 20
+_MEMORY = 4
 
 
 def main() -> NoReturn:
@@ -60,8 +62,11 @@ def main() -> NoReturn:
     gc.disable()
     os.write(ready, b"1")
     os.close(ready)
+    # Which kinds of containers there were lately: in a user namespace of their own or not.
+    kinds = deque([False], maxlen=_MEMORY)
     while True:
-        _keep_spare(listener, layout, identity, title, owner, sample)
+        wanted = tuple(set(kinds))
+        kinds += _keep_spare(listener, layout, identity, title, owner, sample, wanted)
 
 
 def _keep_spare(
@@ -71,8 +76,12 @@ def _keep_spare(
     title: process.Title,
     owner: int,
     sample: bytes,
-) -> None:
-    """Have a monitor and its worker wait for the next connection; returns when they are taken."""
+    kinds: tuple[bool, ...],
+) -> tuple[bool, ...]:
+    """Have a monitor and its worker wait for the next connection, with processes of ``kinds``.
+
+    Returns when they are taken: the kind of what they make, if it is known.
+    """
     told, taken = os.pipe2(os.O_CLOEXEC)
     try:
         child = os.fork()
@@ -80,35 +89,37 @@ def _keep_spare(
         os.close(told)
         os.close(taken)
         time.sleep(_RETRY_SECONDS)  # EAGAIN, ENOMEM: connections queue meanwhile
-        return
+        return ()
     if child == 0:
         os.close(told)
         os.close(owner)
-        _guarded(_be_monitor, listener, layout, identity, taken, title, sample)
+        _guarded(_be_monitor, listener, layout, identity, taken, title, sample, kinds)
     os.close(taken)
     try:
-        if not _wait(told, owner):
+        word = _wait(told, owner)
+        if not word:
             time.sleep(_RETRY_SECONDS)  # it died before anybody came: do not spin
-            return
+            return ()
         # The next one is forked when this container runs, not while it is made: there are not so
         # many processors. A slow one is not waited for, and nobody waits for us.
         poller = select.poll()
         poller.register(told, select.POLLHUP)
         poller.register(listener, select.POLLIN)
         poller.poll(_PATIENCE_MILLISECONDS)
+        return () if word == worker_process.UNKNOWN else (word == worker_process.USER,)
     finally:
         os.close(told)
 
 
-def _wait(told: int, owner: int) -> bool:
-    """Until the spare says that it is taken, or has died (False). Without an owner we end."""
+def _wait(told: int, owner: int) -> bytes:
+    """What the spare says when it is taken; nothing if it has died. Without an owner we end."""
     poller = select.poll()
     poller.register(told, select.POLLIN)
     poller.register(owner, select.POLLHUP)
     while True:
         ready = [fd for fd, _ in poller.poll()]
         if told in ready:
-            return bool(os.read(told, 1))
+            return os.read(told, 1)
         if owner in ready:
             os._exit(0)  # spares die with us; containers have monitors of their own
 
@@ -120,6 +131,7 @@ def _be_monitor(
     taken: int,
     title: process.Title,
     sample: bytes,
+    kinds: tuple[bool, ...],
 ) -> NoReturn:
     """In the child: fork the first worker, then wait for what it makes."""
     os.setsid()
@@ -132,7 +144,8 @@ def _be_monitor(
     if child == 0:
         ours.close()
         _die_with(me)
-        _guarded(worker_process.serve, listener, theirs, taken, layout, identity, title, sample)
+        arguments = (listener, theirs, taken, layout, identity, title, sample, kinds)
+        _guarded(worker_process.serve, *arguments)
     theirs.close()
     listener.close()
     os.close(taken)

@@ -113,7 +113,8 @@ def launcher(text: bytes, layout: cgroup.Layout) -> None:
     """In the launcher, before its heap is frozen."""
     for _ in range(_TIMES):
         worker(text, layout)
-        init(text)
+        with m.descriptor(m.new_filesystem("tmpfs", "rehearsal")) as root:
+            init(text, root)
 
 
 def worker(text: bytes, layout: cgroup.Layout) -> None:
@@ -140,10 +141,10 @@ def worker(text: bytes, layout: cgroup.Layout) -> None:
         freeze(state)
 
 
-def init(text: bytes) -> None:
+def init(text: bytes, root: int) -> None:
     """What init does for its file system, in a tmpfs of nobody."""
     near, far = channel.pair()
-    with near, far, m.descriptor(m.new_filesystem("tmpfs", "rehearsal")) as root:
+    with near, far:
         context = Context(channel=near, root=root)
         for step in plan_codec.decode(json_text.loads(text)["plan"], b"").setup:
             if step.name in _HARMLESS:

@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from sampan.kernel import namespaces, prctl, process
+from sampan.kernel import mount, namespaces, prctl, process
+from sampan.model.idmap import IdMap
 from sampan.runtime import channel, init, plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.plan import Plan
+from sampan.runtime.userns import hand_over
 
 _KINDS = (
     namespaces.CLONE_NEWPID
@@ -37,35 +39,44 @@ class Spare:
     #: Seconds it is good for: its network namespace has taken on the host's sysctls as they were.
     SECONDS = 60.0
 
-    def __init__(self, rehearse: Callable[[], None]) -> None:
+    def __init__(self, rehearse: Callable[[int], None], *, user: bool = False) -> None:
         """Make one; it is the child of our parent, which has to reap it, and calls ``rehearse``
-        before it waits. Raises :class:`OSError`. The caller must be single-threaded."""
+        with a directory of nobody before it waits. ``user``: in a user namespace of its own, with
+        no ids yet. Raises :class:`OSError`. The caller must be single-threaded."""
         self._made = time.monotonic()
+        self._user = user
         self._channel, theirs = channel.pair()
+        kinds = _KINDS | (namespaces.CLONE_NEWUSER if user else 0)
         with theirs:
             try:
-                self.pid, self.pidfd = process.clone3(_KINDS | process.CLONE_PARENT)
+                directory = mount.new_filesystem("tmpfs", "rehearsal", [("mode", "777")])
+                with mount.descriptor(directory):
+                    self.pid, self.pidfd = process.clone3(kinds | process.CLONE_PARENT)
+                    if self.pid == 0:
+                        _wait(theirs, directory, rehearse)
             except OSError:
                 self._channel.close()
                 raise
-            if self.pid == 0:
-                _wait(theirs, rehearse)
         self.start_time = process.start_time(self.pid)
 
     def fits(self, plan: Plan) -> bool:
         """Whether it can become the first process of this container.
 
-        Not where the process belongs into a user namespace, or has to be born in namespaces or on
-        processors of the plan's.
+        Not where the process belongs into another user namespace, or has to be born in namespaces
+        or on processors of the plan's.
         """
-        if time.monotonic() - self._made > self.SECONDS or plan.uid_map or plan.affinity[0]:
+        if time.monotonic() - self._made > self.SECONDS or plan.affinity[0]:
             return False
+        if bool(plan.new & namespaces.CLONE_NEWUSER) != self._user:
+            return False
+        if self._user and plan.join:
+            return False  # what is joined is joined with the host's privileges
         joined = 0
         for flag, _ in plan.join:
             joined |= flag
         if joined & (namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWPID):
             return False
-        if plan.new & (namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWTIME):
+        if plan.new & namespaces.CLONE_NEWTIME:
             return False
         return (plan.new | joined) & _KINDS == _KINDS and bool(plan.new & namespaces.CLONE_NEWPID)
 
@@ -74,12 +85,15 @@ class Spare:
 
         Raises :class:`OSError`; EMSGSIZE for a plan that does not fit into one packet.
         """
+        if self._user:
+            hand_over(streams, IdMap(value["uid_map"], value["gid_map"]))
         channel.send_value(self._channel, (value, blob), streams)
         return spawn.Child(pid=self.pid, pidfd=self.pidfd, channel=self._channel)
 
     def network(self) -> int:
-        """A descriptor of its network namespace; -1 when that has become too old, or it died."""
-        if time.monotonic() - self._made > self.SECONDS:
+        """A descriptor of its network namespace; -1 when that is too old or its user namespace's,
+        or it died."""
+        if self._user or time.monotonic() - self._made > self.SECONDS:
             return -1
         try:
             return os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -95,15 +109,16 @@ class Spare:
         return self.pid
 
 
-def _wait(told: socket.socket, rehearse: Callable[[], None]) -> NoReturn:
+def _wait(told: socket.socket, directory: int, rehearse: Callable[[int], None]) -> NoReturn:
     """In the waiting process: until somebody says what to become, or is gone."""
     try:
         gc.disable()
         prctl.set_dumpable(False)
         init.forget_imports()
-        process.close_all_but({told.fileno()})
+        process.close_all_but({told.fileno(), directory})
         if not channel.readable(told):
-            rehearse()
+            rehearse(directory)
+        os.close(directory)
         message, streams = channel.receive_value(told)
         if message is None:
             os._exit(0)

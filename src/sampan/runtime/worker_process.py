@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import NoReturn
 
 from sampan.kernel import cgroup, prctl, process
@@ -18,6 +19,8 @@ from sampan.runtime.state import thaw
 from sampan.runtime.worker import Worker
 
 _REQUEST_SECONDS = 10.0
+#: what a worker tells the launcher about the container it makes
+USER, HOST, UNKNOWN = b"u", b"h", b"?"
 
 
 def serve(
@@ -28,64 +31,75 @@ def serve(
     identity: Message,
     title: process.Title,
     sample: bytes,
+    kinds: Sequence[bool],
 ) -> NoReturn:
     """Be the first worker: wait for a connection to the launcher and do what it asks.
 
-    ``taken``: pipe to the launcher: a byte when the container is made, or others wait, its end when
-    it runs. ``identity``: the answer for who only asks which launcher this is. ``sample``: of a
-    request, to rehearse with while we wait.
+    ``taken``: pipe to the launcher: a byte when the container is made (USER or HOST) or others wait
+    (UNKNOWN), its end when it runs. ``identity``: the answer for who only asks which launcher this
+    is. ``sample``: of a request, to rehearse with while we wait. ``kinds``: for each process to
+    keep waiting, whether it is in a user namespace.
     """
-    client, spare = _await(listener, monitor, sample, layout)
+    client, spares = _await(listener, monitor, sample, layout, kinds)
     if more := channel.readable(listener):
-        _tell(taken)
+        _tell(taken, UNKNOWN)
     listener.close()
     message, blob = _read_request(client)
-    maker = Maker(monitor, layout, spare)
+    creating = message is not None and message.get("op") == "create"
+    user = creating and message is not None and bool(message["plan"].get("uid_map"))
+    maker = Maker(monitor, layout, spares.pop(user, None))
     state = None
-    if message is not None and message.get("op") == "create":
+    if creating and message is not None:
         state = maker.make(client, message, blob)
     elif message is not None:
         channel.send_frame(client, {"ok": True, **identity})
     # What nobody waits for comes last.
     if not more:
-        _tell(taken)
+        _tell(taken, (USER if user else HOST) if creating else UNKNOWN)
     maker.close()
+    for spare in spares.values():
+        ask_to_reap(monitor, spare.end())
     if state is not None:
         _settle_in(title)
         Worker(monitor, layout, state, taken=taken).run()
     os._exit(0)
 
 
-def _tell(taken: int) -> None:
+def _tell(taken: int, what: bytes) -> None:
     with contextlib.suppress(BrokenPipeError):  # the launcher has died; what we make goes on
-        os.write(taken, b"1")
+        os.write(taken, what)
 
 
 def _await(
-    listener: socket.socket, monitor: socket.socket, sample: bytes, layout: cgroup.Layout
-) -> tuple[socket.socket, Spare | None]:
+    listener: socket.socket,
+    monitor: socket.socket,
+    sample: bytes,
+    layout: cgroup.Layout,
+    kinds: Sequence[bool],
+) -> tuple[socket.socket, dict[bool, Spare]]:
     """Wait for a connection; do meanwhile what can be done before anybody asks.
 
-    The spare process is replaced when it gets old. Nothing of this is needed: it is tried, unless
-    somebody waits for us by now.
+    The spare processes are replaced when they get old. Nothing of this is needed: it is tried,
+    unless somebody waits for us by now.
     """
     with contextlib.suppress(OSError):
         if not channel.readable(listener):
             rehearsal.worker(sample, layout)
     listener.settimeout(Spare.SECONDS)
     while True:
-        spare = None
+        spares: dict[bool, Spare] = {}
         with contextlib.suppress(OSError):
-            if not channel.readable(listener):
-                spare = Spare(lambda: rehearsal.init(sample))
+            for user in kinds:
+                if not channel.readable(listener):
+                    spares[user] = Spare(lambda root: rehearsal.init(sample, root), user=user)
         try:
             client, _ = listener.accept()
         except TimeoutError:
-            if spare is not None:
+            for spare in spares.values():
                 ask_to_reap(monitor, spare.end())
             continue
         client.settimeout(None)
-        return client, spare
+        return client, spares
 
 
 def wake(
