@@ -122,7 +122,7 @@ class Maker:
         try:
             child = spare.become(value, blob, streams)
         except OSError as error:
-            if error.errno in (errno.EMSGSIZE, errno.EPIPE):
+            if error.errno in (errno.EMSGSIZE, errno.EPIPE, errno.ECONNRESET):
                 return None
             raise
         self._spare = None
