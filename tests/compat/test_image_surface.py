@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sampan import connect as sampan_connect
 from tests.compat.conftest import DockerCli, Sampand
 
 
@@ -143,6 +144,15 @@ def test_scp_sends_only_what_is_missing(
         assert theirs.out("image", "ls", "-q", "renamed:2") == sampan.out(
             "image", "ls", "-q", image
         )
+        with sampan_connect(other.host) as remote:
+            usage = remote.system.df().image_usage
+        assert usage is not None
+        data = other.root / "data"
+        command = ["du", "-sx", "-B1", str(data / "content/blobs"), str(data / "snapshots")]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        occupied = sum(int(line.split()[0]) for line in found.splitlines())
+        # Beside the images there are only directories and the snapshots' records.
+        assert usage.total_size == pytest.approx(occupied, rel=0.02, abs=64 << 10)
         sampan("rmi", image)
         copy("-q", "user@far::renamed:2", f"::{image}")
         assert sampan.out("run", "--rm", image, "cat", "/hi") == "hi"

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from sampan import __version__
-from sampan.engine import clock, logconfig, transfer
+from sampan.engine import clock, imageusage, logconfig, transfer
 from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.core import Core
@@ -220,24 +220,11 @@ class System:
         )
 
     async def _image_usage(self, verbose: bool) -> ImagesDiskUsage:
-        """Layers shared by images are counted once."""
+        """What images share is counted once."""
         core = self._core
         summaries = await self._images.list(all=True, shared_size=True)
         used = {container.record.image_id for container in core.containers}
-
-        def layers() -> tuple[int, int]:
-            total, needed = {}, {}
-            for entry in core.images:
-                view = core.images.cached(entry)
-                for chain in view.chain_ids if view is not None else ():
-                    if core.snapshots.exists(str(chain)):
-                        size = core.snapshots.usage(str(chain)).size
-                        total[chain] = size
-                        if str(entry.id) in used:
-                            needed[chain] = size
-            return sum(total.values()), sum(needed.values())
-
-        total, needed = await core.threads.run_long(layers)
+        total, needed = await core.threads.run_long(imageusage.measure, core)
         return ImagesDiskUsage(
             active_count=sum(1 for item in summaries if item.id in used),
             total_count=len(summaries),
