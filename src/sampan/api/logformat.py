@@ -13,6 +13,8 @@ _LEVELS = {
     logging.ERROR: "error",
     logging.CRITICAL: "fatal",
 }
+#: Libraries that tell of every task, header and call.
+_CHATTY = ("asyncio", "grpclib", "h2", "hpack", "hyperframe")
 _NAMES = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -34,7 +36,8 @@ def configure(level: str, form: str) -> None:
 def set_level(level: str) -> None:
     """Change what is logged; asyncio's own chatter stays out."""
     logging.getLogger().setLevel(_NAMES[level])
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _when(record: logging.LogRecord) -> str:

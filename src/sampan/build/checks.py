@@ -344,7 +344,7 @@ def _default_in_from(subject: _Subject) -> _Found:
     for stage in bare.stages:
         base = expand(stage.base.base, bare.arguments).text
         try:
-            if base != "scratch":
+            if base != SCRATCH and bare.find(base, before=stage.index) is None:
                 Reference.parse(base)
         except InvalidParameter:
             message = (
