@@ -12,6 +12,7 @@ import pytest
 
 import sampan
 from sampan import from_
+from sampan.build.gcpolicy import Policy, Settings
 from sampan.build.recipe import Recipe
 from sampan.build.tools import StepFailed
 from sampan.dockerfile.parser import parse
@@ -100,6 +101,32 @@ def test_directories_and_failures(engine: sampan.Engine, context: Path) -> None:
         engine.build()
     with pytest.raises(InvalidParameter, match="is no directory"):
         engine.build(context / "none")
+
+
+async def test_what_the_cache_drops_is_gone(context: Path, tmp_path: Path) -> None:
+    config = sampan.EngineConfig(
+        data_root=tmp_path / "data",
+        exec_root=tmp_path / "exec",
+        cgroup_parent=f"/sampan-test-{os.getpid()}",
+        bridge_enabled=False,
+    )
+    engine = await sampan.AsyncEngine.open(config)
+    try:
+        recipe = base().run("echo kept > /cache/f", mounts=["type=cache,target=/cache,id=c"])
+        built = await engine.build(recipe, context=context, network="none")
+        kinds = [one.type for one in await engine.builds.usage()]
+        assert sorted(str(kind) for kind in kinds) == ["exec.cachemount", "regular", "regular"]
+        await engine.images.remove(built.id, force=True)
+        assert list(engine.core.content.walk()) != []  # the cache needs its layers
+        await engine.builds.held.collect(Settings(policies=(Policy(max_used=1),), enabled=False))
+        assert len(await engine.builds.usage()) == 3
+        await engine.builds.held.collect(Settings(policies=(Policy(max_used=1),)))
+        assert await engine.builds.usage() == []
+        assert list(engine.core.content.walk()) == []
+        assert list(engine.core.snapshots.walk()) == []
+        assert list((tmp_path / "data/build/caches").iterdir()) == []
+    finally:
+        await engine.close()
 
 
 def test_recipes_are_dockerfiles() -> None:

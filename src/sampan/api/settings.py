@@ -5,13 +5,17 @@ An option that this engine cannot honour is refused by its name, never ignored.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sampan.api.options import Value
-from sampan.engine.config import AddressPool, EngineConfig, ExternalRuntime, Ulimit
+from sampan.build import gcpolicy
+from sampan.build.gcpolicy import Settings as BuildGarbage
+from sampan.engine.config import AddressPool, EngineConfig, ExternalRuntime, ImageGarbage, Ulimit
+from sampan.engine.filters import parse_duration
 from sampan.errors import InvalidParameter, Unsupported
 
 DEFAULT_SOCKET = "unix:///run/sampan.sock"
@@ -217,6 +221,7 @@ def _engine(options: _Options) -> EngineConfig:
         userns_remap=options.text("userns-remap"),
         no_new_privileges=options.switch("no-new-privileges", False),
         experimental=options.switch("experimental", False),
+        build_gc=_build_gc(options, _directory(options, "data-root", default.data_root)),
         cdi_spec_dirs=options.strings("cdi-spec-dir") or default.cdi_spec_dirs,
         plugin_directories=(
             *(Path(text).absolute() for text in options.strings("plugin-dir")),
@@ -259,6 +264,7 @@ def reloadable(config: EngineConfig, values: Mapping[str, Value]) -> EngineConfi
         default_runtime=chosen,
         insecure_registries=options.strings("insecure-registry"),
         registry_mirrors=options.strings("registry-mirror"),
+        image_gc=_image_gc(options),
         registries_conf=options.text("registries-conf"),
         signature_policy=options.text("signature-policy"),
         signing_key=options.text("signing-key"),
@@ -343,10 +349,51 @@ def _pools(options: _Options) -> tuple[AddressPool, ...]:
     return tuple(found)
 
 
+def _build_gc(options: _Options, root: Path) -> BuildGarbage:
+    """daemon.json's ``builder.gc``; percentages are of the disk the data root is on."""
+    builder = options.table("builder")
+    for name in builder:
+        if name not in ("gc", "entitlements"):
+            raise InvalidParameter(f"builder: unknown key {name!r}")
+    if builder.get("entitlements"):
+        raise Unsupported("builder.entitlements is not supported: builds name what they may do")
+    document = builder.get("gc") or {}
+    if not isinstance(document, dict):
+        raise InvalidParameter("builder.gc: expected an object")
+    while not root.exists():
+        root = root.parent
+    status = os.statvfs(root)
+    return gcpolicy.parse(document, status.f_blocks * status.f_frsize)
+
+
+def _image_gc(options: _Options) -> ImageGarbage:
+    table = {name: str(value) for name, value in options.table("image-gc").items()}
+    if unknown := sorted(table.keys() - {"max-age", "max-size", "keep-last"}):
+        raise InvalidParameter(f"image-gc: unknown key {unknown[0]!r}")
+    keep = _whole(table.get("keep-last", "0"))
+    if keep is None:
+        raise InvalidParameter(
+            f"image-gc: keep-last: expected a number, got {table['keep-last']!r}"
+        )
+    age, size = table.get("max-age"), table.get("max-size")
+    try:
+        return ImageGarbage(
+            max_age=parse_duration(age) if age is not None else None,
+            max_size=_bytes("max-size", size) if size is not None else None,
+            keep_last=keep,
+        )
+    except InvalidParameter as error:
+        raise InvalidParameter(f"image-gc: {error.message}") from None
+
+
 def _size(options: _Options, name: str, default: int) -> int:
     text = options.text(name)
     if not text:
         return default
+    return _bytes(name, text)
+
+
+def _bytes(name: str, text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise InvalidParameter(f"{name}: invalid size: {text!r}")

@@ -10,10 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import posixpath
 import shutil
-from collections.abc import AsyncIterator, Mapping
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,22 +35,48 @@ class Prepared:
     environment: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedMount:
+    """One directory of a cache mount as people see it; times in seconds since the epoch."""
+
+    id: str
+    title: str
+    size: int
+    created: int
+    used: int
+    uses: int
+    in_use: bool
+
+
 @dataclass(slots=True)
 class CacheDirectories:
-    """The directories of ``type=cache`` mounts, and who may use each at a time."""
+    """The directories of ``type=cache`` mounts, and who may use each at a time.
+
+    Beside each lies a note of what it is; its time is that of the last use.
+    """
 
     root: Path
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _private: dict[str, set[int]] = field(default_factory=dict)
+    _used: Counter[str] = field(default_factory=Counter)
 
     def path(self, mount: RunMount, copy: int = 0) -> Path:
         """The directory of a mount's id, made with its mode and owner when missing."""
-        name = hashlib.sha256(f"{mount.id}\0{copy}".encode()).hexdigest()
-        path = self.root / name
+        path = self.root / _name(mount, copy)
         if not path.exists():
             path.mkdir(parents=True)
             os.chown(path, mount.uid, mount.gid)
             path.chmod(0o755 if mount.mode is None else mount.mode)
+        note = path.with_suffix(".json")
+        before = _note(note)
+        found = {
+            "title": mount.id,
+            "created": before.get("created", int(time.time())),
+            "uses": int(str(before.get("uses", 0))) + 1,
+        }
+        temporary = note.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+        temporary.write_text(json.dumps(found))
+        temporary.replace(note)
         return path
 
     @contextlib.asynccontextmanager
@@ -55,25 +85,79 @@ class CacheDirectories:
         if mount.sharing == "locked":
             lock = self._locks.setdefault(mount.id, asyncio.Lock())
             async with lock:
-                yield self.path(mount)
+                with self._in_use(mount, 0) as path:
+                    yield path
         elif mount.sharing == "private":
             taken = self._private.setdefault(mount.id, set())
             copy = next(number for number in range(len(taken) + 1) if number not in taken)
             taken.add(copy)
             try:
-                yield self.path(mount, copy)
+                with self._in_use(mount, copy) as path:
+                    yield path
             finally:
                 taken.discard(copy)
         else:
-            yield self.path(mount)
+            with self._in_use(mount, 0) as path:
+                yield path
 
-    def remove_all(self) -> int:
-        """Remove every cache directory; the bytes freed."""
-        freed = sum(
-            file.lstat().st_blocks * 512 for file in self.root.rglob("*") if not file.is_symlink()
-        )
-        shutil.rmtree(self.root, ignore_errors=True)
-        return freed
+    @contextlib.contextmanager
+    def _in_use(self, mount: RunMount, copy: int) -> Iterator[Path]:
+        name = _name(mount, copy)
+        self._used[name] += 1
+        try:
+            yield self.path(mount, copy)
+        finally:
+            self._used[name] -= 1
+
+    def list(self, *, sizes: bool = True) -> list[CachedMount]:
+        """The directories, least recently used first. Blocking."""
+        found: list[CachedMount] = []
+        if not self.root.is_dir():
+            return found
+        for note in self.root.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                about = _note(note)
+                found.append(
+                    CachedMount(
+                        id=note.stem,
+                        title=str(about.get("title", "")),
+                        size=_size(note.with_suffix("")) if sizes else 0,
+                        created=int(str(about.get("created", 0))),
+                        used=int(note.stat().st_mtime),
+                        uses=int(str(about.get("uses", 0))),
+                        in_use=self._used[note.stem] > 0,
+                    )
+                )
+        return sorted(found, key=lambda one: (one.used, one.id))
+
+    def remove(self, identity: str) -> bool:
+        """Remove a directory unless a step uses it. Blocking."""
+        if self._used[identity] > 0:
+            return False
+        shutil.rmtree(self.root / identity, ignore_errors=True)
+        (self.root / f"{identity}.json").unlink(missing_ok=True)
+        return True
+
+
+def _name(mount: RunMount, copy: int) -> str:
+    return hashlib.sha256(f"{mount.id}\0{copy}".encode()).hexdigest()
+
+
+def _note(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _size(directory: Path) -> int:
+    total = 0
+    for parent, directories, names in os.walk(directory):
+        for name in (*directories, *names):
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+    return total
 
 
 async def prepare(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sampan.buildkit.contexts import Contexts, Kept
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.engine.builds import Builds
 from sampan.errors import InvalidParameter
@@ -33,7 +32,6 @@ class CacheView:
     """The cache of one engine and the contexts that are kept beside it."""
 
     builds: Builds
-    contexts: Contexts
 
     async def records(self, filters: list[str], age: int = 0) -> list[control.UsageRecord]:
         """The records that pass a filter, least recently used first.
@@ -43,7 +41,6 @@ class CacheView:
         """
         latest = time.time() - age / _SECOND if age else None
         found = [_usage(one) for one in await self.builds.usage()]
-        found += [_kept(one) for one in await self.builds.threads.run_long(self.contexts.list)]
         return [
             one
             for one in sorted(found, key=lambda one: (one.LastUsedAt.seconds, one.ID))
@@ -67,23 +64,9 @@ class CacheView:
                 continue
             total -= one.Size
             removed.append(one)
-        if request.all and not request.filter and not keep:
-            freed = await self.builds.prune_mounts()
-            if freed:
-                removed.append(
-                    control.UsageRecord(
-                        ID="cache-mounts",
-                        Size=freed,
-                        RecordType="exec.cachemount",
-                        Description="cache mounts of RUN steps",
-                        Mutable=True,
-                    )
-                )
         return removed
 
     async def _remove(self, one: control.UsageRecord) -> bool:
-        if one.RecordType == "source.local":
-            return await self.builds.threads.run_long(self.contexts.remove, one.ID)
         report = await self.builds.prune({"id": [one.ID]})
         return bool(report.caches_deleted)
 
@@ -121,25 +104,12 @@ def _usage(one: BuildCache) -> control.UsageRecord:
         Parents=one.parents or [],
         Description=one.description or "",
         RecordType=one.type or "regular",
+        Mutable=one.type in ("source.local", "exec.cachemount"),
         InUse=bool(one.in_use),
         Shared=bool(one.shared),
         UsageCount=one.usage_count or 0,
         CreatedAt=_moment(one.created_at),
         LastUsedAt=_moment(one.last_used_at),
-    )
-
-
-def _kept(one: Kept) -> control.UsageRecord:
-    return control.UsageRecord(
-        ID=one.id,
-        Mutable=True,
-        Size=one.size,
-        Description=one.description,
-        RecordType="source.local",
-        InUse=one.in_use,
-        UsageCount=one.uses,
-        CreatedAt=Timestamp(seconds=one.created),
-        LastUsedAt=Timestamp(seconds=one.used),
     )
 
 

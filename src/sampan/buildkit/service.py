@@ -13,6 +13,7 @@ from sampan.buildkit.control import Control
 from sampan.buildkit.exporters import Exporters
 from sampan.buildkit.gateway import Bridge
 from sampan.buildkit.jobs import Jobs
+from sampan.buildkit.olddoor import OldDoor
 from sampan.buildkit.rpc import Channel, Server
 from sampan.buildkit.sessions import METHOD_HEADER, Session, Sessions
 from sampan.engine.engine import Engine
@@ -26,6 +27,7 @@ class BuildKit:
 
     sessions: Sessions
     server: Server
+    old: OldDoor
 
     @classmethod
     def of(cls, engine: Engine) -> BuildKit:
@@ -40,10 +42,11 @@ class BuildKit:
             jobs=jobs,
             builder=builder,
             exporters=Exporters(engine=engine),
-            cache=CacheView(builds=builds, contexts=contexts),
+            cache=CacheView(builds=builds),
         )
         bridge = Bridge(jobs=jobs, builder=builder, workers=control.workers)
-        return cls(sessions, Server((control.service(), bridge.service())))
+        server = Server((control.service(), bridge.service()))
+        return cls(sessions, server, OldDoor(control=control))
 
     def control(self) -> asyncio.Protocol:
         """The protocol of a connection on which the client calls us."""

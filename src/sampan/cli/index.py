@@ -233,6 +233,7 @@ _SYSTEM = (
 )
 
 _OTHER = (
+    _sub("builder", "du", "Show what the build cache holds", "builder", beyond=True),
     Entry("builder prune", "Remove build cache", "prune", "BUILDER"),
     _sub("checkpoint", "create", "Create a checkpoint from a running container", "checkpoints"),
     _sub("checkpoint", "ls", "List checkpoints for a container", "checkpoints", "checkpoint list"),

@@ -80,9 +80,7 @@ class Outputs:
             made.append(await self.core.threads.run_long(self._bill, built.image, moment))
         if attest.provenance:
             made.append(provenance(built, invocation, attest))
-        return Result(
-            built=built, attestations=tuple(made), inline_records=built.records
-        )
+        return Result(built=built, attestations=tuple(made), inline_records=built.records)
 
     def _bill(self, image: Image, moment: float) -> Attestation:
         labels = image.config.defaults.labels or {}

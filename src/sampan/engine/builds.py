@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sampan.build.cache import BuildCache, Record
+from sampan.build.cache import BuildCache
 from sampan.build.checks import check
 from sampan.build.copying import ContentHashes
 from sampan.build.executor import Limits, Secrets
@@ -34,15 +34,16 @@ from sampan.dockerfile.parser import DockerfileError, excerpt, parse
 from sampan.engine.buildcontext import dockerfile_in, fetch, ignore_in
 from sampan.engine.buildcontexts import KeptContexts
 from sampan.engine.buildsteps import Credentials, StepExecutor
+from sampan.engine.buildusage import CacheUsage
 from sampan.engine.classicprogress import ClassicProgress, step_failure
 from sampan.engine.core import Core
-from sampan.engine.filters import until
+from sampan.engine.creation import find_image
 from sampan.engine.imageflows import Progress, consume, failure, record
 from sampan.engine.images import Images
 from sampan.engine.ingests import Ingests
 from sampan.engine.options import Filters, RegistryAuth
 from sampan.engine.threads import Threads
-from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
+from sampan.errors import InvalidParameter, NotFound, SampanError
 from sampan.kernel.mount import MNT_DETACH, descriptor, umount2
 from sampan.layer import archive_put
 from sampan.layer.model import Readable
@@ -54,6 +55,10 @@ from sampan.wire.image import BuildPruneReport
 
 _FILE_LIMIT = 4 << 20
 _DOCKERFILE = "Dockerfile"
+
+
+#: Seconds between two looks at what the cache's policies say.
+_COLLECT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +106,10 @@ class Builds:
         self.contexts = KeptContexts(
             root=root / "kept", transient=self._contexts, threads=core.threads
         )
+        self.held = CacheUsage(
+            core=core, cache=self.cache, contexts=self.contexts, mounts=self._directories
+        )
+        self._collected = float("-inf")
         self._running: dict[str, asyncio.Task[Any]] = {}
         core.pins.append(self._pinned)
         self._sweep()
@@ -199,6 +208,7 @@ class Builds:
                 self._running.pop(identity, None)
                 task.cancel()
                 await asyncio.wait([task])
+                self._ended()
             image = built.image
             await record(core, image.target, image.id, names)
         yield {"aux": {"ID": str(image.id)}}
@@ -223,6 +233,7 @@ class Builds:
             return await solve(request, tools, progress)
         finally:
             self._running.pop(identity, None)
+            self._ended()
 
     @property
     def ingesting(self) -> Ingests:
@@ -266,6 +277,14 @@ class Builds:
     def workspace(self) -> Workspace:
         """The engine's layers as builds see them."""
         return Workspace(content=self._core.content, snapshotter=self._core.snapshots)
+
+    async def triggers(self, reference: str) -> bool:
+        """Whether an image has ONBUILD instructions, or is not here to tell."""
+        try:
+            _, image = await find_image(self._core, reference, None)
+        except SampanError:
+            return True
+        return bool(image.config.defaults.on_build)
 
     def tools(self, credentials: Credentials) -> Tools:
         """What a solver of this engine works with."""
@@ -340,42 +359,22 @@ class Builds:
         task.cancel()
 
     async def usage(self) -> list[CacheItem]:
-        """The cache's records as ``docker system df`` shows them."""
-        return [_item(one) for one in await self._core.threads.run(self.cache.records)]
-
-    async def prune_mounts(self) -> int:
-        """Remove the directories of cache mounts unless a build runs; the bytes freed."""
-        if self._running:
-            return 0
-        return await self._core.threads.run_long(self._directories.remove_all)
+        """What the cache holds, as ``docker system df`` shows it."""
+        return await self.held.items()
 
     async def prune(
         self, filters: Filters | None = None, *, all: bool = False, keep: int = 0
     ) -> BuildPruneReport:
-        """Drop cache records, least recently used first, until at most ``keep`` bytes remain.
+        """See :meth:`sampan.engine.buildusage.CacheUsage.prune`."""
+        return await self.held.prune(filters, all=all, keep=keep)
 
-        Filter ``until`` spares what was used since. ``all`` drops the directories of cache mounts
-        as well. The other filters choose records by what :meth:`usage` shows of them.
-        """
-        chosen = {name: values for name, values in (filters or {}).items() if name != "until"}
-        latest = until(filters or {}, time.time())
-        core = self._core
-        records = await core.threads.run(self.cache.records)
-        total = sum(one.size for one in records)
-        dropped: list[Record] = []
-        freed = 0
-        for one in records:
-            if keep and total - freed <= keep:
-                break
-            if (latest is None or one.used <= latest) and _chosen(_item(one), chosen):
-                dropped.append(one)
-                freed += one.size
-        await core.threads.run(self.cache.forget, [one.key for one in dropped])
-        if all:
-            freed += await self.prune_mounts()
-        return BuildPruneReport(
-            caches_deleted=[one.key[:25] for one in dropped] or None, space_reclaimed=freed
-        )
+    def _ended(self) -> None:
+        """A build is over: see to the cache's policies, now and then."""
+        now = time.monotonic()
+        if now - self._collected >= _COLLECT_SECONDS and not self._core.closing.is_set():
+            self._collected = now
+            collecting = self.held.collect(self._core.config.build_gc)
+            self._core.tasks.spawn(collecting, "build cache collection", quiet=True)
 
 
 def _credentials(auth: Mapping[str, RegistryAuth]) -> Credentials:
@@ -389,47 +388,3 @@ def _epoch(text: str) -> int:
     if not text.isdecimal():
         raise InvalidParameter(f"invalid SOURCE_DATE_EPOCH: {text!r}")
     return int(text)
-
-
-def _item(one: Record) -> CacheItem:
-    def moment(seconds: int) -> str:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-    return CacheItem(
-        id=one.key[:25],
-        parents=[one.parent[:25]] if one.parent else None,
-        type=one.kind,
-        description=one.description,
-        in_use=False,
-        shared=False,
-        size=one.size,
-        created_at=moment(one.created),
-        last_used_at=moment(one.used),
-        usage_count=one.uses,
-    )
-
-
-def _chosen(item: CacheItem, filters: Filters) -> bool:
-    """Whether a record passes every filter; ids may be cut short, flags need no value."""
-    for name, values in filters.items():
-        match name:
-            case "id":
-                passes = any((item.id or "").startswith(value) for value in values)
-            case "parent":
-                passes = any(value in (item.parents or ()) for value in values)
-            case "type":
-                passes = item.type in values
-            case "description":
-                passes = any(value in (item.description or "") for value in values)
-            case "inuse" | "shared":
-                state = bool(item.in_use if name == "inuse" else item.shared)
-                passes = any((value.lower() not in ("0", "false")) == state for value in values)
-            case "private":
-                passes = any(
-                    (value.lower() in ("0", "false")) == bool(item.shared) for value in values
-                )
-            case _:
-                raise Unsupported(f"filter {name!r} of the build cache is not supported")
-        if not passes:
-            return False
-    return True

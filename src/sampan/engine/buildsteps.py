@@ -68,7 +68,8 @@ class StepExecutor:
         return await self._local(reference, platform)
 
     async def _local(self, reference: str, platform: Platform) -> Image:
-        _, image = await find_image(self._core, reference, str(platform))
+        entry, image = await find_image(self._core, reference, str(platform))
+        entry.used = clock.now()
         await self._core.threads.run(self._core.unpacker.unpack, image)
         return image
 

@@ -6,6 +6,7 @@ Only what has lain untouched for a day goes, so that an interrupted pull can be 
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from sampan.engine.core import Core, log
@@ -29,12 +30,11 @@ async def collect(core: Core, older_than: float = UNTOUCHED) -> None:
     await core.ingests.alone(work)
 
 
-def erase(core: Core, older_than: float) -> int:
-    """Erase unneeded blobs and layers; returns the bytes of the blobs. Blocks.
+def needed(core: Core) -> tuple[set[Digest], set[Digest]] | None:
+    """The blobs and layers (by chain id) that images and caches need. Blocks.
 
-    Raises nothing for content that cannot be read: then its image keeps everything it may need.
+    None for content that cannot be read: then its image keeps everything it may need.
     """
-    limit = time.time() - older_than
     blobs, chains = core.pinned(), core.pinned()
     for entry in core.images:
         try:
@@ -43,7 +43,40 @@ def erase(core: Core, older_than: float) -> int:
                 chains.update(image.chain_ids)
         except SampanError as error:
             log.warning("content of image %s cannot be read: %s", entry.id.short, error.message)
-            return 0
+            return None
+    return blobs, chains
+
+
+def erase_of(core: Core, blobs: set[Digest], chains: set[Digest]) -> int:
+    """Erase what of these blobs and layers nothing needs; returns the bytes of the blobs. Blocks.
+
+    Nothing may be coming in meanwhile.
+    """
+    kept = needed(core)
+    if kept is None:
+        return 0
+    freed = 0
+    for digest in blobs - kept[0]:
+        try:
+            size = core.content.size(digest)
+        except NotFound:
+            continue
+        freed += size if core.content.delete(digest) else 0
+    gone = {str(chain) for chain in chains - kept[1]}
+    for info in reversed(list(core.snapshots.walk())):
+        if info.key in gone:
+            with contextlib.suppress(Conflict, NotFound):
+                core.snapshots.remove(info.key)
+    return freed
+
+
+def erase(core: Core, older_than: float) -> int:
+    """Erase unneeded blobs and layers; returns the bytes of the blobs. Blocks."""
+    limit = time.time() - older_than
+    kept = needed(core)
+    if kept is None:
+        return 0
+    blobs, chains = kept
     freed = core.content.sweep(older_than=older_than)
     for blob in list(core.content.walk()):
         if blob.digest not in blobs and blob.modified < limit and core.content.delete(blob.digest):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sampan.build.gcpolicy import Settings as BuildGarbage
 from sampan.errors import InvalidParameter
 from sampan.kernel.cgroup import systemd
 
@@ -33,6 +34,19 @@ class ExternalRuntime:
 
     path: str
     args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageGarbage:
+    """When images nobody uses are removed; without an age and a size they never are.
+
+    ``max_age`` is seconds since the last use, ``max_size`` bytes all images may take together;
+    the newest ``keep_last`` images of a repository stay.
+    """
+
+    max_age: float | None = None
+    max_size: int | None = None
+    keep_last: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +112,8 @@ class EngineConfig:
     experimental: bool = False
     worker_threads: int = 16
     event_history: int = 256
+    image_gc: ImageGarbage = field(default_factory=ImageGarbage)
+    build_gc: BuildGarbage = field(default_factory=BuildGarbage)
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     plugin_directories: tuple[Path, ...] = (
         Path("/run/docker/plugins"),

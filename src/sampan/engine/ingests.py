@@ -29,6 +29,7 @@ class Ingests:
         self._erase = erase
         self._active = 0
         self._garbage: list[Garbage] = []
+        self._later: list[Callable[[], Awaitable[None]]] = []
         self._gate = asyncio.Lock()
 
     async def __aenter__(self) -> None:
@@ -37,7 +38,7 @@ class Ingests:
 
     async def __aexit__(self, *_: object) -> None:
         self._active -= 1
-        if not self._active and self._garbage:
+        if not self._active and (self._garbage or self._later):
             await self._collect()
 
     async def collect(self, garbage: Garbage) -> None:
@@ -54,6 +55,12 @@ class Ingests:
             await work()
             return True
 
+    async def when_idle(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do ``work`` while nothing comes in: now, or when the last ingest ends."""
+        self._later.append(work)
+        if not self._active:
+            await self._collect()
+
     async def _collect(self) -> None:
         async with self._gate:
             if self._active:
@@ -61,3 +68,6 @@ class Ingests:
             garbage, self._garbage = self._garbage, []
             if garbage:
                 await self._erase(garbage)
+            later, self._later = self._later, []
+            for work in later:
+                await work()
