@@ -68,6 +68,7 @@ class Builder:
                     contexts=self.contexts,
                     builds=self.builds,
                     stack=stack,
+                    uploaded=job.uploaded,
                     inputs={name: f"{RESULT}{part}" for name, part in inputs.items()},
                 )
                 if asked.request:

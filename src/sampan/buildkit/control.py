@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from grpclib.const import Status as Code
@@ -29,6 +30,15 @@ from sampan.model.platform import Platform
 
 _ENTITLEMENTS = frozenset(("network.host", "security.insecure"))
 _LABELS = "org.mobyproject.buildkit.worker."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A build that can be followed and is still to be done."""
+
+    job: Job
+    request: control.SolveRequest
+    outputs: tuple[Wanted, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,26 +69,37 @@ class Control:
 
     async def solve(self, stream: ServerStream) -> None:
         """A build from its beginning to what its outputs tell."""
-        request: control.SolveRequest = await _request(stream)
+        begun = await self.begin(await _request(stream))
+        await stream.send_message(control.SolveResponse(ExporterResponse=await self.finish(begun)))
+
+    async def begin(self, request: control.SolveRequest, uploaded: Path | None = None) -> Begun:
+        """Check what is asked for and make it known, so that it can be followed.
+
+        ``uploaded`` is the context when it does not come through the session. Raises SampanError.
+        """
         outputs = wanted(request)
         _check(request)
-        session = await self.sessions.get(request.Session)
         job = Job(
             ref=request.Ref,
-            session=session,
+            session=await self.sessions.get(request.Session),
             attributes=dict(request.FrontendAttrs),
             entitlements=frozenset(request.Entitlements),
             status=Status(request.Ref),
+            uploaded=uploaded,
         )
         await self.jobs.add(job)
+        return Begun(job=job, request=request, outputs=outputs)
+
+    async def finish(self, begun: Begun) -> dict[str, str]:
+        """Do a build that has begun; what its outputs tell. Raises GRPCError, SampanError."""
+        job, request = begun.job, begun.request
         try:
             async with self.engine.builds.ingesting:
                 result = await self._result(job, request)
                 parts, several = self._parts(result)
-                found = await self._export(job, parts, outputs, several=several)
+                return await self._export(job, parts, begun.outputs, several=several)
         finally:
             self.jobs.remove(job)
-        await stream.send_message(control.SolveResponse(ExporterResponse=found))
 
     async def _result(self, job: Job, request: control.SolveRequest) -> gateway.Result:
         """What the frontend made: run here, or by the client through the gateway."""

@@ -11,23 +11,24 @@ import contextlib
 import os
 import posixpath
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sampan.build.executor import Secrets
+from sampan.build.needs import context_paths, instructions, names
 from sampan.build.request import BuildRequest
 from sampan.build.selection import Tree
-from sampan.build.stages import Plan, Stage, plan, platform_arguments
+from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
 from sampan.buildkit.attributes import Attributes, check_syntax
 from sampan.buildkit.caller import Filter, agent, secret, uploaded
 from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.sessions import Session
 from sampan.buildkit.status import Status
 from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
-from sampan.dockerfile.instructions import Copy, Instruction, Run
+from sampan.dockerfile.instructions import Run
 from sampan.dockerfile.parser import Dockerfile, parse
 from sampan.engine.buildcontext import fetch, unpack_context
 from sampan.engine.builds import Builds
@@ -67,6 +68,7 @@ class Frontend:
     contexts: Contexts
     builds: Builds
     stack: AsyncExitStack
+    uploaded: Path | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     async def source(self) -> Source:
@@ -116,7 +118,7 @@ class Frontend:
         needed = planned.needed(planned.target(attributes.target))
         await self._ignore(source)
         tree, path = await self._context(source, needed, planned)
-        contexts = await self._named(_names(planned, needed))
+        contexts = await self._named(names(planned, needed))
         epoch = attributes.arguments.get("SOURCE_DATE_EPOCH")
         return BuildRequest(
             file=source.file,
@@ -141,6 +143,8 @@ class Frontend:
 
     async def _elsewhere(self) -> Path | None:
         """The context when it is no directory of the client's: fetched, or unpacked from it."""
+        if self.uploaded is not None:
+            return self.uploaded
         address = self.attributes.context
         if not address:
             return None
@@ -184,14 +188,16 @@ class Frontend:
         ignore = IgnoreMatcher(patterns) if patterns else None
         directory = source.directory
         if directory is None:
-            paths = _wanted(needed, planned)
+            paths = context_paths(needed)
+            if await _triggers(self, planned, needed):
+                paths = None
             if paths is not None and not paths:
                 return None, ""
             with self.status.step("[internal] load build context") as step:
                 wanted = Filter(
                     name=self.attributes.context_key,
                     exclude=patterns,
-                    follow=tuple(sorted(paths or ())),
+                    follow=paths or (),
                 )
                 directory = await self.stack.enter_async_context(
                     self.contexts.received(self.session, wanted, "", step, "context")
@@ -263,53 +269,22 @@ class Frontend:
 def _identities(needed: tuple[Stage, ...], kind: str) -> list[str]:
     """The ids of the secrets or agents that steps may ask for, as written."""
     found: list[str] = []
-    for instruction in _instructions(needed):
+    for instruction in instructions(needed):
         if isinstance(instruction, Run):
             found += (mount.id for mount in instruction.parsed_mounts(str) if mount.type == kind)
     return list(dict.fromkeys(found))
 
 
-def _instructions(needed: tuple[Stage, ...]) -> Iterator[Instruction]:
+async def _triggers(front: Frontend, planned: Plan, needed: tuple[Stage, ...]) -> bool:
+    """Whether a base may have ONBUILD triggers, which may copy anything: one not here may."""
+    named = front.attributes.contexts
     for stage in needed:
-        for _, instruction in stage.steps:
-            yield instruction
-
-
-def _names(planned: Plan, needed: tuple[Stage, ...]) -> set[str]:
-    """Whatever FROM, COPY --from and mounts name: a named context may stand for any of it."""
-    found = {planned.base_of(stage) for stage in needed}
-    for instruction in _instructions(needed):
-        if isinstance(instruction, Copy):
-            found.add(instruction.from_)
-        elif isinstance(instruction, Run):
-            found.update(mount.from_ for mount in instruction.parsed_mounts(str))
-    return found
-
-
-def _wanted(needed: tuple[Stage, ...], planned: Plan) -> set[str] | None:
-    """Which paths of the main context are used; None for all of it.
-
-    A path with a variable may be any, so it stands for all.
-    """
-    found: set[str] = set()
-    for instruction in _instructions(needed):
-        if isinstance(instruction, Copy) and not instruction.from_:
-            sources = instruction.sources
-        elif isinstance(instruction, Run):
-            mounts = instruction.parsed_mounts(str)
-            if any(mount.type == "bind" and not mount.from_ for mount in mounts):
-                return None
+        base = planned.base_of(stage)
+        if base == SCRATCH or planned.find(base, before=stage.index) is not None:
             continue
-        else:
-            continue
-        for source in sources:
-            if instruction.add and "://" in source:
-                continue
-            path = posixpath.normpath(posixpath.join("/", source)).lstrip("/")
-            if not path or "$" in source or "\\" in source:
-                return None
-            found.add(path)
-    return found
+        if base in named or front.attributes.pull or await front.builds.triggers(base):
+            return True
+    return False
 
 
 def _epoch(text: str) -> int:

@@ -12,6 +12,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sampan.build.assemble import Result
 from sampan.build.outputs import Attest
@@ -44,6 +45,7 @@ class Job:
     attributes: Mapping[str, str]
     entitlements: frozenset[str]
     status: Status
+    uploaded: Path | None = None
     returned: asyncio.Future[gateway.ReturnRequest] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )

@@ -12,6 +12,7 @@ from aiohttp import web
 from sampan.api import query, reply
 from sampan.api.call import Call
 from sampan.api.router import Effect, Route
+from sampan.api.routes.buildkit import buildkit_of
 from sampan.api.shape import complete
 from sampan.api.version import ApiVersion
 from sampan.build.executor import Limits
@@ -26,8 +27,9 @@ _REFUSED = ("squash", "outputs", "session")
 
 async def build(call: Call) -> web.StreamResponse:
     """``POST /build``: a context tar in, the classic builder's progress out."""
-    if call.text("version") not in ("", "1"):
-        raise Unsupported("BuildKit's session protocol is not supported: use version=1")
+    if call.text("version") == "2":
+        return await _by_buildkit(call)
+    call.require(("1",), "version")
     for name in _REFUSED:
         if call.text(name) and query.flag(call.text(name)):
             raise Unsupported(f"build parameter {name!r} is not supported")
@@ -37,6 +39,33 @@ async def build(call: Call) -> web.StreamResponse:
     await call.accept_body()
     body: AsyncIterator[bytes] = call.request.content.iter_any()
     return await reply.progress(call.request, call.engine.builds.build(body, options))
+
+
+async def _by_buildkit(call: Call) -> web.StreamResponse:
+    """A build with a session, as docker command lines before 23 ask for it."""
+    service = buildkit_of(call)
+    from sampan.buildkit.olddoor import Asked
+
+    outputs = tuple((one.type, one.attrs) for one in _outputs(call.text("outputs")))
+    asked = Asked(options=_options(call), session=call.text("session"), outputs=outputs)
+    await call.accept_body()
+    return await reply.progress(
+        call.request, service.old.build(asked, call.request.content.iter_any())
+    )
+
+
+class _Output(msgspec.Struct, rename="pascal"):
+    type: str
+    attrs: dict[str, str] = {}
+
+
+def _outputs(text: str) -> list[_Output]:
+    if not text:
+        return []
+    try:
+        return msgspec.json.decode(text, type=list[_Output] | None) or []
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise InvalidParameter(f"outputs: {error}") from None
 
 
 def _options(call: Call) -> BuildOptions:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PROTOCOL = "h2c"
 
 
-def _service(call: Call) -> BuildKit:
+def buildkit_of(call: Call) -> BuildKit:
     """The daemon's BuildKit, made when it is first wanted: most daemons never load gRPC."""
     from sampan.buildkit.service import BuildKit
 
@@ -38,13 +38,13 @@ def _check(call: Call) -> None:
 async def grpc(call: Call) -> web.StreamResponse:
     """``POST /grpc``: the client calls BuildKit's services."""
     _check(call)
-    return await upgrade(call.request, _service(call).control(), _PROTOCOL)
+    return await upgrade(call.request, buildkit_of(call).control(), _PROTOCOL)
 
 
 async def session(call: Call) -> web.StreamResponse:
     """``POST /session``: the daemon calls the client's services while it builds."""
     _check(call)
-    service = _service(call)
+    service = buildkit_of(call)
     from sampan.buildkit.service import METHOD_HEADER
 
     headers = call.request.headers
