@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sampan import connect as sampan_connect
-from tests.compat.conftest import DockerCli, Sampand
+from tests.compat.conftest import DockerCli, Eventually, Sampand
 
 
 @pytest.fixture
@@ -203,3 +204,41 @@ def test_platforms(sampan: DockerCli, docker: DockerCli, tmp_path: Path) -> None
         sampan("load", "-i", str(archive))
         assert sampan.out("image", "inspect", "-f", "{{.Architecture}}", loaded) == wanted
         sampan("rmi", loaded)
+
+
+def test_garbage_collection_by_policy(
+    sampan: DockerCli, sampand: Sampand, tmp_path: Path, eventually: Eventually
+) -> None:
+    """Once switched on it removes what nobody uses, and nothing else."""
+    with another(sampand, tmp_path / "other") as other:
+        theirs = DockerCli(sampan.program, other.host, sampan.config)
+        names = ["used:1", "mounted:1", "kept:1", "kept:2", "old:1", "old:2"]
+        for name in names:
+            root = tmp_path / "root.tar"
+            (tmp_path / "file").write_text(name)
+            subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(root), "file"], check=True)
+            theirs("import", str(root), name)
+        theirs("create", "--name", "user", "used:1", "sh")
+        theirs("image", "mount", "mounted:1")
+
+        def apply(**policy: object) -> None:
+            named = {key.replace("_", "-"): value for key, value in policy.items()}
+            config = {"bridge": "none", "image-gc": named}
+            (other.root / "daemon.json").write_text(json.dumps(config))
+            assert other.process is not None
+            other.process.send_signal(signal.SIGHUP)
+
+        def left() -> set[str]:
+            listed = theirs.out("image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+            return set(listed.splitlines())
+
+        assert left() == set(names)
+        apply(max_age="1ms", keep_last=1)
+        eventually(lambda: left() == {"used:1", "mounted:1", "kept:2", "old:2"})
+        apply(max_age="1ms")
+        eventually(lambda: left() == {"used:1", "mounted:1"})
+        theirs("rm", "user")
+        theirs("image", "unmount", "mounted:1")
+        apply(max_age="1ms", keep_last=0)
+        eventually(lambda: not left())
+        eventually(lambda: not list((other.root / "data/content/blobs/sha256").iterdir()))

@@ -371,10 +371,8 @@ def _image_gc(options: _Options) -> ImageGarbage:
     if unknown := sorted(table.keys() - {"max-age", "max-size", "keep-last"}):
         raise InvalidParameter(f"image-gc: unknown key {unknown[0]!r}")
     keep = _whole(table.get("keep-last", "0"))
-    if keep is None:
-        raise InvalidParameter(
-            f"image-gc: keep-last: expected a number, got {table['keep-last']!r}"
-        )
+    if keep is None or keep < 0:
+        raise InvalidParameter("image-gc: keep-last: expected a number from 0 on")
     age, size = table.get("max-age"), table.get("max-size")
     try:
         return ImageGarbage(

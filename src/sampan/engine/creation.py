@@ -62,6 +62,7 @@ async def _record(
     if not body.image:
         raise InvalidParameter("no image specified: Config.Image must not be empty")
     entry, image = await find_image(core, body.image, platform)
+    entry.used = clock.now()
     config = completion.container_config(
         body, image.config.defaults, container_id, os.uname().nodename
     )

@@ -16,7 +16,7 @@ from typing import Unpack
 
 from sampan.build.recipe import Recipe
 from sampan.content.store import FileStore
-from sampan.engine import building, collecting, imageremoval, recovery, running, subids
+from sampan.engine import building, collecting, imagepolicy, imageremoval, recovery, running, subids
 from sampan.engine.building import BuildArguments, BuiltImage
 from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
@@ -57,6 +57,7 @@ _RELOADABLE = frozenset(
     {
         "debug",
         "default_runtime",
+        "image_gc",
         "insecure_registries",
         "labels",
         "max_concurrent_downloads",
@@ -106,6 +107,7 @@ class Engine:
             await recovery.restore(core)
             engine = cls(core, undo.pop_all())
             core.tasks.spawn(collecting.collect(core), "garbage collection")
+            core.tasks.spawn(imagepolicy.keep(core), "image garbage collection")
             return engine
 
     async def run(
@@ -147,6 +149,7 @@ class Engine:
         # Always: what may have changed is in the files the configuration names.
         core.registry.settings = registry_settings(config)
         core.config = self.config = config
+        core.images.changed.set()  # the policy for images may be another
         attributes = {"name": os.uname().nodename, "labels": json.dumps(list(config.labels))}
         core.events.publish("daemon", "reload", core.engine_id, attributes)
 

@@ -53,6 +53,11 @@ async def remove(
     return removed + await delete(core, entry)
 
 
+async def remove_entry(core: Core, entry: Entry) -> list[ImageDeleteResponseItem]:
+    """Remove an image that nobody uses, with all its names."""
+    return await _untag(core, entry, entry.references) + await delete(core, entry)
+
+
 def _with_digests(entry: Entry, reference: Reference) -> list[Reference]:
     """A name to remove; with the last tag of a repository go the digests it is known by there."""
     others = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,9 @@ class Entry:
     created: int
     names: set[str]
     pushed: Digest | None = None
+    #: when a container was last made of it (Unix ns), and what of that is in the state
+    used: int = 0
+    used_stored: int = 0
 
     @property
     def references(self) -> list[Reference]:
@@ -51,6 +55,8 @@ class ImageTable:
         self._names: dict[str, Entry] = {}
         self._views: dict[str, Image] = {}
         self._variants: dict[str, tuple[Variant, ...]] = {}
+        #: set whenever an image comes; whoever waits for it clears it
+        self.changed = asyncio.Event()
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
@@ -64,6 +70,7 @@ class ImageTable:
         entry = self._entries.get(key)
         self._views.pop(key, None)
         self._variants.pop(key, None)
+        self.changed.set()
         if entry is None:
             entry = Entry(target=target, id=image_id, created=created, names=set())
             self._entries[key] = entry
@@ -229,6 +236,11 @@ def update_pushed(entry: Entry) -> Statement:
         "UPDATE images SET pushed = ? WHERE digest = ?",
         (str(entry.pushed or ""), str(entry.target.digest)),
     )
+
+
+def update_used(entry: Entry) -> Statement:
+    """Store when an image was last used."""
+    return "UPDATE images SET used = ? WHERE digest = ?", (entry.used, str(entry.target.digest))
 
 
 def delete_name(name: str) -> Statement:

@@ -58,14 +58,15 @@ async def _perform_all(
 
 
 def _load_images(core: Core) -> None:
-    for digest, media_type, size, config, created, pushed in core.state.read(
-        "SELECT digest, media_type, size, config, created, pushed FROM images"
+    for digest, media_type, size, config, created, pushed, used in core.state.read(
+        "SELECT digest, media_type, size, config, created, pushed, used FROM images"
     ):
         target = Descriptor(
             media_type=str(media_type), digest=Digest.parse(str(digest)), size=int(str(size))
         )
         entry = core.images.add(target, Digest.parse(str(config)), int(str(created)))
         entry.pushed = Digest.parse(str(pushed)) if pushed else None
+        entry.used = entry.used_stored = int(str(used))
     entries = {str(entry.target.digest): entry for entry in core.images}
     for name, digest in core.state.read("SELECT name, digest FROM image_names"):
         core.images.name(str(name), entries[str(digest)])

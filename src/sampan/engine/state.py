@@ -62,6 +62,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             size INTEGER NOT NULL) WITHOUT ROWID""",
     ),
     ("ALTER TABLE images ADD COLUMN pushed TEXT NOT NULL DEFAULT ''",),
+    ("ALTER TABLE images ADD COLUMN used INTEGER NOT NULL DEFAULT 0",),
 )
 
 
