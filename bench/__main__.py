@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from bench import cost, library, load, network, pull, start
+from bench import cost, library, load, network, pull, start, userns
 from bench.timing import Row, table
 
 MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
@@ -14,6 +14,7 @@ MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "runtime": start.runtime,
     "library": library.library,
     "podman": start.podman,
+    "userns": userns.user_namespaces,
     "memory": cost.idle_memory,
     "leftovers": cost.leftovers,
     "cli": cost.cold_start,
