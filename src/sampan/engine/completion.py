@@ -135,7 +135,8 @@ def networks(body: ContainerCreateRequest, mode: str) -> dict[str, EndpointSetti
                 "network-modes"
             )
         return {}
-    aliases = {"default": "bridge"}
+    # What the default network is depends on the daemon (``--bridge=none``).
+    aliases = {"default": "none" if mode == "none" else "bridge"}
     found = {
         aliases.get(name, name): settings or EndpointSettings() for name, settings in wanted.items()
     }

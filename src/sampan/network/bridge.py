@@ -452,11 +452,14 @@ def _port_options(spec: NetworkSpec, endpoint: EndpointSpec) -> LinkOptions | No
     Without ICC neighbours are kept apart by the bridge itself, unless br_netfilter shows
     bridged packets to our rules (the host's choice): these then do it, and isolation would
     also stop what was translated to a published port and is bridged from there. For the same
-    reason an IPv6 packet to one's own published port must be let out where it came in.
+    reason a packet to one's own published port must be let out where it came in.
     """
     if not spec.icc and not bridge_netfilter(4):
         return LinkOptions(isolated_port=True)
-    if endpoint.ports and endpoint.ipv6 is not None and bridge_netfilter(6):
+    filtered = (endpoint.ipv4 is not None and bridge_netfilter(4)) or (
+        endpoint.ipv6 is not None and bridge_netfilter(6)
+    )
+    if endpoint.ports and filtered:
         return LinkOptions(hairpin_port=True)
     return None
 

@@ -66,11 +66,11 @@ class Relays:
             self._servers[endpoint_id] = future.result()
 
     def close_of(self, endpoint_id: str) -> None:
-        """Stop listening for an endpoint. Idempotent."""
+        """Stop listening for an endpoint, whose ports are free when this returns. Idempotent."""
         with self._lock:
-            for server in self._servers.pop(endpoint_id, ()):
-                assert self._loop is not None
-                self._loop.call_soon_threadsafe(server.close)
+            servers = self._servers.pop(endpoint_id, [])
+            if servers and self._loop is not None:
+                asyncio.run_coroutine_threadsafe(_close(servers), self._loop).result()
 
     def keep_only(self, endpoints: Iterable[str]) -> None:
         """Stop listening for everybody else."""
@@ -105,7 +105,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         for task in tasks:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(asyncio.sleep(0))
+        for _ in range(3):  # what they scheduled on their way out
+            loop.run_until_complete(asyncio.sleep(0))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
@@ -115,9 +116,16 @@ def _listen(sock: socket.socket) -> socket.socket:
     """Listen on a reserved socket, which may have been made mute."""
     with contextlib.suppress(OSError):  # ENOENT: it was not
         sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    # For its connections: those that linger must not keep us from the port after a restart.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.listen(_BACKLOG)
     sock.setblocking(False)
     return sock
+
+
+async def _close(servers: Sequence[asyncio.Server]) -> None:
+    for server in servers:
+        server.close()
 
 
 async def _serve(

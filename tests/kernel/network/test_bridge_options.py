@@ -19,7 +19,7 @@ from sampan.network.bridge import BridgeDriver, host_interface
 from sampan.network.model import HostPolicy, PortBinding, RateLimit
 from sampan.network.priority import Connection, with_gateways
 
-from .conftest import HOST6, OUTSIDE4, World, make_endpoint, make_network
+from .conftest import HOST4, HOST6, OUTSIDE4, World, make_endpoint, make_network
 
 
 def test_ipv6_publication_of_a_container_without_ipv6_is_relayed(world: World) -> None:
@@ -42,6 +42,17 @@ def test_ipv6_publication_of_a_container_without_ipv6_is_relayed(world: World) -
     assert world.ask(world.outside, HOST6, 8080) == ""
     with pytest.raises(InvalidParameter, match="no IPv6 address"):
         world.start(net, 4, ports=(replace(port, protocol="udp"),))
+
+
+@pytest.mark.parametrize("bridged_filtered", [False, True])
+def test_own_port_of_a_container_without_ipv6(world: World, bridged_filtered: bool) -> None:
+    world.filter_bridged(bridged_filtered)
+    net = make_network(17, subnets=(ipam.make_subnet(ipam.parse_network("172.17.0.0/16")),))
+    world.driver.ensure(net)
+    one, _, _ = world.start(net, 2, ports=(PortBinding(container_port=80, host_port=8080),))
+    world.serve(one, 80, "one")
+    for address in ("172.17.0.1", HOST4):
+        assert world.ask(one, address, 8080) == "one 172.17.0.1"
 
 
 def test_limits_hold_back_what_is_over_them(world: World) -> None:
