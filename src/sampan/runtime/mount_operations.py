@@ -67,35 +67,67 @@ def overlay(
         context.store(slot, _overlay_by_string(source, lower, upper, work, options, attributes))
         return
     with contextlib.ExitStack() as opened:
-
-        def layer(directory: int, path: str) -> str | int:
-            """How to name a directory to fsconfig: by path when it may be, else by descriptor."""
-            if directory == m.AT_FDCWD and len(os.fsencode(path)) <= _STRING_LIMIT:
-                return path
-            fd = opened.enter_context(m.descriptor(_open_directory(directory, path)))
-            return fd if layer_fds else f"/proc/self/fd/{fd}"
-
-        def base(path: str) -> int:
-            """Where layers below ``path`` are seen idmapped."""
-            fd = opened.enter_context(m.descriptor(m.clone_tree(m.AT_FDCWD, path, recursive=False)))
-            m.mount_setattr(fd, "", set_=m.MOUNT_ATTR_IDMAP, userns=context.userns)
-            return fd
-
-        data: list[tuple[str, str | int | None]] = []
-        for path in lower:
-            data.append(("lowerdir+", layer(base(path), ".") if idmapped else layer(-100, path)))
+        found = _Layers(context.userns if idmapped else -1, layer_fds, opened)
+        data: list[tuple[str, str | int | None]] = [
+            ("lowerdir+", found.lower(path)) for path in lower
+        ]
         if upper is not None and work is not None:
-            # Both must be on one mount, so the clone is of what holds them.
-            common = posixpath.commonpath((upper, work)) if idmapped else ""
-            directory = base(common) if idmapped else m.AT_FDCWD
-            for key, path in (("upperdir", upper), ("workdir", work)):
-                name = posixpath.relpath(path, common) if idmapped else path
-                data.append((key, layer(directory, name)))
+            upper_layer, work_layer = found.pair(upper, work)
+            data += [("upperdir", upper_layer), ("workdir", work_layer)]
         data += [(key, value) for key, value in options]
         if owner is not None:
             # An overlay works on its layers with the credentials of whoever mounted it.
             opened.enter_context(file_system_ids(*owner))
         context.store(slot, m.new_filesystem("overlay", source or "overlay", data, attributes))
+
+
+class _Layers:
+    """How to name the layers of an overlay to fsconfig: by path when it may be, else by descriptor.
+
+    ``userns``: whose ids they are seen through, -1 for none. ``opened`` closes the descriptors.
+    """
+
+    def __init__(self, userns: int, fds: bool, opened: contextlib.ExitStack) -> None:
+        self._userns = userns
+        self._fds = fds
+        self._opened = opened
+        self._bases: dict[str, int] = {}
+
+    def lower(self, path: str) -> str | int:
+        """An idmapped layer is found in the clone of its parent, unless it is a mount itself."""
+        if self._userns < 0:
+            return self._name(m.AT_FDCWD, path)
+        parent, name = posixpath.split(posixpath.normpath(path))
+        if name:
+            seen, there = os.stat(name, dir_fd=self._base(parent)), os.stat(path)
+            if (seen.st_dev, seen.st_ino) == (there.st_dev, there.st_ino):
+                return self._name(self._base(parent), name)
+        return self._name(self._base(path), ".")
+
+    def pair(self, upper: str, work: str) -> tuple[str | int, str | int]:
+        """Both must be on one mount, so a clone is of what holds them."""
+        if self._userns < 0:
+            return self._name(m.AT_FDCWD, upper), self._name(m.AT_FDCWD, work)
+        common = posixpath.commonpath((upper, work))
+        base = self._base(common)
+        first, second = (
+            self._name(base, posixpath.relpath(path, common)) for path in (upper, work)
+        )
+        return first, second
+
+    def _base(self, path: str) -> int:
+        """Where what is below ``path`` is seen idmapped: one clone serves all layers."""
+        if path not in self._bases:
+            clone = m.clone_tree(m.AT_FDCWD, path, recursive=False)
+            self._bases[path] = self._opened.enter_context(m.descriptor(clone))
+            m.mount_setattr(clone, "", set_=m.MOUNT_ATTR_IDMAP, userns=self._userns)
+        return self._bases[path]
+
+    def _name(self, directory: int, path: str) -> str | int:
+        if directory == m.AT_FDCWD and len(os.fsencode(path)) <= _STRING_LIMIT:
+            return path
+        fd = self._opened.enter_context(m.descriptor(_open_directory(directory, path)))
+        return fd if self._fds else f"/proc/self/fd/{fd}"
 
 
 def _open_directory(directory: int, path: str) -> int:
