@@ -81,8 +81,8 @@ def container_answer(answer: Answer, version: ApiVersion) -> Answer:
         for name, endpoint in (settings.get("Networks") or {}).items():
             # Clients take the name for a sign that the container is connected as they want it.
             if name not in ("bridge", "host", "none") and endpoint.get("EndpointID"):
-                short = answer["Id"][:12]
-                endpoint["Aliases"] = [*(endpoint.get("Aliases") or []), short]
+                aliases = [*(endpoint.get("Aliases") or []), answer["Id"][:12]]
+                endpoint["Aliases"] = list(dict.fromkeys(aliases))
     if version < (1, 42):
         answer["HostConfig"].update({"KernelMemory": 0, "KernelMemoryTCP": 0})
     return answer
