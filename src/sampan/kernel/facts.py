@@ -105,9 +105,14 @@ def _overlay_layers() -> tuple[bool, bool]:
         return False, False  # ENODEV: the planner refuses an overlay root by name
     with mount.descriptor(fs):
         strings = fds = False
-        with contextlib.suppress(OSError):
-            mount.fsconfig(fs, mount.FSCONFIG_SET_STRING, "lowerdir+", "/")
-            strings = True
+        try:
+            # File systems that only know mount(2)'s string, as overlay before Linux 6.5, take
+            # any option here and refuse it when they are mounted.
+            mount.fsconfig(fs, mount.FSCONFIG_SET_STRING, "no such option", "/")
+        except OSError:
+            with contextlib.suppress(OSError):
+                mount.fsconfig(fs, mount.FSCONFIG_SET_STRING, "lowerdir+", "/")
+                strings = True
         root = os.open("/", os.O_PATH | os.O_CLOEXEC)
         with mount.descriptor(root), contextlib.suppress(OSError):
             mount.fsconfig(fs, mount.FSCONFIG_SET_FD, "lowerdir+", None, root)
