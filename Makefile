@@ -41,3 +41,4 @@ clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
 
 -include tools/vm.mk
+-include tools/fuzz.mk

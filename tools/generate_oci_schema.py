@@ -49,6 +49,9 @@ def generate(folder: Path) -> dict[str, object]:
     root["properties"]["linux"] = json.loads((folder / "config-linux.json").read_text())["linux"]
     for name in _OTHER_SYSTEMS:
         root["properties"].pop(name, None)
+    process = root["properties"]["process"]["properties"]
+    for place, name in ((process, "commandLine"), (process["user"]["properties"], "username")):
+        del place[name]  # config.md: for Windows
     reduced = _reduced(root, raw)
     return {"root": reduced, "definitions": _used(reduced, definitions)}
 

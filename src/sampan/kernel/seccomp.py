@@ -341,8 +341,8 @@ def _prefix(highest: Mapping[int, int], recent: Mapping[int, int], refuse_newer:
     x32 = ARCHITECTURES["SCMP_ARCH_X32"]
     code: list[bytes] = []
     for token, newest in highest.items():
-        if token == x32:
-            continue
+        if token == x32 or newest < 0:
+            continue  # where the profile names nothing, nothing is newer than what it names
         block = [_ld(0)]
         if token == _AUDIT_X86_64:
             # One AUDIT_ARCH for both ABIs; x32 numbers carry a bit. They go to libseccomp's part.

@@ -43,6 +43,7 @@ PROC_FILES = frozenset(
     )
 )
 _ORDINARY_ONLY = frozenset({"proc", "sysfs"})
+_LABELLED_BY_POLICY = frozenset({"proc", "sysfs", "mqueue", "cgroup", "cgroup2"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +53,7 @@ class MountPlanner:
     ``remapped``: the container has a user namespace of its own; ``uid_map``, ``gid_map``: its ids,
     as far as they were told. ``own_cgroups``: a new or joined cgroup namespace. ``cgroup``: path of
     the container's cgroup. ``idmap_root``: see PlanOptions. ``propagation``: MS_* of the
-    host's mounts as the container has them.
+    host's mounts as the container has them. ``label``: SELinux's, of all that is in new mounts.
     """
 
     facts: Facts
@@ -63,6 +64,7 @@ class MountPlanner:
     uid_map: tuple[Row, ...] = ()
     gid_map: tuple[Row, ...] = ()
     idmap_root: bool = True
+    label: str = ""
     propagation: int = m.MS_SLAVE
     host: list[Operation] = field(default_factory=list)
     inside: list[Operation] = field(default_factory=list)
@@ -189,7 +191,7 @@ class MountPlanner:
         root = self._ids.root
         assert root is not None
         given = {key for key, _ in options.data}
-        data: list[Value] = [[key, value] for key, value in options.data]
+        data = self._data("tmpfs", options)
         if not given & {"uid", "gid"}:
             data += [["uid", str(root[0])], ["gid", str(root[1])]]
         attributes = options.set_ | options.recursive_set
@@ -305,9 +307,16 @@ class MountPlanner:
             self.inside.append(step)
 
     def _filesystem(self, slot: str, kind: str, source: str, options: MountOptions) -> None:
-        data: list[Value] = [[key, value] for key, value in options.data]
         attributes = options.set_ | options.recursive_set
-        self.inside.append(_new_filesystem(slot, kind, source, data, attributes))
+        step = _new_filesystem(slot, kind, source, self._data(kind, options), attributes)
+        self.inside.append(step)
+
+    def _data(self, kind: str, options: MountOptions) -> list[Value]:
+        """Options of a new file system; those of the kernel's own have labels by policy."""
+        data: list[Value] = [[key, value] for key, value in options.data]
+        if self.label and kind not in _LABELLED_BY_POLICY:
+            data.append(["context", self.label])
+        return data
 
     def _attach(
         self, slot: str, destination: str, options: MountOptions, *, ordinary: bool = False

@@ -147,7 +147,10 @@ def plan(
         uid_map=uid_map,
         gid_map=gid_map,
         idmap_root=options.idmap_root,
+        label=linux.get("mountLabel") or "",
     )
+    if "kernel" in ((linux.get("resources") or {}).get("memory") or {}):
+        planner.warnings.append("linux.resources.memory.kernel: no kernel limits that any more")
     process = spec.get("process")
     if process is None:
         raise InvalidParameter("process: missing")

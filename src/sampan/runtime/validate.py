@@ -114,10 +114,18 @@ class _Checker:
                 for index, item in enumerate(value):
                     self.check(item, schema["items"], f"{where}[{index}]")
         elif isinstance(value, str):
-            if "\0" in value:
-                raise self._wrong(where, "contains a NUL character")
+            self._check_text(value, where)
             if "pattern" in schema and not re.search(schema["pattern"], value):
                 raise self._wrong(where, f"{value!r} does not match {schema['pattern']}")
+
+    def _check_text(self, text: str, where: str) -> None:
+        """What is to become a C string: no NUL, and no half of a surrogate pair (RFC 8259, 8.2)."""
+        if "\0" in text:
+            raise self._wrong(where, "contains a NUL character")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise self._wrong(where, f"{text!r} is not valid Unicode") from None
 
     def _check_type(self, value: Any, schema: Schema, where: str) -> None:
         wanted = schema.get("type")
@@ -140,6 +148,7 @@ class _Checker:
             if value.get(name) is None:
                 raise self._wrong(_join(where, name), "is missing")
         for name, inner in value.items():
+            self._check_text(name, where)
             place = _join(where, name)
             if name in properties:
                 self.check(inner, properties[name], place)
@@ -153,7 +162,9 @@ class _Checker:
                 self.unknown.append(place)
 
     def _wrong(self, where: str, what: str) -> InvalidParameter:
-        return InvalidParameter(f"{self._document}: {where or 'document'}: {what}")
+        # Names are the document's own and may be anything; an error is one line.
+        place = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in where)
+        return InvalidParameter(f"{self._document}: {place or 'document'}: {what}")
 
 
 def _join(where: str, name: str) -> str:

@@ -105,7 +105,8 @@ def detect(mountinfo: str, cgroups: str, own: str = "") -> Layout:
     Of several mounts of one hierarchy the first below /sys/fs/cgroup wins. Raises Unsupported
     when no hierarchy is mounted at all.
     """
-    known = {line.split()[0] for line in cgroups.splitlines() if line and line[0] != "#"}
+    rows = [line.split() for line in cgroups.splitlines()]
+    known = {row[0] for row in rows if row and row[0][0] != "#"}
     own_v1, own_v2 = _own_cgroups(own)
     legacy: dict[frozenset[str], Hierarchy] = {}
     unified: Hierarchy | None = None

@@ -213,7 +213,7 @@ def _throttles(target: _Target, block_io: BlockIO) -> list[CgroupOp]:
         target.write(
             "blkio",
             f"blkio.throttle.{what}_device",
-            f"{entry['major']}:{entry['minor']} {entry['rate']}",
+            f"{entry['major']}:{entry['minor']} {entry.get('rate', 0)}",
             f"blockIO.{field}",
         )
         for what, field, entries in limits

@@ -156,7 +156,7 @@ def _block_io(directory: str, block_io: BlockIO) -> list[CgroupOp]:
     )
     for key, field, entries in throttles:
         for entry in entries or ():
-            rate = entry["rate"] or "max"
+            rate = entry.get("rate") or "max"
             value = f"{entry['major']}:{entry['minor']} {key}={rate}"
             ops.append(_write(directory, "io.max", value, f"blockIO.{field}"))
     return ops
