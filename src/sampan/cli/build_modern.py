@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.arguments import Arguments
     from sampan.cli.session import Session
+    from sampan.client.api import ApiClient
     from sampan.client.document import Document
 
 
@@ -31,7 +32,10 @@ def build(session: Session, arguments: Arguments) -> int:
     except ValueError as error:
         raise CliError(str(error)) from error
     request = make(session, from_arguments(session, arguments))
-    found = perform(session, request, shown)
+    try:
+        found = perform(session.another_client(), request, shown)
+    finally:
+        shown.end()
     if request.asked.get("call"):
         return _called(session, arguments, found)
     identity = text(found, "id")
@@ -44,14 +48,10 @@ def build(session: Session, arguments: Arguments) -> int:
     return 0
 
 
-def perform(session: Session, request: Request, shown: Display) -> Document:
+def perform(client: ApiClient, request: Request, shown: Display) -> Document:
     """Have the daemon do a build; what it says of the result."""
-    stream = session.another_client().hijack("/sampan/build")
-    conversation = Conversation(stream, request.inputs, shown.news, request.sink)
-    try:
-        return conversation.run(request.asked)
-    finally:
-        shown.end()
+    stream = client.hijack("/sampan/build")
+    return Conversation(stream, request.inputs, shown.news, request.sink).run(request.asked)
 
 
 def _called(session: Session, arguments: Arguments, found: Document) -> int:

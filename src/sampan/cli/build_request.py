@@ -415,6 +415,12 @@ def _output(text: str) -> OutputSpec:
     return OutputSpec(kind, values, destination, directory, values.get("mode") == "delete")
 
 
+def output_values(line: str) -> dict[str, str]:
+    """One ``--output`` as keys and values, its type among them."""
+    one = _output(line)
+    return {"type": one.kind, **one.values}
+
+
 def _auth(session: Session) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for server, credentials in Store(session.config).all().items():

@@ -233,6 +233,7 @@ _SYSTEM = (
 )
 
 _OTHER = (
+    Entry("bake", "Build from a file", "bake", "BAKE", ("builder bake",), True),
     _sub("builder", "du", "Show what the build cache holds", "builder", beyond=True),
     Entry("builder prune", "Remove build cache", "prune", "BUILDER"),
     _sub("checkpoint", "create", "Create a checkpoint from a running container", "checkpoints"),

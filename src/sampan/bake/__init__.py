@@ -1,0 +1,1 @@
+"""``bake``: many builds described in one file, in HCL, JSON or compose's YAML (pure)."""
