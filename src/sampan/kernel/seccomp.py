@@ -218,6 +218,21 @@ def install(filter_: Filter) -> int | None:
     return result if filter_.listener else None
 
 
+def supported_flags() -> list[str]:
+    """Those of :data:`FLAGS` that this kernel has; it is asked (seccomp(2)), nothing is installed.
+
+    A flag that is known leads on to the program, which is at no address.
+    """
+    found = []
+    for name, flag in FLAGS.items():
+        # WAIT_KILLABLE_RECV is about notifications, and means nothing without them.
+        beside = _FLAG_NEW_LISTENER if name == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" else 0
+        syscall(SYS_SECCOMP, _SET_MODE_FILTER, flag | beside, 0)
+        if ctypes.get_errno() == errno.EFAULT:
+            found.append(name)
+    return found
+
+
 def _write_atomically(path: Path, data: bytes) -> None:
     """Temp file, fsync, rename: a filter under its name is whole (see Corrupt caches)."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,10 +6,11 @@ import json
 import os
 
 from sampan.errors import Conflict, SampanError
-from sampan.kernel import capabilities, mount, namespaces
+from sampan.kernel import capabilities, namespaces
 from sampan.kernel import facts as kernel_facts
+from sampan.kernel.facts import Facts
 from sampan.kernel.libseccomp import Library
-from sampan.kernel.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
+from sampan.kernel.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, supported_flags
 from sampan.model import oci
 from sampan.runtime import mount_options
 from sampan.runtime.oci_arguments import Parsed
@@ -145,48 +146,48 @@ def rootless(document: oci.Spec) -> oci.Spec:
 
 
 def features(runtime: Runtime, parsed: Parsed) -> int:
-    """features.md: what this runtime understands, and what of it this kernel has."""
+    """features.md: what this runtime understands, whatever this host has of it.
+
+    What the host lacks of that is told in an annotation; using it is an error that names it.
+    """
     facts = kernel_facts.probe()
     seccomp: dict[str, object] = {"enabled": False}
     annotations = {"io.github.seccomp.libseccomp.version": "none"}
     try:
         annotations["io.github.seccomp.libseccomp.version"] = Library.load().version
         seccomp = {
-            "enabled": facts.seccomp,
+            "enabled": True,
             "actions": sorted(ACTIONS),
             "operators": sorted(OPERATORS),
             "archs": sorted(ARCHITECTURES),
             "knownFlags": sorted(FLAGS),
-            "supportedFlags": sorted(FLAGS),
+            "supportedFlags": sorted(supported_flags()),
         }
     except SampanError:
         # No libseccomp: profiles are refused by name.
         annotations.pop("io.github.seccomp.libseccomp.version")
-    mode = facts.layout.mode
+    if missing := _missing(facts):
+        annotations["org.sampan.runtime.missing"] = ", ".join(missing)
     document = {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
         "hooks": list(oci.Hooks.__annotations__),
         "mountOptions": sorted(mount_options.WORDS),
         "linux": {
-            "namespaces": sorted(kind for kind in namespaces.FLAGS if kind in facts.namespaces),
-            "capabilities": [
-                name
-                for name, number in capabilities.NUMBERS.items()
-                if number <= facts.last_capability
-            ],
+            "namespaces": sorted(namespaces.FLAGS),
+            "capabilities": list(capabilities.NUMBERS),
             "cgroup": {
-                "v1": mode != "v2",
-                "v2": mode == "v2",
+                "v1": True,
+                "v2": True,
                 "systemd": True,
                 "systemdUser": False,
-                "rdma": "rdma" in facts.layout.controllers,
+                "rdma": True,
             },
             "seccomp": seccomp,
-            "apparmor": {"enabled": "apparmor" in facts.lsm},
-            "selinux": {"enabled": "selinux" in facts.lsm},
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": mount.supports_mount_setattr()}},
+            "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": False},
         },
         "annotations": annotations,
@@ -194,3 +195,19 @@ def features(runtime: Runtime, parsed: Parsed) -> int:
     }
     print(json.dumps(document, indent=4))
     return 0
+
+
+def _missing(facts: Facts) -> list[str]:
+    """What this runtime would do and this host cannot."""
+    missing = [f"{kind} namespaces" for kind in namespaces.FLAGS if kind not in facts.namespaces]
+    missing += [f"cgroup {other}" for other in ("v1", "v2") if not _has(facts, other)]
+    controllers = ("cpu", "cpuset", "memory", "pids", "hugetlb", "rdma")
+    missing += [f"{name} cgroup" for name in controllers if name not in facts.layout.controllers]
+    missing += [module for module in ("apparmor", "selinux") if module not in facts.lsm]
+    if not facts.seccomp:
+        missing.append("seccomp")
+    return missing
+
+
+def _has(facts: Facts, version: str) -> bool:
+    return facts.layout.mode == version or (version == "v1" and facts.layout.mode == "hybrid")
