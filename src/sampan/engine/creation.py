@@ -21,7 +21,7 @@ from sampan.engine.record import MountRecord, Record
 from sampan.engine.state import Statement
 from sampan.engine.table import Container
 from sampan.engine.users import ids_needed
-from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
+from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.image import Image
 from sampan.image.document import wire_descriptor
 from sampan.model.platform import Platform
@@ -210,9 +210,6 @@ def _mounts(core: Core, host: HostConfig, volumes: list[str]) -> list[MountRecor
         volumes,
         driver,
     )
-    for mount in found:
-        if mount.type == "image" and mount.subpath:
-            raise Unsupported("subpath of an image mount is not supported")
     return [
         msgspec.structs.replace(mount, name=core.new_id(), anonymous=True)
         if mount.type == "volume" and not mount.name

@@ -21,6 +21,7 @@ from sampan.engine import capabilities as caps
 from sampan.engine import (
     cdi,
     clock,
+    imagemounts,
     links,
     logconfig,
     logforwarding,
@@ -53,7 +54,6 @@ from sampan.errors import (
 from sampan.kernel import mount as kernel_mount
 from sampan.model import oci
 from sampan.model.idmap import IdMap
-from sampan.model.mount import Mount
 from sampan.runtime.client import CreateRequest, Monitor
 from sampan.wire.container import ResourcesUlimit
 
@@ -216,7 +216,7 @@ def _request(core: Core, container: Container, spec: oci.Spec) -> CreateRequest:
     return CreateRequest(
         container_id=record.id,
         spec=spec,
-        rootfs=core.snapshots.mounts(record.id) + _image_mounts(core, container),
+        rootfs=core.snapshots.mounts(record.id) + imagemounts.whole(core, container),
         directory=core.exec_directory(record.id),
         terminal=bool(config.tty),
         console_size=(size[0], size[1]) if any(size) else None,
@@ -228,23 +228,6 @@ def _request(core: Core, container: Container, spec: oci.Spec) -> CreateRequest:
         user=config.user or "0",
         groups=tuple(host.group_add or ()),
     )
-
-
-def _image_mounts(core: Core, container: Container) -> tuple[Mount, ...]:
-    """Mounts of images' roots: further overlays, performed beside the container's root."""
-    found: list[Mount] = []
-    for number, mount in enumerate(container.record.mounts):
-        if mount.type == "image":
-            for layer in core.snapshots.mounts(f"{container.id}-image-{number}"):
-                found.append(
-                    Mount(
-                        type=layer.type,
-                        source=layer.source,
-                        destination=mount.destination.lstrip("/"),
-                        options=layer.options,
-                    )
-                )
-    return tuple(found)
 
 
 def _seccomp(core: Core, container: Container, security: SecurityOptions) -> oci.Seccomp | None:
@@ -329,6 +312,7 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
             edits = cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
             cdi.apply(launch.request.spec, edits, core.host.devices)
         core.volumes.prepare(container.id, launch.mounts, undo, launch.id_map)
+        imagemounts.pin_parts(core, container.id, launch.mounts, undo)
         _give_away(core, container, launch)
         if launch.shared_memory:
             _mount_shared_memory(launch.shared_memory, launch.shared_memory_size, launch.id_map)

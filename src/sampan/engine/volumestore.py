@@ -248,10 +248,10 @@ class VolumeStore:
         }
         failed: SampanError | None = None
         for number, mount in enumerate(container.record.mounts):
-            if mount.type != "volume":
-                continue
             if _pinned(mount):
                 unpin(self._pins / pin_name(container.id, number))
+            if mount.type != "volume":
+                continue
             try:
                 if mount.driver not in ("", "local"):
                     self._remote(mount.driver).unmount(mount.name, container.id)
@@ -281,7 +281,9 @@ def pin_name(container_id: str, number: int) -> str:
 
 
 def _pinned(mount: MountRecord) -> bool:
-    return bool(mount.subpath) or mount.driver not in ("", "local")
+    if mount.type == "image":
+        return bool(mount.subpath)
+    return mount.type == "volume" and (bool(mount.subpath) or mount.driver not in ("", "local"))
 
 
 def _merged(known: Volume, told: Volume, scope: str) -> Volume:
@@ -299,13 +301,19 @@ def _merged(known: Volume, told: Volume, scope: str) -> Volume:
 
 
 def with_sources(mounts: Sequence[MountRecord], container_id: str, pins: Path) -> list[MountRecord]:
-    """The mounts with the sources :meth:`VolumeStore.prepare` will have made (pure)."""
-    return [
-        msgspec.structs.replace(mount, source=str(pins / pin_name(container_id, number)))
-        if mount.type == "volume" and _pinned(mount)
-        else mount
-        for number, mount in enumerate(mounts)
-    ]
+    """The mounts with the sources that will have been made by the time they are performed (pure).
+
+    A part of an image is bound like any directory.
+    """
+    found = []
+    for number, mount in enumerate(mounts):
+        if _pinned(mount):
+            source = str(pins / pin_name(container_id, number))
+            mount = msgspec.structs.replace(mount, source=source)
+            if mount.type == "image":
+                mount = msgspec.structs.replace(mount, type="bind", propagation="rprivate")
+        found.append(mount)
+    return found
 
 
 def make_bind_source(path: str, owner: tuple[int, int] = (0, 0)) -> None:

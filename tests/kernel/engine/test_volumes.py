@@ -14,10 +14,14 @@ import pytest
 
 from sampan.engine.engine import Engine
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Unsupported
+from sampan.kernel.mount import MNT_DETACH, umount2
+from sampan.kernel.mount import mount as kernel_mount
 from sampan.runtime.client import read_live
 from sampan.wire.container import HostConfig
 from sampan.wire.hostconfig import (
     Mount,
+    MountBindOptions,
+    MountImageOptions,
     MountVolumeOptions,
     MountVolumeOptionsDriverConfig,
 )
@@ -175,3 +179,47 @@ async def test_volumes_of_a_plugin(world: World) -> None:
             await engine.volumes.remove("far", force=True)
             assert not (await engine.volumes.list()).volumes
     assert (plugins.root / "served" / "volumes" / "far" / "seed").read_text() == "seed\n"
+
+
+def image_part(subpath: str) -> Mount:
+    """A part of the image, read-only, at ``/m``."""
+    options = MountImageOptions(subpath=subpath)
+    return Mount(type="image", source="busybox", target="/m", read_only=True, image_options=options)
+
+
+async def test_parts_of_images_and_read_only_all_the_way(engine: Engine, tmp_path: Path) -> None:
+    for subpath, command, output in (
+        ("data", "cat /m/seed; touch /m/x", "seed\ntouch: /m/x: Read-only file system\n"),
+        ("data/seed", "cat /m", "seed\n"),
+    ):
+        host = HostConfig(mounts=[image_part(subpath)])
+        assert (await run(engine, "sh", "-c", command, host=host)).output == output
+    for subpath, refusal in (
+        ("bin/../etc/passwd", "subpath must be a relative path within the image"),
+        ("nosuch", "cannot access path nosuch in image busybox"),
+    ):
+        with pytest.raises(SampanError, match=refusal):
+            await run(engine, "true", host=HostConfig(mounts=[image_part(subpath)]))
+    host = HostConfig(mounts=[Mount(type="image", source="busybox", target="/m")])
+    done = await run(engine, "sh", "-c", "echo x >/m/new && cat /m/new", host=host)
+    assert done.output == "x\n"
+    assert not list(engine.config.pins.iterdir())
+    # a mount inside what is bound read-only is read-only too, unless only the top was meant
+    (tmp_path / "inner").mkdir()
+    kernel_mount("tmpfs", str(tmp_path / "inner"), "tmpfs", 0, "")
+    try:
+        for options, code in (
+            (MountBindOptions(), 1),
+            (MountBindOptions(read_only_force_recursive=True, propagation="rprivate"), 1),
+            (MountBindOptions(read_only_non_recursive=True), 0),
+            (MountBindOptions(non_recursive=True), 1),
+        ):
+            bind = Mount(
+                type="bind", source=str(tmp_path), target="/b", read_only=True, bind_options=options
+            )
+            done = await run(engine, "touch", "/b/inner/x", host=HostConfig(mounts=[bind]))
+            assert done.code == code, (options, done)
+        bound = [f"{tmp_path}:/b:ro,z", f"{tmp_path}:/c:ro,Z"]  # SELinux labels: accepted
+        assert (await run(engine, "touch", "/b/inner/x", host=HostConfig(binds=bound))).code == 1
+    finally:
+        umount2(str(tmp_path / "inner"), MNT_DETACH)
