@@ -23,6 +23,8 @@ create table if not exists record (
 ) strict, without rowid;
 create index if not exists record_used on record (used);
 """
+#: How many steps that change no files are remembered.
+_MOST_SEEN = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class BuildCache:
         """Open or create the cache; one that cannot be read is started anew."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        self._seen: dict[str, None] = {}
         try:
             self._database = self._open(path)
         except sqlite3.DatabaseError:
@@ -83,6 +86,18 @@ class BuildCache:
                 (now, key),
             ).fetchall()
         return _record(rows[0]) if rows else None
+
+    def seen(self, key: str) -> bool:
+        """Whether a step that only changes the configuration was done before; it is from now on.
+
+        Remembered as long as the process lives: there is nothing to reuse, only to tell.
+        """
+        with self._lock:
+            known = key in self._seen
+            self._seen[key] = None
+            while len(self._seen) > _MOST_SEEN:
+                del self._seen[next(iter(self._seen))]
+            return known
 
     def store(self, record: Record) -> None:
         """Keep a record; one with the same key is replaced."""

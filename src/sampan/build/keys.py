@@ -41,6 +41,11 @@ def directory_key(parent: str, step: MakeDirectoryStep, epoch: str) -> str:
     return _hash("directory", parent, step.path, epoch)
 
 
+def setting_key(parent: str, config: Mapping[str, object], text: str) -> str:
+    """The key of a step that changes the configuration alone, to ``config``."""
+    return _hash("setting", parent, _sorted(config), text)
+
+
 def mount_label(mount: RunMount) -> str:
     """How a mount is named within a step's key."""
     return f"{mount.type}:{mount.target}"

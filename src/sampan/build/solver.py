@@ -18,7 +18,7 @@ from sampan.build import work
 from sampan.build.cache import Layer, Record
 from sampan.build.finish import Outcome, finish, moment
 from sampan.build.imports import find
-from sampan.build.keys import base_key
+from sampan.build.keys import base_key, setting_key
 from sampan.build.progress import Progress, Vertex
 from sampan.build.request import BuildRequest, Built, Material
 from sampan.build.selection import Tree
@@ -238,9 +238,13 @@ class Build:
         await self._ready(stage, step)
         self.progress.started(vertex)
         if step.action is None:
-            self.progress.completed(vertex, cached=True)
-            entry = self._history(step, result.created, empty=True)
-            return replace(result, config=step.config, history=(*result.history, entry))
+            key = setting_key(result.key, step.config, step.created_by)
+            seen = self.tools.cache.seen(key) and not self._fresh(stage)
+            self.progress.completed(vertex, cached=seen)
+            history = result.history
+            if step.created_by:
+                history = (*history, self._history(step, result.created, empty=True))
+            return replace(result, config=step.config, history=history)
         try:
             record, cached = await work.perform(self, stage, vertex, step, result)
         except BaseException as error:
@@ -294,8 +298,8 @@ class Build:
 
         What only an imported cache has is taken in, on top of chain ``below``. Blocking.
         """
-        request, tools = self.request, self.tools
-        if request.no_cache or stage.title.lower() in request.no_cache_stages:
+        tools = self.tools
+        if self._fresh(stage):
             return None
         record = tools.cache.find(key, int(time.time()))
         if (
@@ -309,6 +313,11 @@ class Build:
             if record is not None:
                 tools.cache.store(record)
         return record
+
+    def _fresh(self, stage: Stage) -> bool:
+        """Whether a stage is to be built without the cache."""
+        request = self.request
+        return request.no_cache or stage.title.lower() in request.no_cache_stages
 
     def keep(self, key: str, result: StageResult, step: Step, layer: Layer | None) -> Record:
         """Record what a step made."""

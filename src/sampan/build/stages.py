@@ -115,28 +115,40 @@ def sources(instruction: Instruction) -> Iterator[str]:
 
 
 def platform_arguments(target: Platform, build: Platform, stage: str = "") -> dict[str, str]:
-    """The arguments every FROM line may use: eight of platforms, and ``TARGETSTAGE``.
+    """The arguments every FROM line may use: those of platforms, and ``TARGETSTAGE``.
 
-    ``stage`` is the target as the caller named it; BuildKit says ``default`` when none was.
+    ``stage`` is the target as the caller named it; :func:`plan` fills in the last stage's name.
     """
-    found = {"TARGETSTAGE": stage or "default"}
+    found = {"TARGETSTAGE": stage}
     for prefix, platform in (("TARGET", target), ("BUILD", build)):
         found |= {
             f"{prefix}PLATFORM": str(platform),
             f"{prefix}OS": platform.os,
+            f"{prefix}OSVERSION": platform.os_version,
             f"{prefix}ARCH": platform.architecture,
             f"{prefix}VARIANT": platform.variant,
         }
     return found
 
 
+def _last_name(file: Dockerfile) -> str:
+    """The name of the last stage, which is built when nothing else is asked for."""
+    froms = [node for node in file.nodes if node.keyword == "from"]
+    instruction = interpret(froms[-1]) if froms else None
+    return instruction.name if isinstance(instruction, From) else ""
+
+
 def plan(file: Dockerfile, given: Mapping[str, str], predefined: Mapping[str, str]) -> Plan:
     """Group a file into stages.
 
-    ``given`` are the caller's build arguments; ``predefined`` those of the platform. Raises
-    :class:`DockerfileError` for an instruction that is wrong or stands before the first FROM.
+    ``given`` are the caller's build arguments; ``predefined`` those of the platform, which the
+    caller's replace. Raises :class:`DockerfileError` for an instruction that is wrong or stands
+    before the first FROM.
     """
     arguments = dict(predefined)
+    if arguments.get("TARGETSTAGE") == "":
+        arguments["TARGETSTAGE"] = _last_name(file) or "default"
+    arguments |= {name: given[name] for name in predefined if name in given}
     stages: list[Stage] = []
     steps: list[tuple[Node, Instruction]] = []
     for node in file.nodes:

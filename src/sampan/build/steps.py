@@ -10,10 +10,11 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sampan.build.history import copied, ran, said
 from sampan.dockerfile.config import Config, apply, command_words, strings
 from sampan.dockerfile.config import Stage as Settings
 from sampan.dockerfile.heredoc import Heredoc
-from sampan.dockerfile.instructions import Arg, Copy, Health, Instruction, Run, Setting, interpret
+from sampan.dockerfile.instructions import Arg, Copy, Instruction, Run, Setting, interpret
 from sampan.dockerfile.lexer import expand
 from sampan.dockerfile.parser import DockerfileError, Node, parse
 from sampan.dockerfile.run_mount import RunMount
@@ -25,6 +26,8 @@ PROXY_ARGUMENTS = frozenset(
     for word in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
     for name in (word, word.lower())
 )
+#: Arguments for the builder that steps do not see.
+_NO_VARIABLES = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -75,7 +78,10 @@ class MakeDirectoryStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One instruction of a stage: what it does to the files (None: nothing) and to the config."""
+    """One instruction of a stage: what it does to the files (None: nothing) and to the config.
+
+    ``created_by`` is what the history says of it, "" when it has no entry.
+    """
 
     node: Node
     created_by: str
@@ -101,6 +107,7 @@ class _Evaluator:
     given: Mapping[str, str]
     global_arguments: Mapping[str, str]
     arguments: dict[str, str]
+    declared: dict[str, str]
     steps: list[Step] = field(default_factory=list)
     undefined: list[tuple[int, str]] = field(default_factory=list)
 
@@ -133,22 +140,23 @@ class _Evaluator:
                 value = self.word(default, node)
             if value is None:
                 value = self.global_arguments.get(name)
+            self.declared[name] = value or ""
             if value is not None:
                 self.arguments[name] = value
             shown.append(name if value is None else f"{name}={value}")
         self.add(node, f"ARG {' '.join(shown)}")
 
     def configure(self, node: Node, instruction: Instruction) -> None:
-        self.settings = apply(self.settings, instruction, self.scope)
+        scope = self.scope
+        self.settings = apply(self.settings, instruction, scope)
+
+        def word(text: str) -> str:
+            return expand(text, scope, self.settings.escape).text
+
         action = None
-        text = f"{node.keyword.upper()} {_rest(node)}"
         if isinstance(instruction, Setting) and instruction.keyword == "workdir":
-            path = self.settings.config["WorkingDir"]
-            action = MakeDirectoryStep(path=str(path))
-            text = f"WORKDIR {path}"
-        elif isinstance(instruction, Health):
-            text = f"HEALTHCHECK {_rest(node)}"
-        self.add(node, text, action)
+            action = MakeDirectoryStep(path=str(self.settings.config["WorkingDir"]))
+        self.add(node, said(instruction, self.settings, word), action)
 
     def run(self, node: Node, instruction: Run) -> None:
         if instruction.devices:
@@ -160,7 +168,7 @@ class _Evaluator:
         arguments = sorted(
             f"{name}={value}"
             for name, value in self.arguments.items()
-            if name not in self.settings.environment
+            if name not in self.settings.environment and name not in _NO_VARIABLES
         )
         environment = strings(self.settings.config, "Env")
         if "PATH" not in self.settings.environment:
@@ -182,8 +190,8 @@ class _Evaluator:
             devices=instruction.devices,
             stdin_script=script,
         )
-        prefix = f"|{len(arguments)} {' '.join(arguments)} " if arguments else ""
-        self.add(node, f"RUN {prefix}{' '.join(words)}", action)
+        text = ran(tuple(words), self.declared, self.settings.environment)
+        self.add(node, text, action)
 
     def copy(self, node: Node, instruction: Copy) -> None:
         def one(text: str) -> str:
@@ -220,9 +228,7 @@ class _Evaluator:
             checksum=one(instruction.checksum),
             unpack=instruction.unpack,
         )
-        flags = "".join(f"{flag} " for flag in node.flags)
-        shown = " ".join((*instruction.sources, *(f"<<{doc.name}" for doc in inline), destination))
-        self.add(node, f"{node.keyword.upper()} {flags}{shown}", action)
+        self.add(node, copied(instruction, sources, destination, one), action)
 
     def add(
         self,
@@ -233,7 +239,7 @@ class _Evaluator:
         self.steps.append(
             Step(
                 node=node,
-                created_by=f"{created_by} # buildkit" if action else created_by,
+                created_by=created_by,
                 action=action,
                 config=self.settings.config,
                 author=self.settings.author,
@@ -262,6 +268,7 @@ def evaluate(
         given=given,
         global_arguments=global_arguments,
         arguments=dict(inherited or {}),
+        declared=dict(inherited or {}),
     )
     for node, instruction in (*_triggers(base), *steps):
         try:
@@ -282,10 +289,6 @@ def evaluate(
 def _triggers(base: Config) -> list[tuple[Node, Instruction]]:
     nodes = [node for text in strings(base, "OnBuild") for node in parse(text).nodes]
     return [(node, interpret(node)) for node in nodes]
-
-
-def _rest(node: Node) -> str:
-    return node.original[len(node.spelled) :].strip()
 
 
 def _run_words(instruction: Run, shell: Sequence[str]) -> tuple[list[str], str]:

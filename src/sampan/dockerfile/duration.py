@@ -31,3 +31,26 @@ def parse_duration(text: str) -> int | None:
         total += round(float(match[1]) * _UNITS[match[2]])
         at = match.end()
     return sign * total if rest else None
+
+
+def format_duration(nanoseconds: int) -> str:
+    """A duration as Go prints it: ``1m0s``, ``1.5s``, ``300ms``, ``0s``."""
+    if nanoseconds < 0:
+        return f"-{format_duration(-nanoseconds)}"
+    if nanoseconds == 0:
+        return "0s"
+    for unit in ("ns", "µs", "ms"):
+        if nanoseconds < _UNITS[unit] * 1000:
+            return f"{_decimal(nanoseconds, _UNITS[unit])}{unit}"
+    hours, rest = divmod(nanoseconds, _UNITS["h"])
+    minutes, rest = divmod(rest, _UNITS["m"])
+    shown = f"{_decimal(rest, _UNITS['s'])}s"
+    if hours:
+        return f"{hours}h{minutes}m{shown}"
+    return f"{minutes}m{shown}" if minutes else shown
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, rest = divmod(value, unit)
+    digits = f"{rest:0{len(str(unit)) - 1}d}".rstrip("0") if rest else ""
+    return f"{whole}.{digits}" if digits else str(whole)

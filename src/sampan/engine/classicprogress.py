@@ -37,7 +37,7 @@ class ClassicProgress:
 
     def completed(self, vertex: Vertex, *, cached: bool = False, error: str = "") -> None:
         """See :class:`sampan.build.progress.Progress`."""
-        if cached and not vertex.metadata:
+        if cached:
             self._say(" ---> Using cache\n")
 
     def warning(self, vertex: Vertex | None, message: str) -> None:

@@ -164,6 +164,10 @@ MODERN: dict[str, tuple[str, dict[str, Entry]]] = {
     ),
     "target-stage": (
         "FROM busybox AS last\nARG TARGETSTAGE\nRUN echo $TARGETSTAGE > /f",
+        {"f": (0o644, 0, 0, "last\n")},
+    ),
+    "target-stage-unnamed": (
+        "FROM busybox\nARG TARGETSTAGE\nRUN echo $TARGETSTAGE > /f",
         {"f": (0o644, 0, 0, "default\n")},
     ),
 }

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +79,26 @@ def _build(host: str, context: Path, text: str, *flags: str) -> subprocess.Compl
     return _docker(host, "build", "-q", "-f", str(dockerfile), *flags, str(context))
 
 
-def _built(host: str, context: Path, text: str, *flags: str) -> tuple[Tree, dict[str, Any]]:
+def _history(host: str, image: str) -> list[str]:
+    """What each instruction is said to be, oldest first, without what only one builder says.
+
+    The classic builder names copied files by a digest and BuildKit by their names, and they differ
+    in how they write ports, durations and build arguments; ONBUILD has an entry in one alone.
+    """
+    rows = _docker(host, "history", "--no-trunc", "--format", "{{json .CreatedBy}}", image).stdout
+    found = []
+    for line in reversed(rows.decode().splitlines()):
+        said = re.sub(r"^.*#\(nop\) ", "", json.loads(line)).removesuffix(" # buildkit").strip()
+        said = re.sub(r"^\|\d+ (?:\w+=\S* )*", "", said.removeprefix("RUN "))
+        said = re.sub(r"^(COPY|ADD|EXPOSE) .*", r"\1", said)
+        said = re.sub(r"^(ARG \w+)=.*", r"\1", said)
+        found.append(re.sub(r"^(HEALTHCHECK) .*?(CMD|NONE).*", r"\1 \2", said))
+    return [said for said in found if not said.startswith("ONBUILD")]
+
+
+def _built(
+    host: str, context: Path, text: str, *flags: str
+) -> tuple[Tree, dict[str, Any], list[str]]:
     result = _build(host, context, text, *flags)
     assert result.returncode == 0, (host, result.stdout.decode(), result.stderr.decode())
     image = result.stdout.decode().split()[-1]
@@ -91,7 +111,8 @@ def _built(host: str, context: Path, text: str, *flags: str) -> tuple[Tree, dict
         _docker(host, "rm", "-f", "-v", container)
     if inspected["WorkingDir"] == "/":  # BuildKit says it of scratch, the classic builder nothing
         inspected["WorkingDir"] = ""
-    return _tree(exported.stdout), {key: inspected.get(key) or None for key in CONFIG}
+    config = {key: inspected.get(key) or None for key in CONFIG}
+    return _tree(exported.stdout), config, _history(host, image)
 
 
 def _tree(archive: bytes) -> Tree:
@@ -125,7 +146,7 @@ def test_same_tree_and_configuration_as_dockerd(
         ours, theirs = pool.map(
             lambda host: _built(host, context, SHARED[case], *flags), (docker.host, peer.host)
         )
-    assert ours[1] == theirs[1]
+    assert ours[1:] == theirs[1:]
     assert {n: e for n, e in ours[0].items() if theirs[0].get(n) != e} == {}
     # Its init layer gives every container an /etc for the files it mounts there.
     assert set(theirs[0]) - set(ours[0]) <= {"etc"}
@@ -134,7 +155,7 @@ def test_same_tree_and_configuration_as_dockerd(
 @pytest.mark.parametrize("case", MODERN)
 def test_what_only_buildkit_has(case: str, docker: DockerCli, context: Path) -> None:
     text, expected = MODERN[case]
-    tree, _ = _built(docker.host, context, text)
+    tree, *_ = _built(docker.host, context, text)
     for name, (mode, uid, gid, contents) in expected.items():
         if not mode:
             assert name not in tree

@@ -67,7 +67,7 @@ def test_argument_scope() -> None:
         ("d=global-d", "g=global", "PATH=/p"),
         ("g=global", "PATH=/p", "d=env"),
     ]
-    assert found.steps[3].created_by == "RUN |2 d=global-d g=global /bin/sh -c b # buildkit"
+    assert found.steps[3].created_by == "RUN |2 g=global d=global-d /bin/sh -c b # buildkit"
 
 
 def test_proxies_reach_the_program_but_not_the_history() -> None:
@@ -123,3 +123,31 @@ def test_errors_name_the_line(text: str, message: str) -> None:
     given: Mapping[str, str] = {}
     with pytest.raises(DockerfileError, match=message):
         evaluated(text, **given)
+
+
+def test_history_says_what_buildkit_says() -> None:
+    found = evaluated(
+        "FROM x\nARG A\nENV E=1 F=$E\nLABEL l='a b'\nCMD echo \"$E\"\nENTRYPOINT [\"a\", \"b c\"]\n"
+        "USER u$E\nEXPOSE 80 7000-7001/udp\nVOLUME /a /b\nSTOPSIGNAL INT\nWORKDIR w\n"
+        "HEALTHCHECK --interval=90s --timeout=1500ms CMD true || false\nONBUILD RUN x\n"
+        "SHELL [\"/bin/ash\", \"-c\"]\nRUN x\nCOPY --from=x --chown=u$E --link a b /d/\n",
+        {"Env": ["PATH=/p"]},
+    )
+    assert [step.created_by for step in found.steps] == [
+        "ARG A",
+        "ENV E=1 F=",
+        "LABEL l=a b",
+        'CMD ["/bin/sh" "-c" "echo \\"$E\\""]',
+        'ENTRYPOINT ["a" "b c"]',
+        "USER u1",
+        "EXPOSE [80/tcp 7000/udp 7001/udp]",
+        "VOLUME [/a /b]",
+        "STOPSIGNAL INT",
+        "WORKDIR /w",
+        "HEALTHCHECK {Test:[CMD-SHELL true || false] Interval:1m30s Timeout:1.5s StartPeriod:0s "
+        "StartInterval:0s Retries:0}",
+        "",
+        "SHELL [/bin/ash -c]",
+        "RUN |1 A= /bin/ash -c x # buildkit",
+        "COPY --chown=u1 a b /d/ # buildkit",
+    ]
