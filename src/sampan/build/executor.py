@@ -64,6 +64,7 @@ class RunRequest:
     network: str
     mounts: tuple[ExtraMount, ...]
     extra_hosts: tuple[str, ...] = ()
+    hostname: str = ""
     insecure: bool = False
     devices: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)

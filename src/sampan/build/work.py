@@ -250,10 +250,11 @@ async def _prepared(
         stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=build.tools.scratch))
     )
     places = {
-        mount: stack.enter_context(_place(work, mount, source)) for mount, source in sources.items()
+        _own_cache(work, mount): stack.enter_context(_place(work, mount, source))
+        for mount, source in sources.items()
     }
     prepared = await prepare(
-        action.mounts,
+        tuple(_own_cache(work, mount) for mount in action.mounts),
         stack=stack,
         directory=action.directory,
         caches=build.tools.directories,
@@ -265,6 +266,12 @@ async def _prepared(
     if action.stdin_script:
         return replace(prepared, mounts=(*prepared.mounts, _script(action, scratch)))
     return prepared
+
+
+def _own_cache(work: _Work, mount: RunMount) -> RunMount:
+    """A cache mount in the namespace the build asks for (BUILDKIT_CACHE_MOUNT_NS)."""
+    space = work.build.request.arguments.get("BUILDKIT_CACHE_MOUNT_NS", "")
+    return replace(mount, id=f"{space}/{mount.id}") if space and mount.type == "cache" else mount
 
 
 def _request(work: _Work, action: RunStep, change: Change, prepared: Prepared) -> RunRequest:
@@ -280,6 +287,7 @@ def _request(work: _Work, action: RunStep, change: Change, prepared: Prepared) -
         network=request.network if action.network == "default" else action.network,
         mounts=prepared.mounts,
         extra_hosts=request.extra_hosts,
+        hostname=request.arguments.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         insecure=action.security == "insecure",
         devices=action.devices,
         limits=request.limits,
@@ -303,10 +311,10 @@ def _run_key(
             contents[mount_label(mount)] = f"{source.key}:{mount.source}"
         elif source is not None:
             contents[mount_label(mount)] = _tree_key(work, source, mount.source)
-    limits = json.dumps(work.build.request.extra_hosts)
-    return run_key(
-        work.result.key, action, contents, work.build.request.network + limits, work.build.epoch
-    )
+    request = work.build.request
+    hostname = request.arguments.get("BUILDKIT_SANDBOX_HOSTNAME", "")
+    limits = json.dumps(request.extra_hosts) + hostname
+    return run_key(work.result.key, action, contents, request.network + limits, work.build.epoch)
 
 
 def _tree_key(work: _Work, tree: Tree, path: str) -> str:

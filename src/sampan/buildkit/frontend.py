@@ -32,7 +32,6 @@ from sampan.dockerfile.instructions import Run
 from sampan.dockerfile.parser import Dockerfile, parse
 from sampan.engine.buildcontext import fetch, unpack_context
 from sampan.engine.builds import Builds
-from sampan.engine.buildsteps import HOSTNAME
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.kernel.openat import in_root
 from sampan.model.platform import Platform
@@ -74,8 +73,8 @@ class Frontend:
     async def source(self) -> Source:
         """Fetch and parse the Dockerfile. Raises DockerfileError, SampanError."""
         attributes = self.attributes
-        if attributes.hostname not in ("", HOSTNAME):
-            raise Unsupported("frontend option 'hostname' is not supported")
+        if attributes.hostname:
+            attributes.arguments.setdefault("BUILDKIT_SANDBOX_HOSTNAME", attributes.hostname)
         directory = await self._elsewhere()
         name = attributes.filename
         with self.status.step(

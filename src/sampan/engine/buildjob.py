@@ -172,7 +172,7 @@ class Jobs:
                 credentials=credentials,
                 report=lambda line: progress.log(vertex, 1, f"{line}\n".encode()),
                 epoch=_epoch(job),
-                multi_platform=job.multi_platform,
+                multi_platform=_indexed(job),
             )
             if made.stream is not None:
                 await deliver(number, made.stream)
@@ -204,6 +204,13 @@ def _inline(job: Job) -> bool:
     if any(one.get("type") == "inline" for one in job.cache_to):
         return True
     return job.arguments.get("BUILDKIT_INLINE_CACHE", "").lower() in ("1", "true", "t")
+
+
+def _indexed(job: Job) -> bool | None:
+    """Whether an index is asked for even for one platform."""
+    if job.multi_platform is None and job.arguments.get("BUILDKIT_MULTI_PLATFORM"):
+        return job.arguments["BUILDKIT_MULTI_PLATFORM"].lower() in ("1", "true", "t")
+    return job.multi_platform
 
 
 def warn(job: Job, request: BuildRequest, progress: Progress) -> None:

@@ -137,7 +137,7 @@ def _record(core: Core, request: RunRequest, hidden: tuple[str, ...] = ()) -> Re
     """The step as a container's record, with ``hidden`` environment."""
     shared = request.network.startswith("container:")  # whose host name is that container's
     body = ContainerCreateRequest(
-        hostname=None if shared else HOSTNAME,
+        hostname=None if shared else request.hostname or HOSTNAME,
         cmd=list(request.words),
         env=[*request.environment, *hidden],
         working_dir=request.directory,

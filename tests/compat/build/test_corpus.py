@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -171,3 +172,41 @@ def test_what_is_refused(case: str, docker: DockerCli, context: Path) -> None:
     result = _build(docker.host, context, text)
     assert result.returncode != 0
     assert sentence in (result.stdout + result.stderr).decode()
+
+
+#: What buildah knows of what the classic builder does not.
+BUILDAH = ("copy-parent-escape", "mount-bind", "mount-from", "mount-cache", "mount-tmpfs")
+
+
+def test_same_tree_as_buildah(docker: DockerCli, context: Path, tmp_path: Path) -> None:
+    if shutil.which("buildah") is None:
+        pytest.skip("needs buildah")
+    buildah = [
+        *("buildah", "--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run")),
+        *("--storage-driver", "vfs"),
+    ]
+
+    def run(*words: str) -> bytes:
+        done = subprocess.run([*buildah, *words], capture_output=True, check=False, timeout=120)
+        assert done.returncode == 0, (words, done.stderr.decode())
+        return done.stdout
+
+    (tmp_path / "busybox.tar").write_bytes(busybox_archive())
+    run("pull", f"docker-archive:{tmp_path}/busybox.tar")
+    for case in BUILDAH:
+        text, _ = MODERN[case]
+        (tmp_path / "Dockerfile").write_text(text + "\n")
+        flags = ("--isolation", "chroot", "-q", "-t", case, "-f", str(tmp_path / "Dockerfile"))
+        run("bud", *flags, str(context))
+        container = run("from", case).decode().strip()
+        root = run("mount", container).decode().strip()
+        archive = subprocess.run(
+            ["tar", "-C", root, "--numeric-owner", "-c", "."], capture_output=True, check=True
+        )
+        theirs = _tree(archive.stdout)
+        ours, *_ = _built(docker.host, context, text)
+        for tree in (ours, theirs):  # mount points that one or the other leaves or makes
+            for name in ("m", "c", "t", "etc/mtab", "run", "etc/hosts", "etc/resolv.conf"):
+                tree.pop(name, None)
+        assert ours == theirs, case
+        run("rm", container)

@@ -335,3 +335,46 @@ def test_one_digest_wherever_and_whenever(sampan: DockerCli, context: Path, tmp_
         )
         found.add(json.loads(metadata.read_text())["containerimage.digest"])
     assert len(found) == 1
+
+
+def test_several_platforms_and_the_builders_arguments(
+    sampan: DockerCli, context: Path, tmp_path: Path
+) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM scratch\nARG TARGETPLATFORM\nLABEL p=$TARGETPLATFORM\nCOPY many /\n"
+    )
+    sampan(
+        *("build", "--platform", "linux/amd64,linux/arm64/v8,linux/riscv64", "-t", "several"),
+        *("-o", f"type=oci,dest={tmp_path}/oci,tar=false,annotation-index.k=v"),
+        *("-o", f"type=local,dest={tmp_path}/files"),
+        *("-o", "type=image", str(context)),
+    )
+    index, blobs = layout(tmp_path / "oci")
+    assert index["annotations"] == {"k": "v"}
+    architectures = [one["platform"]["architecture"] for one in index["manifests"]]
+    assert architectures == ["amd64", "arm64", "riscv64"]
+    for entry in index["manifests"]:
+        manifest = json.loads((blobs / entry["digest"][7:]).read_text())
+        config = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())
+        assert config["config"]["Labels"]["p"].split("/")[1] == config["architecture"]
+    assert len(list((tmp_path / "files").iterdir())) == 3
+    assert "several" in sampan.out("images", "--format", "{{.Repository}}")
+    (context / "Dockerfile").write_text(
+        "FROM busybox\nRUN --mount=type=cache,id=c,target=/c hostname > /h; cat /c/f > /f; "
+        "echo told > /c/f; true\n"
+    )
+
+    def built(*arguments: str) -> tuple[str, str]:
+        words = (f"--build-arg={one}" for one in arguments)
+        sampan("build", "-q", "--no-cache", *words, "-o", str(tmp_path / "out"), str(context))
+        return (tmp_path / "out" / "h").read_text(), (tmp_path / "out" / "f").read_text()
+
+    spaced = ("BUILDKIT_CACHE_MOUNT_NS=n", "BUILDKIT_SANDBOX_HOSTNAME=own")
+    assert built() == ("buildkitsandbox\n", "")
+    assert built(*spaced) == ("own\n", "")
+    assert built() == ("buildkitsandbox\n", "told\n")
+    sampan(
+        *("build", "-q", "--build-arg", "BUILDKIT_MULTI_PLATFORM=1"),
+        *("-o", f"type=oci,dest={tmp_path}/one,tar=false", str(context)),
+    )
+    assert "manifests" in layout(tmp_path / "one")[0]

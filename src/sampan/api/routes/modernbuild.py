@@ -274,7 +274,8 @@ class _Session:
     async def _remote(self, address: str) -> tuple[Path, Material | None]:
         builds = self.engine.builds
         place = await self.stack.enter_async_context(builds.contexts.temporary())
-        return await builds.threads.run_long(_fetched, address, place)
+        keep = self.asked.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "").lower()
+        return await builds.threads.run_long(_fetched, address, place, keep in ("1", "true"))
 
     async def _agent(self, name: str) -> str:
         """A socket on which the client's SSH agent answers, one stream a connection."""
@@ -319,10 +320,11 @@ class _Session:
         self.wire.close(stream)
 
 
-def _fetched(address: str, place: Path) -> tuple[Path, Material]:
+def _fetched(address: str, place: Path, keep_git: bool) -> tuple[Path, Material]:
     """A context from elsewhere, and what it was. Blocking."""
     if (git := parse_git(address)) is not None:
-        done = check_out(git, place)
+        keep = keep_git or git.keep_git_directory
+        done = check_out(replace(git, keep_git_directory=keep), place)
         return done.directory, Material(uri=address, algorithm="sha1", digest=done.commit)
     path = fetch(address, place)
     (file, *_) = [*(place / "fetched").iterdir(), path / "Dockerfile"]
