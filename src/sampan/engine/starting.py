@@ -169,10 +169,7 @@ def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
     files = None if owner is not None else naming.name_files(core, container, plugs)
     name_directory = core.directory((owner or container).id)
     shared_memory = _shared_memory(core, container)
-    user_namespace, ids = usernamespaces.of(core, container)
-    joined = namespaces(core, container)
-    if user_namespace is not None:
-        joined["user"] = user_namespace
+    joined, ids = namespaces(core, container)
     sources = [
         mount
         for mount in with_sources(record.mounts, record.id, core.config.pins)
@@ -252,10 +249,16 @@ def shared_network(core: Core, container: Container) -> Container | None:
     return donor(core, mode, "network") if mode.startswith("container:") else None
 
 
-def namespaces(core: Core, container: Container) -> dict[str, str]:
-    """OCI namespace type -> path to join ("" new); types of the host's are left out."""
+def namespaces(core: Core, container: Container) -> tuple[dict[str, str], IdMap | None]:
+    """OCI namespace type -> path to join ("" new); types of the host's are left out.
+
+    And the ids of the user namespace, if there is one.
+    """
     host = container.record.host_config
     found = {"mount": ""}
+    user, ids = usernamespaces.of(core, container)
+    if user is not None:
+        found["user"] = user
     for kind, mode in (
         ("network", host.network_mode),
         ("uts", host.uts_mode),
@@ -278,7 +281,7 @@ def namespaces(core: Core, container: Container) -> dict[str, str]:
         if kind == "network" and not path:
             path = _named_namespace(core, container)
         found[kind] = path
-    return found
+    return found, ids
 
 
 def _named_namespace(core: Core, container: Container) -> str:
