@@ -46,7 +46,9 @@ def _make(path: Path) -> None:
             _group(Path(scratch), str(number), names) for number, names in enumerate(GROUPS)
         ]
         for archive in archives:
-            diff_ids.append("sha256:" + hashlib.file_digest(archive.open("rb"), "sha256").hexdigest())
+            diff_ids.append(
+                "sha256:" + hashlib.file_digest(archive.open("rb"), "sha256").hexdigest()
+            )
             packed = archive.with_suffix(".gz")
             with archive.open("rb") as plain, gzip.GzipFile(packed, "wb", _LEVEL, mtime=0) as out:
                 shutil.copyfileobj(plain, out, 1 << 20)
