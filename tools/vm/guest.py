@@ -5,9 +5,11 @@
 
 The guest has this machine's own root file system, shared read-only by virtiofs, below an overlay
 of a tmpfs: whatever is installed here is installed there, nothing is copied and nothing written
-comes back. Only the kernel is another one, Debian's for clouds, which is unpacked and not
-installed. Neither KVM (qemu translates, ``-accel tcg``) nor a network is needed. What pytest says
-comes out of the serial console, its JUnit report out of a virtio port.
+comes back. What every test reads, our sources and parts of Python, travels in the initramfs: it
+is read faster, and nobody changes it meanwhile. Only the kernel is another one, Debian's for
+clouds, which is unpacked and not installed. Neither KVM (qemu translates, ``-accel tcg``) nor a
+network is needed. What pytest says comes out of the serial console, its JUnit report out of a
+virtio port.
 
 Exit status: pytest's; 124 when the guest does not end in time, 125 when it ends without saying.
 """
@@ -23,11 +25,13 @@ import re
 import selectors
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +42,31 @@ QEMU = "qemu-system-x86_64"
 DAEMONS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 #: What finds the root file system and reports; the rest is loaded when it is asked for.
 MODULES = ("virtio_pci", "virtiofs", "virtio_console", "overlay")
+#: Of what Python finds beside us; and what of Python's own library no test imports.
+_PACKAGES = ("_pytest", "pytest", "pluggy", "iniconfig", "packaging", "pytest_asyncio", "msgspec")
+_LEFT_OUT = frozenset(
+    ("test", "idlelib", "lib2to3", "ensurepip", "tkinter", "pydoc_data", "distutils", "turtledemo")
+) | {"dist-packages", "site-packages", "sampan.egg-info", ".mypy_cache", "data"}
+#: Name, mode, contents, and perhaps the time of the last change (else it is tomorrow).
+Entry = tuple[str, int, bytes] | tuple[str, int, bytes, int]
 RESULT = re.compile(rb"SAMPAN-VM-RESULT (\d+)")
-#: The tests of what is different on cgroup v2 and under systemd.
-TESTS = ("tests/kernel/test_cgroup.py", "tests/kernel/oci", "tests/vm/inside")
+_COMMANDS = "tests/kernel/oci/test_runtime_commands.py"
+_WORLD = "tests/kernel/engine/test_world.py"
+#: The tests of what is different on cgroup v2, under systemd, and on Debian's own kernel; a Python
+#: that starts takes half a second here, so of others there are few.
+TESTS = (
+    "tests/kernel/test_cgroup.py",
+    "tests/kernel/test_cgroup_systemd.py",
+    "tests/kernel/oci/test_hooks.py::test_every_hook_in_its_place",
+    f"{_COMMANDS}::test_life_of_a_container",
+    f"{_COMMANDS}::test_update_and_events",
+    f"{_COMMANDS}::test_events_end_with_the_container_and_tell_of_oom",
+    f"{_COMMANDS}::test_kill_all_without_a_pid_namespace",
+    f"{_COMMANDS}::test_rootless_spec_has_one_mapped_user",
+    f"{_WORLD}::test_limits_are_in_force",
+    f"{_WORLD}::test_out_of_memory_is_told",
+    "tests/vm/inside",
+)
 PYTEST = (
     "--color=no",
     "-q",
@@ -68,6 +94,8 @@ mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /ro
 # Nothing this machine has enabled, generates or says about being a container itself.
 rm -rf /root/.dockerenv /root/etc/systemd/system
 mount -t tmpfs -o mode=755 none /root/lib/systemd/system-generators
+for place in $(cat /files/replaced); do rm -rf /root$place; done
+rm /files/replaced
 cp -a /files/. /root
 mkdir -p /root/lib/modules/$(busybox uname -r)
 mount --bind /lower$(cat /modules/tree) /root/lib/modules/$(busybox uname -r)
@@ -171,7 +199,8 @@ def main() -> int:
             cgroups=arguments.cgroups,
             report=arguments.report,
         )
-        return run(arguments.cache, rest or TESTS, options)
+        chosen = [word for word in rest if not word.startswith("-")]
+        return run(arguments.cache, rest if chosen else (*rest, *TESTS), options)
     except Missing as error:
         print(error, file=sys.stderr)
         return 125
@@ -250,7 +279,7 @@ def _initramfs(modules: Path) -> bytes:
         raise Missing("busybox-static is not installed")
     units = "files/etc/systemd/system"
     folders = ("bin", "modules", "files", "files/etc", "files/var", "files/etc/systemd", units)
-    content: list[tuple[str, int, bytes]] = [
+    content: list[Entry] = [
         *((name, 0o40755, b"") for name in folders),
         ("bin/busybox", 0o100755, busybox.read_bytes()),
         ("init", 0o100755, _INIT.encode()),
@@ -269,17 +298,48 @@ def _initramfs(modules: Path) -> bytes:
     return _cpio(content)
 
 
-def _cpio(content: Sequence[tuple[str, int, bytes]]) -> bytes:
+def _cpio(content: Iterable[Entry]) -> bytes:
     """The "newc" format (initramfs buffer format in the kernel's documentation)."""
     out = io.BytesIO()
-    now = int(time.time()) + 86400
-    for inode, (name, mode, data) in enumerate([*content, ("TRAILER!!!", 0, b"")], 1):
+    tomorrow = int(time.time()) + 86400
+    for inode, (name, mode, data, *when) in enumerate([*content, ("TRAILER!!!", 0, b"")], 1):
         path = name.encode() + b"\0"
-        fields = (inode, mode, 0, 0, 1, now, len(data), 0, 0, 0, 0, len(path), 0)
+        modified = when[0] if when else tomorrow
+        fields = (inode, mode, 0, 0, 1, modified, len(data), 0, 0, 0, 0, len(path), 0)
         out.write(b"070701" + b"".join(b"%08X" % field for field in fields) + path)
         out.write(b"\0" * (-out.tell() % 4) + data)
         out.write(b"\0" * (-out.tell() % 4))
     return out.getvalue()
+
+
+def _carried() -> Iterator[Entry]:
+    """Entries for what is read most: our files as they are now, parts of Python."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    packages = Path(sysconfig.get_paths()["purelib"])
+    ours = [ROOT / name for name in ("src", "tests", "bin")]
+    parts = [packages / name for name in _PACKAGES if (packages / name).exists()]
+    yield "files/replaced", 0o100644, "\n".join(map(str, ours)).encode()
+    made: set[Path] = set()
+    for top in (*ours, *parts, library):
+        for folder, folders, names in os.walk(top):
+            folders[:] = [name for name in folders if name not in _LEFT_OUT]
+            place = Path(folder)
+            for parent in (*reversed(place.parents), place):
+                if parent not in made and parent != Path("/"):
+                    made.add(parent)
+                    yield f"files{parent}", 0o40755, b"", int(parent.stat().st_mtime)
+            for name in names:
+                yield from _file(place / name)
+        if top.is_file():
+            yield from _file(top)
+
+
+def _file(path: Path) -> Iterator[Entry]:
+    """The entry of a regular file that is still there."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and path.suffix not in (".a", ".o"):
+            yield f"files{path}", found.st_mode, path.read_bytes(), int(found.st_mtime)
 
 
 def run(cache: Path, arguments: Sequence[str], options: Options) -> int:
@@ -291,11 +351,8 @@ def run(cache: Path, arguments: Sequence[str], options: Options) -> int:
         work = Path(scratch)
         python = (sys.executable, "-m", "pytest", "--junitxml=/tmp/report.xml")
         script = _SCRIPT.format(command=shlex.join([*python, *PYTEST, *arguments]))
-        content = [
-            ("files", 0o40755, b""),
-            ("files/etc", 0o40755, b""),
-            ("files/etc/sampan-vm-tests", 0o100644, script.encode()),
-        ]
+        command = ("files/etc/sampan-vm-tests", 0o100644, script.encode())
+        content = [("files", 0o40755, b""), ("files/etc", 0o40755, b""), command, *_carried()]
         # The kernel unpacks archives that follow each other, at multiples of four bytes.
         (work / "initrd").write_bytes((cache / "initrd").read_bytes() + _cpio(content))
         with _share(daemon, work / "root.sock"):
