@@ -57,7 +57,9 @@ class LocalVolumes:
         """``root`` is made if missing; what an interrupted removal left is deleted."""
         self._root = root
         self._lock = threading.Lock()
-        root.mkdir(mode=0o701, parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A container's root leaves set-user-id programs in volumes: nobody else gets to them.
+        root.chmod(0o700)
         for prefix in (_REMOVED, _UNFINISHED):
             for leftover in root.glob(f"{prefix}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -319,7 +321,7 @@ def subpath_of(directory: Path, name: str, subpath: str) -> int:
 def pin(fd: int, target: Path) -> None:
     """Mount what ``fd`` (O_PATH) is on ``target``, made as needed. Undo with :func:`unpin`."""
     with _translated(f"mount {target.name}"):
-        target.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _is_directory(fd):
             target.mkdir(exist_ok=True)
         else:
