@@ -51,6 +51,7 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[E
             product=__version__,
             spool_directory=_spool_directory(settings),
             experimental=settings.engine.experimental,
+            buildkit=settings.buildkit,
         )
         for listener in bound:
             await _serve(stack, daemon, listener, settings.engine.shutdown_timeout)

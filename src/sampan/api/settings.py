@@ -50,6 +50,7 @@ class Settings:
     metrics_address: str = ""
     tls: Tls | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)
+    buildkit: bool = True
 
 
 #: options that are refused whatever they say, with the reason
@@ -84,7 +85,7 @@ _FIXED: dict[str, tuple[bool, str]] = {
     "ip-forward-no-drop": (True, "the FORWARD policy is never changed"),
     "raw-logs": (True, "logs are never coloured"),
 }
-_FEATURES = {"cdi": True, "containerd-snapshotter": False, "buildkit": True}
+_FEATURES = {"cdi": True, "containerd-snapshotter": False}
 _STORAGE = {"": "auto", "overlay": "overlay", "overlay2": "overlay", "overlayfs": "overlay"}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
@@ -115,7 +116,12 @@ def interpret(values: Mapping[str, Value]) -> Settings:
             for name in ("http-proxy", "https-proxy", "no-proxy")
             if options.text(name)
         },
+        buildkit=_on(options.table("feature").get("buildkit", True)),
     )
+
+
+def _on(wanted: object) -> bool:
+    return wanted is True or str(wanted).lower() == "true"
 
 
 def with_proxies(settings: Settings, environment: Mapping[str, str]) -> Settings:
@@ -174,8 +180,8 @@ def _refuse(options: _Options) -> None:
         if name in options.values and options.values[name] is not only:
             raise Unsupported(f"option {name} can only be {str(only).lower()}: {reason}")
     for feature, wanted in options.table("feature").items():
-        on = wanted is True or str(wanted).lower() == "true"
-        if _FEATURES.get(feature) is not on:
+        on = _on(wanted)
+        if feature != "buildkit" and _FEATURES.get(feature) is not on:
             raise Unsupported(f"feature {feature}={str(on).lower()} is not supported")
     for item in options.strings("exec-opt"):
         if item.removeprefix("native.cgroupdriver=") not in ("cgroupfs", "systemd"):

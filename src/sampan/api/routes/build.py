@@ -108,7 +108,7 @@ def _strings(call: Call, name: str) -> dict[str, str]:
     if not text:
         return {}
     try:
-        found = msgspec.json.decode(text, type=dict[str, str | None])
+        found = msgspec.json.decode(text, type=dict[str, str | None] | None) or {}
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise InvalidParameter(f"{name}: {error}") from None
     return {key: value for key, value in found.items() if value is not None}
@@ -148,7 +148,8 @@ def _auth(header: str | None) -> Mapping[str, RegistryAuth]:
     try:
         padded = header.strip() + "=" * (-len(header.strip()) % 4)
         found = msgspec.json.decode(
-            base64.b64decode(padded.replace("-", "+").replace("_", "/")), type=dict[str, object]
+            base64.b64decode(padded.replace("-", "+").replace("_", "/")),
+            type=dict[str, object] | None,
         )
     except (binascii.Error, ValueError):
         raise InvalidParameter("invalid X-Registry-Config header") from None
@@ -156,7 +157,7 @@ def _auth(header: str | None) -> Mapping[str, RegistryAuth]:
         host.removeprefix("https://").partition("/")[0].replace("index.docker.io", "docker.io"): (
             query.credentials(value, "X-Registry-Config header")
         )
-        for host, value in found.items()
+        for host, value in (found or {}).items()
     }
 
 
