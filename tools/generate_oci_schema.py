@@ -45,6 +45,10 @@ def generate(folder: Path) -> dict[str, object]:
     # podman fills in st_mode as it is, file type included; every runtime takes that.
     raw["FileMode"] = {"type": "integer", "minimum": 0, "maximum": 0o177777}
     definitions = {key: _reduced(schema, raw) for key, schema in raw.items()}
+    # Engines ask for the recursive kinds as well (podman, for a bind mount with rslave).
+    propagation = definitions["RootfsPropagation"]
+    assert isinstance(propagation, dict)
+    propagation["enum"] += [f"r{word}" for word in propagation["enum"]]
     root = json.loads((folder / "config-schema.json").read_text())
     root["properties"]["linux"] = json.loads((folder / "config-linux.json").read_text())["linux"]
     for name in _OTHER_SYSTEMS:

@@ -140,6 +140,46 @@ def test_podman_life(podman: tuple[str, ...], run_podman: tuple[str, ...]) -> No
     assert call("rm", "-f", "-t", "0", "p").returncode == 0
 
 
+def test_podman_work(podman: tuple[str, ...], run_podman: tuple[str, ...], tmp_path: Path) -> None:
+    """What people do with a container that runs: copy, commit, pods, signals, mounts."""
+    call, run = caller(*podman), caller(*run_podman)
+    program = "trap 'echo got; exit 3' USR1; echo up; while :; do sleep 0.1; done"
+    words = ("-d", "--log-driver", "k8s-file", "--stop-signal", "USR1", "--name", "w")
+    assert run(*words, "bb", "sh", "-c", program).returncode == 0
+    (tmp_path / "file").write_text("copied\n")
+    assert call("cp", str(tmp_path / "file"), "w:/tmp/file").returncode == 0
+    assert call("exec", "w", "cat", "/tmp/file").stdout == "copied\n"
+    assert call("cp", "w:/tmp/file", str(tmp_path / "back")).returncode == 0
+    assert (tmp_path / "back").read_text() == "copied\n"
+    assert "A /tmp/file" in call("diff", "w").stdout
+    assert call("commit", "-q", "w", "committed").returncode == 0
+    assert run("--rm", "committed", "cat", "/tmp/file").stdout == "copied\n"
+    assert call("stop", "w").returncode == 0
+    assert call("logs", "w").stdout == "up\ngot\n"
+    assert call("inspect", "-f", "{{.State.ExitCode}}", "w").stdout == "3\n"
+    assert call("rm", "w").returncode == 0
+    slave = ("--mount", f"type=bind,src={tmp_path},dst=/m,ro,bind-propagation=rslave")
+    assert run("--rm", *slave, "bb", "cat", "/m/file").stdout == "copied\n"
+
+
+def test_podman_pods(podman: tuple[str, ...]) -> None:
+    """Containers of a pod share the namespaces of its first one."""
+    call = caller(*podman)
+    parent = f"/sampan-test-{os.getpid()}-podman"
+    infra = ("--infra-image", "bb", "--infra-command", "sleep 1000", "--network", "none")
+    shared = ("--share", "pid,ipc,uts,net", "--cgroup-parent", parent)
+    assert call("pod", "create", "--name", "pod", *infra, *shared).returncode == 0
+    for name in ("p1", "p2"):
+        started = call("run", "-d", "--pod", "pod", "--name", name, "bb", "sleep", "99")
+        assert started.returncode == 0, started.stderr
+    assert call("exec", "p1", "ps").stdout.count("sleep 99") == 2
+    assert call("pod", "stats", "--no-stream", "pod").returncode == 0
+    for verb in ("pause", "unpause", "kill", "start"):
+        done = call("pod", verb, "pod")
+        assert done.returncode == 0, (verb, done.stderr)
+    assert call("pod", "rm", "-f", "-t", "0", "pod").returncode == 0
+
+
 @pytest.fixture(scope="module")
 def docker(namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
     """The words a docker command begins with: Debian's dockerd with sampan as a runtime."""
