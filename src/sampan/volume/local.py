@@ -387,7 +387,9 @@ def _perform(volume: Volume, wanted: VolumeMount) -> None:
         if options.bind:
             tree = mount.clone_tree(_AT_FDCWD, wanted.device, recursive=options.recursive_bind)
         else:
-            tree = mount.new_filesystem(wanted.type, wanted.device, _data(wanted), options.set_)
+            tree = mount.new_filesystem(
+                wanted.type, wanted.device, mount_data(wanted), options.set_
+            )
         with mount.descriptor(tree):
             if options.bind and (options.set_ or options.clear):
                 mount.mount_setattr(tree, "", set_=options.set_, clear=options.clear)
@@ -403,26 +405,31 @@ def _perform(volume: Volume, wanted: VolumeMount) -> None:
                 mount.mount_setattr(tree, "", propagation=kind, recursive=recursive)
             mount.move_mount(tree, _AT_FDCWD, str(volume.mountpoint))
     except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        if error.errno == errno.ENODEV and not options.bind:
+            reason = f"this kernel has no file system {wanted.type}"
         raise StartFailed(
-            f"failed to mount local volume {volume.name}: mount {wanted.device}: "
-            f"{(error.strerror or str(error)).lower()}"
+            f"failed to mount local volume {volume.name}: mount {wanted.device}: {reason}"
         ) from error
 
 
-def _data(wanted: VolumeMount) -> list[tuple[str, str | int | None]]:
+def mount_data(wanted: VolumeMount) -> list[tuple[str, str | int | None]]:
     """The file system's own options; the kernel wants addresses where people write names."""
     data: list[tuple[str, str | int | None]] = list(wanted.options.data)
     host = wanted.network_address
     if not host:
         return data
+    named = any(key in ("addr", "ip") for key, _ in data)
     with contextlib.suppress(ValueError):
         ip_address(host)
-        return data
+        return data if named else [*data, ("addr", host)]
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
         raise StartFailed(f"cannot resolve {host} of a volume's addr option") from error
-    return [(key, str(found) if key == "addr" else value) for key, value in data]
+    if not named:
+        return [*data, ("addr", str(found))]
+    return [(key, str(found) if key in ("addr", "ip") else value) for key, value in data]
 
 
 def _is_mounted(directory: Path) -> bool:

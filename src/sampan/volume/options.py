@@ -30,8 +30,12 @@ class VolumeMount:
 
     @property
     def network_address(self) -> str:
-        """The ``addr=`` of a network file system; a host name there must be resolved first."""
-        return next((value or "" for key, value in self.options.data if key == "addr"), "")
+        """The server of a network file system: ``addr=`` (``ip=``), or else the host a CIFS share
+        is of; a host name there must be resolved first."""
+        found = next((value for key, value in self.options.data if key in ("addr", "ip")), None)
+        if found is None and self.type in ("cifs", "smb3"):
+            found = self.device.lstrip("/\\").replace("\\", "/").partition("/")[0]
+        return found or ""
 
 
 def volume_mount(options: Mapping[str, str]) -> VolumeMount | None:
@@ -43,8 +47,8 @@ def volume_mount(options: Mapping[str, str]) -> VolumeMount | None:
     for key in options:
         if key == "size":
             raise Unsupported(
-                "volume option size is not supported: use type=tmpfs with o=size=..., or a "
-                "file system of that size as device"
+                "volume option size is not supported: quota size requested but no quota support; "
+                "use type=tmpfs with o=size=..., or a file system of that size as device"
             )
         if key not in _KNOWN:
             raise InvalidParameter(f'invalid option: "{key}"')

@@ -217,6 +217,45 @@ def test_networks_and_names(client: docker.DockerClient) -> None:
     assert [n.name for n in client.networks.list(filters={"label": "a=b"})] == ["py-net"]
 
 
+def test_two_tiers_meet_in_one_service(
+    client: docker.DockerClient, eventually: Eventually
+) -> None:
+    """What compose makes of ``front`` and ``back``: pages ask the application, it the database."""
+    for name, internal in (("tier-front", False), ("tier-back", True)):
+        client.networks.create(name, driver="bridge", internal=internal, enable_ipv6=True)
+    serve = ["sh", "-c", "hostname >/tmp/h; exec httpd -f -h /tmp"]
+    for name, network in (("web", "front"), ("app", "front"), ("db", "back")):
+        client.containers.run(
+            "busybox", serve, detach=True, name=f"tier-{name}", hostname=name,
+            network=f"tier-{network}",
+            networking_config={
+                f"tier-{network}": client.api.create_endpoint_config(aliases=[name])
+            },
+        )  # fmt: skip
+    client.networks.get("tier-back").connect("tier-app", aliases=["app-behind"])
+
+    def asks(who: str, host: str) -> bytes:
+        command = ["timeout", "1", "wget", "-qO-", f"http://{host}/h"]
+        found = client.containers.get(f"tier-{who}").exec_run(command)
+        return bytes(found.output) if found.exit_code == 0 else b""
+
+    def address(who: str, network: str, key: str = "IPAddress") -> str:
+        attributes = client.containers.get(f"tier-{who}").attrs
+        return str(attributes["NetworkSettings"]["Networks"][f"tier-{network}"][key])
+
+    for who, host in (("web", "app"), ("app", "web"), ("app", "db"), ("db", "app-behind")):
+        eventually(lambda who=who, host=host: asks(who, host) != b"")
+        assert asks(who, host).decode().strip() == host.removesuffix("-behind")
+    assert asks("web", "db") == asks("web", "app-behind") == asks("db", "web") == b""
+    six = address("db", "back", "GlobalIPv6Address")
+    assert asks("web", address("db", "back")) == asks("web", f"[{six}]") == b""
+    assert asks("web", address("app", "back")) == b""
+    assert asks("app", f"[{six}]") == b"db\n"
+    # nothing leaves the internal network
+    routes = client.containers.get("tier-db").exec_run(["ip", "route"]).output
+    assert b"default" not in routes
+
+
 def test_volumes(client: docker.DockerClient, tmp_path: Path) -> None:
     volume = client.volumes.create("py-vol", labels={"a": "b"})
     (tmp_path / "f").write_text("host")

@@ -156,3 +156,11 @@ def test_usage_counts_hard_links_once(volumes: LocalVolumes) -> None:
     os.link(volume.mountpoint / "big", volume.mountpoint / "again")
     assert volumes.usage("data") == once == disk_usage(volume.mountpoint)
     assert 100_000 <= once < 200_000
+
+
+def test_a_file_system_the_kernel_lacks_is_named(volumes: LocalVolumes) -> None:
+    options = {"type": "nosuchfs", "device": "x", "o": "addr=127.0.0.1"}
+    volumes.create("net", created_at=NOW, options=options)
+    with pytest.raises(StartFailed, match="mount x: this kernel has no file system nosuchfs"):
+        volumes.mount("net")
+    volumes.remove("net")

@@ -8,6 +8,7 @@ import pytest
 
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.kernel import mount as m
+from sampan.volume.local import mount_data
 from sampan.volume.model import ANONYMOUS_LABEL, Volume, check_name
 from sampan.volume.options import volume_mount
 from sampan.volume.prune import prunable
@@ -26,6 +27,25 @@ def test_options_are_those_of_mount() -> None:
     nfs = volume_mount({"type": "nfs", "device": ":/srv", "o": "addr=nas.example,rw"})
     assert nfs is not None
     assert nfs.network_address == "nas.example"
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "words", "data"),
+    [
+        ("nfs", ":/srv", "addr=localhost,rw", [("addr", "127.0.0.1")]),
+        ("nfs4", ":/srv", "addr=10.0.0.1,vers=4.2", [("addr", "10.0.0.1"), ("vers", "4.2")]),
+        ("cifs", "//localhost/s", "username=u", [("username", "u"), ("addr", "127.0.0.1")]),
+        ("cifs", "//10.0.0.2/s/t", "", [("addr", "10.0.0.2")]),
+        ("cifs", "//nas/s", "ip=10.0.0.3", [("ip", "10.0.0.3")]),
+        ("tmpfs", "tmpfs", "mode=700", [("mode", "700")]),
+    ],
+)
+def test_servers_are_told_to_the_kernel_by_address(
+    kind: str, device: str, words: str, data: list[tuple[str, str]]
+) -> None:
+    wanted = volume_mount({"type": kind, "device": device, "o": words})
+    assert wanted is not None
+    assert mount_data(wanted) == data
 
 
 @pytest.mark.parametrize(
