@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import msgspec
 from aiohttp import StreamReader
 
+from sampan.api import jsonfault
 from sampan.errors import InvalidParameter
 
 #: Largest JSON body, in bytes: far above any real one (256 KiB of labels is a lot).
@@ -68,8 +69,10 @@ def decode_json(raw: bytes) -> object:
         return msgspec.json.decode(raw)
     except RecursionError:
         raise InvalidParameter("invalid JSON: nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidParameter(f"invalid JSON: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        fault = jsonfault.describe(raw.decode(errors="replace"))
+        message = fault if fault == jsonfault.TRAILING else f"invalid JSON: {fault}"
+        raise InvalidParameter(message) from None
 
 
 def _readable(message: str) -> str:

@@ -258,7 +258,8 @@ def create_request(body: ContainerCreateRequest, version: ApiVersion) -> Contain
         endpoints = (body.networking_config or NetworkingConfig()).endpoints_config or {}
         if len(endpoints) > 1:
             raise InvalidParameter(
-                "Container cannot be connected to network endpoints: " + ", ".join(endpoints)
+                "Container cannot be created with multiple network endpoints: "
+                + ", ".join(endpoints)
             )
         if body.healthcheck is not None:
             health = structs.replace(body.healthcheck, start_interval=None)

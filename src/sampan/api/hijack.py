@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -29,10 +30,13 @@ async def hijack(
     spool_directory: Path,
     *,
     report_failure: bool = False,
+    reframe: Callable[[bytes], bytes] | None = None,
 ) -> web.StreamResponse:
     """Answer the upgrade, then relay between the client and ``attachment`` until it is over."""
     connection = Connection(request)
-    relay = Relay(connection, attachment, spool_directory, report_failure=report_failure)
+    relay = Relay(
+        connection, attachment, spool_directory, report_failure=report_failure, reframe=reframe
+    )
     connection.start(relay, _head("Upgrade" in request.headers, content_type))
     try:
         await relay.run()

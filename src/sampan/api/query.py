@@ -115,6 +115,8 @@ def registry_auth(text: str | None) -> RegistryAuth | None:
         raw = msgspec.json.decode(base64.urlsafe_b64decode(padded.translate(_TO_URLSAFE)))
     except (binascii.Error, ValueError):
         raise InvalidParameter("invalid X-Registry-Auth header") from None
+    if raw is None:
+        return None
     return credentials(raw, "X-Registry-Auth header")
 
 

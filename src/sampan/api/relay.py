@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -50,7 +51,8 @@ class Relay(asyncio.Protocol):
 
     Use :meth:`run` once; it returns when the output has been delivered, the client has gone or has
     asked to detach. With ``report_failure`` a program that cannot be started is told on the stream,
-    as dockerd does for exec, whose answer has been sent before it starts.
+    as dockerd does for exec, whose answer has been sent before it starts. ``reframe`` turns output
+    as the monitor sends it into what the client reads, where the two differ.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Relay(asyncio.Protocol):
         spool_directory: Path,
         *,
         report_failure: bool = False,
+        reframe: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._report_failure = report_failure
+        self._reframe = reframe
         self._client = client
         self._attachment = attachment
         self._spool = Spool(spool_directory, on_room=self._caught_up)
@@ -105,7 +109,8 @@ class Relay(asyncio.Protocol):
             socket = await self._attachment.open()
         except StartFailed as problem:
             if self._report_failure:
-                await self._client.send(failure_text(problem, tty=self._attachment.tty))
+                text = failure_text(problem, tty=self._attachment.tty)
+                await self._client.send(self._reframe(text) if self._reframe else text)
             return
         if socket is None:
             return
@@ -131,6 +136,8 @@ class Relay(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Output of the container."""
+        if self._reframe is not None:
+            data = self._reframe(data)
         if not self._sending and self._spool.empty and self._client.offer(data):
             return
         try:

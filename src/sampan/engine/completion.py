@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -44,7 +45,7 @@ def container_config(
         hostname=hostname,
         domainname=merged.domainname or "",
         user=merged.user or "",
-        working_dir=merged.working_dir or "",
+        working_dir=posixpath.normpath(merged.working_dir) if merged.working_dir else "",
         attach_stdin=bool(merged.attach_stdin),
         attach_stdout=bool(merged.attach_stdout),
         attach_stderr=bool(merged.attach_stderr),
@@ -95,13 +96,10 @@ def host_config(
         log_config=logconfig.complete(host.log_config, config),
         restart_policy=_restart_policy(host.restart_policy),
         memory=memory,
+        pids_limit=_pids_limit(host.pids_limit),
         memory_swap=memory * 2 if memory > 0 and swap == 0 else swap,
-        masked_paths=host.masked_paths
-        if host.masked_paths is not None
-        else list(MASKED_PATHS if confined else ()),
-        readonly_paths=host.readonly_paths
-        if host.readonly_paths is not None
-        else list(READONLY_PATHS if confined else ()),
+        masked_paths=_paths(host.masked_paths, MASKED_PATHS if confined else None),
+        readonly_paths=_paths(host.readonly_paths, READONLY_PATHS if confined else None),
         console_size=host.console_size or [0, 0],
         isolation=host.isolation or "",
     )
@@ -111,6 +109,15 @@ def _network_mode(mode: str | None, config: EngineConfig) -> str:
     if mode in (None, "", "default"):
         return "bridge" if config.bridge_enabled else "none"
     return mode
+
+
+def _paths(given: list[str] | None, default: Sequence[str] | None) -> list[str] | None:
+    return given if given is not None or default is None else list(default)
+
+
+def _pids_limit(limit: int | None) -> int | None:
+    """None for unlimited, which 0 and -1 mean too."""
+    return limit if limit is not None and limit > 0 else None
 
 
 def _restart_policy(policy: RestartPolicy | None) -> RestartPolicy:

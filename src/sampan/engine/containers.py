@@ -16,6 +16,7 @@ from sampan.engine import (
     committing,
     creation,
     inspecting,
+    links,
     listing,
     logs,
     processes,
@@ -116,6 +117,7 @@ class Containers:
             core.containers, core.images, core.fabric, all=all, limit=limit, filters=filters
         )
         now = clock.now()
+        linked = links.further_names(core.containers)
         found = []
         for container in chosen:
             written, root = await sizes.container_sizes(core, container) if size else (None, None)
@@ -125,6 +127,7 @@ class Containers:
                     core.fabric,
                     now,
                     self._shown_image(container),
+                    further_names=linked.get(container.id, ()),
                     size_rw=written,
                     size_root=root,
                 )
@@ -152,6 +155,7 @@ class Containers:
             self._core.config,
             self._core.fabric,
             root=self._root(container),
+            links=links.shown(self._core.containers, container),
             size_rw=written,
             size_root=root,
         )

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from sampan.engine import cdi, clock, completion, logconfig, ownership, roots, userns, validate
+from sampan.engine import (
+    cdi,
+    clock,
+    completion,
+    links,
+    logconfig,
+    ownership,
+    roots,
+    userns,
+    validate,
+)
 from sampan.engine import mountspec as ms
 from sampan.engine.core import Core, insert_container
 from sampan.engine.idranges import insert_lease
@@ -75,6 +85,7 @@ async def _record(
     )
     userns.check(host, remapped=core.remap is not None)
     _check_references(core, host)
+    host = msgspec.structs.replace(host, links=links.resolved(core.containers, host))
     mounts = _mounts(core, host, list(config.volumes or {}))
     _check_idmaps(core, host, mounts)
     path, args = command_line(config)
@@ -182,11 +193,18 @@ def _check_references(core: Core, host: HostConfig) -> None:
     shared = [
         mode.removeprefix("container:") for mode in modes if mode and mode.startswith("container:")
     ]
-    for ref in (*shared, *(link.partition(":")[0] for link in host.links or [])):
+    inherited = [ms.parse_volumes_from(text)[0] for text in host.volumes_from or []]
+    for ref in (*shared, *inherited):
         try:
             core.containers.find(ref)
         except NotFound as error:
             raise InvalidParameter(error.message) from None
+    for ref, _ in links.pairs(host):
+        try:
+            core.containers.find(ref)
+        except NotFound as error:
+            message = f"could not get container for {ref}: {error.message}"
+            raise InvalidParameter(message) from None
     for request in host.device_requests or []:
         if request.driver != "cdi":
             capabilities = request.capabilities or []

@@ -173,7 +173,9 @@ class HealthMonitor:
                 await self._ended(made)
         except TimeoutError:
             await self._kill(made)
-            return -1, f"Health check exceeded timeout ({self.schedule.timeout:g}s)"
+            said = output.decode(errors="replace")
+            limit = clock.go_duration(self.schedule.timeout)
+            return -1, f"Health check exceeded timeout ({limit})" + (f": {said}" if said else "")
         except SampanError as error:
             return -1, error.message
         finally:

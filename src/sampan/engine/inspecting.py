@@ -42,10 +42,14 @@ def inspect(
     fabric: Fabric,
     *,
     root: Sequence[Mount] = (),
+    links: list[str] | None = None,
     size_rw: int | None = None,
     size_root: int | None = None,
 ) -> ContainerInspectResponse:
-    """``GET /containers/{id}/json``; ``root`` are the mounts of the container's snapshot."""
+    """``GET /containers/{id}/json``; ``root`` are the mounts of the container's snapshot.
+
+    ``links`` are its legacy links by the names of now.
+    """
     layers = layer_directories(root)
     record = container.record
     directory = config.containers / record.id
@@ -69,7 +73,7 @@ def inspect(
         process_label="",
         app_armor_profile="",
         exec_ids=sorted(container.execs) or None,
-        host_config=host_config(record.host_config),
+        host_config=host_config(msgspec.structs.replace(record.host_config, links=links)),
         graph_driver=DriverData(name=record.driver, data=layers),
         storage=Storage(root_fs=RootFSStorage(snapshot=RootFSStorageSnapshot(name=record.driver))),
         size_rw=size_rw,
@@ -281,6 +285,7 @@ def summary(
     now: int,
     image: str,
     *,
+    further_names: Sequence[str] = (),
     size_rw: int | None = None,
     size_root: int | None = None,
 ) -> ContainerSummary:
@@ -289,7 +294,7 @@ def summary(
     report = health(container)
     return ContainerSummary(
         id=record.id,
-        names=[f"/{record.name}"],
+        names=[f"/{record.name}", *further_names],
         image=image,
         image_id=record.image_id,
         image_manifest_descriptor=record.image_manifest,

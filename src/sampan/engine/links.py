@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sampan.engine.table import Container
+from sampan.engine.table import Container, ContainerTable
 from sampan.engine.validate import parse_port
-from sampan.errors import Conflict
+from sampan.errors import Conflict, NotFound
 from sampan.wire.container import HostConfig
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 def addresses(core: Core, container: Container) -> dict[str, tuple[str, Sequence[str]]]:
     """Legacy links: alias -> (address on a shared network, host name and name)."""
     found: dict[str, tuple[str, Sequence[str]]] = {}
-    for target, alias in pairs(container.record.host_config):
-        other = core.containers.find(target)
+    for other, alias in targets(core.containers, container):
         if other.run is None:
             raise Conflict(
                 f"Cannot link to a non running container: /{other.name} AS "
@@ -32,8 +32,7 @@ def addresses(core: Core, container: Container) -> dict[str, tuple[str, Sequence
 def environment(core: Core, container: Container) -> list[str]:
     """The variables of legacy links (docker run --link)."""
     found: list[str] = []
-    for target, alias in pairs(container.record.host_config):
-        other = core.containers.find(target)
+    for other, alias in targets(core.containers, container):
         prefix = alias.upper().replace("-", "_").replace(".", "_")
         address = first_address(other)
         exposed = [parse_port(port) for port in other.record.config.exposed_ports or {}]
@@ -50,6 +49,44 @@ def environment(core: Core, container: Container) -> list[str]:
             ]
         found.append(f"{prefix}_NAME=/{container.name}/{alias}")
         found += [f"{prefix}_ENV_{entry}" for entry in other.record.config.env or []]
+    return found
+
+
+def resolved(table: ContainerTable, host: HostConfig) -> list[str] | None:
+    """The links of a new container with what they lead to as ids, which renaming leaves alone.
+
+    Raises NotFound. A container on a network of the user's own keeps them as they were given:
+    there the links of its endpoints count.
+    """
+    if not host.links or host.network_mode not in ("bridge", "default"):
+        return host.links
+    return [f"{table.find(target).id}:{alias}" for target, alias in pairs(host)]
+
+
+def targets(table: ContainerTable, container: Container) -> list[tuple[Container, str]]:
+    """(container, alias) of each link; one whose container was removed has gone with it."""
+    found = []
+    for target, alias in pairs(container.record.host_config):
+        with suppress(NotFound):
+            found.append((table.find(target), alias))
+    return found
+
+
+def shown(table: ContainerTable, container: Container) -> list[str] | None:
+    """The links as inspect tells them: ``/target:/name/alias``, None without any."""
+    found = [
+        f"/{other.name}:/{container.name}/{alias}" for other, alias in targets(table, container)
+    ]
+    return found or None
+
+
+def further_names(table: ContainerTable) -> dict[str, list[str]]:
+    """What containers are called through links of others, by id: ``/other/alias``."""
+    found: dict[str, list[str]] = {}
+    for container in table:
+        if container.record.host_config.links:
+            for other, alias in targets(table, container):
+                found.setdefault(other.id, []).append(f"/{container.name}/{alias}")
     return found
 
 

@@ -33,7 +33,7 @@ def parse_security_options(
     """
     result = SecurityOptions()
     for option in options:
-        if option in ("no-new-privileges", "systempaths=unconfined"):
+        if option in ("no-new-privileges", "writable-cgroups", "systempaths=unconfined"):
             key, value = option.partition("=")[0], option.partition("=")[2] or "true"
         elif "=" in option:
             key, _, value = option.partition("=")
@@ -69,7 +69,9 @@ def _apply(
             raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
         return replace(result, system_paths_confined=False)
     if key == "writable-cgroups":
-        return replace(result, writable_cgroups=_boolean(value, option))
+        if value not in ("true", "false"):
+            raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
+        return replace(result, writable_cgroups=value == "true")
     raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
 
 

@@ -36,7 +36,7 @@ async def update(
         if policy is not None and policy.name:
             validate.validate_restart_policy(policy)
             if merged.auto_remove and policy.name != "no":
-                raise InvalidParameter(
+                raise Conflict(
                     "Restart policy cannot be updated because AutoRemove is enabled for the "
                     "container"
                 )
@@ -62,6 +62,8 @@ def merge(host: HostConfig, body: ContainerUpdateRequest) -> HostConfig:
         if name in _FIXED:
             raise InvalidParameter(f"{name} of a container cannot be updated")
         changes[name] = value
+    if body.pids_limit is not None and body.pids_limit <= 0:
+        changes["pids_limit"] = 0  # unlimited, however it was said
     memory, swap = changes.get("memory"), changes.get("memory_swap")
     if (
         isinstance(memory, int)

@@ -147,10 +147,16 @@ def validate_host_config(config: HostConfig, cpus: int) -> None:
         if not posixpath.isabs(path):
             raise InvalidParameter(f"invalid masked or read-only path {path!r}: not absolute")
     for target in config.tmpfs or {}:
-        if not posixpath.isabs(target) or posixpath.normpath(target) == "/":
+        if target.startswith("/") and not target.strip("/"):
+            raise InvalidParameter(f"invalid mount path: '{target}' destination can't be '/'")
+        if not posixpath.isabs(target):
             raise InvalidParameter(f"invalid mount path: '{target}' mount path must be absolute")
     if config.console_size is not None and len(config.console_size) != 2:
         raise InvalidParameter("invalid console size: expected height and width")
+    if "" in (config.annotations or {}):
+        raise InvalidParameter(
+            "invalid Annotations: the empty string is not permitted as an annotation key"
+        )
     if config.cgroup:
         raise Unsupported(f"HostConfig.Cgroup {config.cgroup!r} is not supported")
     validate_sysctls(config)

@@ -147,7 +147,10 @@ def _absolute(path: str) -> str:
     if "\0" in path:
         raise InvalidParameter("the path contains a zero byte")
     cleaned = posixpath.normpath("/" + path.lstrip("/"))
-    if path.endswith(("/", "/.")) or path == ".":
+    bare = path.rstrip("/")
+    if cleaned == "/" and (bare == "." or bare.endswith("/.")):
+        return "/."  # also of "/./": what it says is the directory, not its name
+    if path.endswith(("/", "/.")):
         cleaned = cleaned.rstrip("/") + ("/." if path.endswith(".") else "/")
     return cleaned
 
@@ -237,4 +240,5 @@ def _readlink(root: int, path: bytes) -> bytes | None:
 def _not_found(error: OSError, path: str, container: str) -> NotFound | InvalidParameter:
     if error.errno in (errno.ENOENT, errno.ELOOP):
         return NotFound(f"Could not find the file {path} in container {container}".rstrip())
-    return InvalidParameter(f"cannot look up {path} in the container: {error.strerror}")
+    reason = (error.strerror or str(error)).lower()  # as Go words errors, which clients look for
+    return InvalidParameter(f"cannot look up {path} in the container: {reason}")

@@ -18,6 +18,8 @@ from sampan.model.digest import Digest
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
+#: what dockerd says, word for word: clients compare
+_MALFORMED = "invalid reference format"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -54,7 +56,7 @@ class Reference:
         if colon > name.rfind("/"):
             name, tag = name[:colon], name[colon + 1 :]
             if not _TAG.fullmatch(tag):
-                raise InvalidParameter(f"invalid reference format: tag {tag!r} of {text!r}")
+                raise InvalidParameter(_MALFORMED)
         first, slash, rest = name.partition("/")
         if slash and (
             "." in first or ":" in first or first == "localhost" or first.lower() != first
@@ -72,7 +74,7 @@ class Reference:
                 "must be lowercase"
             )
         if not _DOMAIN.fullmatch(domain) or not _PATH.fullmatch(path) or len(path) > 255:
-            raise InvalidParameter(f"invalid reference format: {text!r}")
+            raise InvalidParameter(_MALFORMED)
         return cls(domain, path, tag, digest)
 
     def with_default_tag(self) -> Reference:

@@ -58,7 +58,7 @@ async def test_versions_out_of_range_are_refused(server: Server, version: str, t
         ("GET", "/events?since=abc", 400, "invalid value for since: 'abc' is not a Unix timestamp"),
         ("GET", "/containers/a/logs", 400, "Bad parameters: you must choose at least one stream"),
         ("POST", "/containers/a/wait?condition=foo", 400, 'invalid condition: "foo"'),
-        ("POST", "/containers/a/resize?h=1", 400, "w: the terminal's size is required"),
+        ("POST", "/containers/a/resize?h=1", 400, 'invalid resize width "": invalid syntax'),
         ("POST", "/containers/a/rename", 400, "Neither old nor new names may be empty"),
         ("GET", "/containers/a/stats?one-shot=1", 400,
          "cannot have stream=true and one-shot=true"),
@@ -85,7 +85,11 @@ async def test_errors_are_json_and_say_what_was_wrong(
     ("body", "text"),
     [
         (b"", "invalid JSON: got EOF while reading request body"),
-        (b"{bad", "invalid JSON: JSON is malformed: object keys must be strings (byte 1)"),
+        (
+            b"{bad",
+            "invalid JSON: invalid character 'b' looking for beginning of object key string",
+        ),
+        (b'{"Image": "a"} x', "unexpected content after JSON"),
         (b"[]", "invalid JSON: expected an object"),
         (b"{}", "Config cannot be empty in order to create a container"),
         (b'{"Image": 5}', "invalid JSON: Image: expected `str | null`, got `int`"),

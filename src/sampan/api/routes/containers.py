@@ -134,6 +134,7 @@ async def changes(call: Call) -> web.StreamResponse:
 
 async def commit(call: Call) -> web.StreamResponse:
     """``POST /commit``."""
+    config = await call.optional_body(ContainerConfig)
     container = call.text("container")
     if not container:
         raise InvalidParameter("container: a container name or id is required")
@@ -144,7 +145,7 @@ async def commit(call: Call) -> web.StreamResponse:
         author=call.text("author"),
         pause=call.flag("pause", default=True),
         changes=tuple(call.texts("changes")),
-        config=await call.optional_body(ContainerConfig),
+        config=config,
     )
     return reply.json(complete(await call.engine.containers.commit(container, options)), 201)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from aiohttp import web
 from msgspec import structs
 
 from sampan.api import reply, scope
 from sampan.api.call import Call
+from sampan.api.frames import Deframer, frame
 from sampan.api.hijack import hijack
 from sampan.api.router import Effect, Route
 from sampan.api.routes.lifecycle import size
 from sampan.api.routes.streams import stream_type
 from sampan.api.shape import complete
+from sampan.engine.options import Attachment
 from sampan.errors import InvalidParameter
 from sampan.wire.container import IDResponse
 from sampan.wire.exec import ExecCreateRequest, ExecStartRequest
@@ -42,10 +47,18 @@ async def start(call: Call) -> web.StreamResponse:
     return await hijack(
         call.request,
         attachment,
-        stream_type(call, tty=attachment.tty),
+        stream_type(call, tty=bool(request.tty)),
         call.daemon.spool_directory,
         report_failure=True,
+        reframe=_reframe(attachment, tty=bool(request.tty)),
     )
+
+
+def _reframe(attachment: Attachment, *, tty: bool) -> Callable[[bytes], bytes] | None:
+    """Framed or not is what the start says, whatever the program was created with."""
+    if attachment.tty == tty:
+        return None
+    return Deframer().feed if tty else partial(frame, 1)
 
 
 async def inspect(call: Call) -> web.StreamResponse:

@@ -88,11 +88,14 @@ def size(call: Call) -> tuple[int, int]:
     """The ``h`` and ``w`` parameters, in character cells."""
     found: list[int] = []
     for name in ("h", "w"):
-        if not call.text(name):
-            raise InvalidParameter(f"{name}: the terminal's size is required")
-        value = call.integer(name)
+        text = call.text(name)
+        what = {"h": "height", "w": "width"}[name]
+        try:
+            value = int(text)
+        except ValueError:
+            raise InvalidParameter(f'invalid resize {what} "{text}": invalid syntax') from None
         if not 0 <= value <= 0xFFFF:
-            raise InvalidParameter(f"invalid value for {name}: {value} is out of range")
+            raise InvalidParameter(f'invalid resize {what} "{text}": value out of range')
         found.append(value)
     return found[0], found[1]
 
