@@ -75,7 +75,9 @@ class BridgeDriver:
         self._group = link_group(instance)
         host = None if self._policy.respect else HostForwarding(instance)
         self._firewall: Firewall | NoFirewall = (
-            Firewall(instance, host=host) if self._policy.rules else NoFirewall()
+            Firewall(instance, host=host, respect=self._policy.respect)
+            if self._policy.rules
+            else NoFirewall()
         )
         self._firewall.open()
         self._ports = PortReservations()

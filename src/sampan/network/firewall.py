@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from sampan.errors import SampanError, Unavailable, Unsupported
 from sampan.kernel.nftables import Nftables, NftError
-from sampan.network import nft
+from sampan.network import hostinput, nft
 from sampan.network.hostforward import HostForwarding, Runner
+from sampan.network.hostinput import InputRules
 from sampan.network.hostsysctl import bridge_netfilter
 from sampan.network.model import NetworkSpec
 from sampan.network.nft import Published
@@ -26,11 +28,16 @@ class Firewall:
         table: str = "sampan",
         open_runner: Callable[[], Runner] = Nftables,
         host: HostForwarding | None = None,
+        *,
+        respect: bool = False,
     ) -> None:
         """``open_runner`` is called on first need, in the thread that needs it; call
         :meth:`open` early where descriptor numbers may grow. ``host`` is told of every network;
-        ``None`` leaves the host's own forwarding rules as they are."""
+        ``None`` leaves the host's own forwarding rules as they are. With ``respect`` ports the
+        host's input rules do not let in are published to the host itself alone."""
         self._host = host
+        self._respect = respect
+        self._rules: InputRules | None = None
         self._table = table
         self._open = open_runner
         self._runner: Runner | None = None
@@ -50,6 +57,7 @@ class Firewall:
     def add_network(self, spec: NetworkSpec) -> None:
         """Let a network in; replaces what was said of it before. Idempotent."""
         with self._lock:
+            self._judge()
             before = self._networks.get(spec.id)
             self._networks[spec.id] = spec
             try:
@@ -77,6 +85,8 @@ class Firewall:
     def publish(self, endpoint_id: str, rows: tuple[Published, ...]) -> None:
         """Publish an endpoint's ports, in place of what it had published."""
         with self._lock:
+            self._judge()
+            rows = self._judged(rows)
             before = self._rows.pop(endpoint_id, ())
             script = nft.unpublish(self._table, before) + nft.publish(self._table, rows)
             if rows:
@@ -104,7 +114,8 @@ class Firewall:
         """Make the table hold exactly this, in one transaction."""
         with self._lock:
             self._networks = {spec.id: spec for spec in networks}
-            self._rows = {endpoint: held for endpoint, held in rows.items() if held}
+            self._judge()
+            self._rows = {name: self._judged(held) for name, held in rows.items() if held}
             self._rebuild()
             self._tell_host()
 
@@ -119,6 +130,33 @@ class Firewall:
             if isinstance(self._runner, Nftables):
                 self._runner.close()
             self._runner, self._built = None, False
+
+    def _judge(self) -> None:
+        """Look at the host's input rules again; what they let in now is published accordingly."""
+        if not self._respect or self._runner is None:
+            return
+        rules = hostinput.read(self._runner)
+        if rules == self._rules:
+            return
+        self._rules = rules
+        judged = {name: self._judged(held) for name, held in self._rows.items()}
+        if judged != self._rows:
+            self._rows = judged
+            if self._built:
+                self._rebuild()
+
+    def _judged(self, rows: tuple[Published, ...]) -> tuple[Published, ...]:
+        rules = self._rules
+        if rules is None:
+            return rows
+        return tuple(
+            replace(
+                row,
+                own=row.host_port != 0
+                and not rules.admits(row.protocol, row.host_port, row.address.version),
+            )
+            for row in rows
+        )
 
     def _change(self, script: str) -> None:
         if not self._built:
