@@ -85,6 +85,16 @@ def umount2(target: str, flags: int = 0) -> None:
     check(_umount2(os.fsencode(target), flags), target)
 
 
+def mount_id(path: str) -> int:
+    """The id of the mount that ``path`` is on (proc_pid_mountinfo(5)), the topmost there."""
+    with (
+        descriptor(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd,
+        open(f"/proc/self/fdinfo/{fd}") as file,
+    ):
+        fields = dict(line.split(":", 1) for line in file)
+    return int(fields["mnt_id"])
+
+
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
     check(_pivot_root(_PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old)), new_root)

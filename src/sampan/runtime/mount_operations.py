@@ -238,7 +238,7 @@ def propagation(context: Context, *, slot: str, kind: int, recursive: bool) -> N
     m.mount_setattr(context.take(slot), "", propagation=kind, recursive=recursive)
 
 
-def attach_root(context: Context, *, slot: str) -> None:
+def attach_root(context: Context, *, slot: str, path: str = "/") -> None:
     """Put the root file system on top of "/", which a later pivot_root(2) takes away.
 
     Absolute paths keep leading to the host's files: look-ups start at our old root directory, below
@@ -246,7 +246,7 @@ def attach_root(context: Context, *, slot: str) -> None:
     """
     fd = context.take(slot)
     m.mount_setattr(fd, "", propagation=m.MS_PRIVATE, recursive=True)
-    m.move_mount(fd, m.AT_FDCWD, "/")
+    m.move_mount(fd, m.AT_FDCWD, path)
     context.root = fd
 
 
@@ -462,6 +462,12 @@ def pivot(context: Context, *, move: bool) -> None:
             os.fchdir(old)
             m.mount("", ".", "", m.MS_SLAVE | m.MS_REC)
             m.umount2(".", m.MNT_DETACH)
+    os.chdir("/")
+
+
+def change_root(context: Context, *, path: str) -> None:
+    """chroot(2): into a container that has no mount namespace of its own."""
+    os.chroot(path)
     os.chdir("/")
 
 

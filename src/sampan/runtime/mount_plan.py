@@ -54,6 +54,7 @@ class MountPlanner:
     as far as they were told. ``own_cgroups``: a new or joined cgroup namespace. ``cgroup``: path of
     the container's cgroup. ``idmap_root``: see PlanOptions. ``propagation``: MS_* of the
     host's mounts as the container has them. ``label``: SELinux's, of all that is in new mounts.
+    ``shared_root``: see PlanOptions.
     """
 
     facts: Facts
@@ -65,6 +66,7 @@ class MountPlanner:
     gid_map: tuple[Row, ...] = ()
     idmap_root: bool = True
     label: str = ""
+    shared_root: str = ""
     propagation: int = m.MS_SLAVE
     host: list[Operation] = field(default_factory=list)
     inside: list[Operation] = field(default_factory=list)
@@ -97,7 +99,9 @@ class MountPlanner:
             if entry.destination:
                 self._attach(slot, entry.destination, options)
             else:
-                self.inside.append(operation("attach_root", slot=slot))
+                self.inside.append(
+                    operation("attach_root", slot=slot, path=self.shared_root or "/")
+                )
 
     def mount(self, entry: oci.Mount) -> None:
         """One entry of the spec's ``mounts``."""

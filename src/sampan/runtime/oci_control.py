@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError
-from sampan.kernel import cgroup
+from sampan.kernel import cgroup, mount
 from sampan.model.oci import Resources
 from sampan.runtime import oci_state
 from sampan.runtime.oci_arguments import Parsed
@@ -181,6 +181,9 @@ def destroy(runtime: Runtime, record: Record) -> None:
     """Remove cgroups, run poststop hooks, forget the container."""
     if record["cgroup"]:
         cgroup.destroy(runtime.layout, record["cgroup"], record["scope"])
+    with contextlib.suppress(OSError):  # the bundle, or what was mounted there, is gone
+        if record.get("shared_root") and mount.mount_id(record["rootfs"]) == record["shared_root"]:
+            mount.umount2(record["rootfs"], mount.MNT_DETACH)
     try:
         spec = runtime.store.load_spec(record["id"])
     except FileNotFoundError:

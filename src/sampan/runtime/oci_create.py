@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
-from sampan.kernel import cgroup, process, seccomp
+from sampan.kernel import cgroup, mount, process, seccomp
 from sampan.kernel import facts as kernel_facts
 from sampan.model import oci
 from sampan.model.mount import Mount
@@ -84,6 +84,7 @@ class Creation:
         plan_, layout = self._plan()
         oci_state.write_atomically(f"{directory}/config.json", json.dumps(self.spec).encode())
         preserve = self._preserved()
+        below = mount.mount_id(self.rootfs) if self._shares_mounts() else 0
         with (
             short_path(directory) as short,
             spawn.start_listener(Path(short, "start.sock")) as listener,
@@ -96,16 +97,24 @@ class Creation:
             spawn.provision(child, plan_, layout)
             record = self._record(plan_, child.pid)
             spawn.wait_ready(child, on_terminal=on_terminal, on_hooks=lambda: self._hooks(record))
+            if below:
+                record["shared_root"] = mount.mount_id(self.rootfs)
             self._save_live(record, plan_, layout)
             self.runtime.store.save(record)
             self._announce(child.pidfd, child.pid)
         except BaseException:
             spawn.undo(child, plan_, layout)
+            if below and mount.mount_id(self.rootfs) != below:
+                mount.umount2(self.rootfs, mount.MNT_DETACH)
             raise
         for warning in child.warnings:
             self.runtime.log.write("warning", warning)
         child.close()
         return record
+
+    def _shares_mounts(self) -> bool:
+        entries = (self.spec.get("linux") or {}).get("namespaces") or ()
+        return all(entry.get("type") != "mount" for entry in entries)
 
     def _plan(self) -> tuple[plan.Plan, cgroup.Layout]:
         facts = kernel_facts.probe()
@@ -118,6 +127,7 @@ class Creation:
             no_pivot=self.parsed.switch("no-pivot"),
             console_size=(console["height"], console["width"]) if console else None,
             idmap_root=False,
+            shared_root=os.path.realpath(self.rootfs),
             systemd=self.runtime.systemd,
             state=cast("Mapping[str, Value]", self._state("creating", 0)),
         )
@@ -168,6 +178,7 @@ class Creation:
             "scope": plan_.scope.unit if plan_.scope else "",
             "limits": [list(limit) for limit in plan_.limits],
             "shares_pids": "pid" not in kinds,
+            "shared_root": 0,
             "oci_version": OCI_VERSION,
         }
 
@@ -188,6 +199,7 @@ class Creation:
                 or hooks.get("poststop")
                 or profile.get("listenerPath")
                 or record["scope"]
+                or record["shared_root"]
             ),
             freezer=freezer_file if plan_.cgroup else "",
             limits=plan_.limits,

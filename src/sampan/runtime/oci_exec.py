@@ -70,6 +70,7 @@ def _spawn(
         options=ProcessOptions(terminal=process.get("terminal", False), die_with_parent=False),
         console_size=(console["height"], console["width"]) if console else None,
         seccomp=compile_filter(profile) if profile else None,
+        root=f"/proc/{record['pid']}/root" if record.get("shared_root") else "",
     )
     made = replace(made, cgroup=_cgroup(parsed, record))
     for warning in made.warnings:

@@ -30,6 +30,7 @@ class Record(TypedDict):
     ``limits``: (RLIMIT_* number, soft, hard), set when it is started.
     ``scope``: name of the systemd unit, "" for the cgroupfs driver. ``shares_pids``: the
     container has no pid namespace of its own, so the end of init does not end the rest.
+    ``shared_root``: id of the mount at ``rootfs`` that goes with it, 0 with a mount namespace.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Record(TypedDict):
     scope: str
     limits: list[list[int]]
     shares_pids: bool
+    shared_root: int
     oci_version: str
 
 

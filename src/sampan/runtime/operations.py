@@ -65,6 +65,7 @@ TABLE: MappingProxyType[str, tuple[Callable[..., None], str]] = MappingProxyType
         "runtime_hooks": (processes.runtime_hooks, "running hooks"),
         "hook": (processes.hook, "running a hook"),
         "pivot": (mounts.pivot, "changing the root"),
+        "change_root": (mounts.change_root, "changing the root to"),
         # init, inside the container's root: nothing from here on trusts a path of it
         "root_propagation": (mounts.root_propagation, "setting the root's propagation"),
         "find_program": (processes.find_program, "looking for the program"),

@@ -103,7 +103,8 @@ class PlanOptions:
     width). ``state``: the OCI state given to hooks that run inside (its pid is filled in there).
     ``idmap_root``: files of the root file system are owned by unshifted ids, so a user namespace
     needs them idmapped; a bundle's are as its maker wants them. ``systemd``: it makes the cgroup,
-    and ``linux.cgroupsPath`` is "slice:prefix:name".
+    and ``linux.cgroupsPath`` is "slice:prefix:name". ``shared_root``: where the root of
+    a container without a mount namespace is mounted; whoever says it takes it off again.
     """
 
     process: ProcessOptions = field(default_factory=ProcessOptions)
@@ -113,6 +114,7 @@ class PlanOptions:
     state: Mapping[str, Value] | None = None
     idmap_root: bool = True
     systemd: bool = False
+    shared_root: str = ""
 
 
 def plan(
@@ -151,6 +153,8 @@ def plan(
     )
     if "kernel" in ((linux.get("resources") or {}).get("memory") or {}):
         planner.warnings.append("linux.resources.memory.kernel: no kernel limits that any more")
+    if not (new | sum(joined)) & namespaces.CLONE_NEWNS:
+        planner.shared_root = _shared_root(options, linux, remapped)
     process = spec.get("process")
     if process is None:
         raise InvalidParameter("process: missing")
@@ -203,10 +207,16 @@ def plan_exec(
     options: ProcessOptions,
     console_size: tuple[int, int] | None = None,
     seccomp: Filter | None = None,
+    root: str = "",
 ) -> Plan:
-    """The plan for one more process of a running container; where to join is the caller's."""
+    """The plan for one more process of a running container; where to join is the caller's.
+
+    ``root``: the container's, if no mount namespace leads there.
+    """
     made = process_plan.plan_process(process, facts, replace(options, seccomp=seccomp is not None))
     setup = [operation("await_cgroups"), operation("enter")]
+    if root:
+        setup.append(operation("change_root", path=root))
     if options.terminal:
         setup.append(_console(None, console_size, bind=False))
     affinity = process.get("execCPUAffinity") or {}
@@ -234,6 +244,16 @@ def _scope(facts: Facts, wanted: str, container_id: str, linux: oci.Linux) -> Sc
     from sampan.kernel.cgroup import systemd
 
     return systemd.scope(facts.layout, wanted, container_id, linux.get("resources") or {})
+
+
+def _shared_root(options: PlanOptions, linux: oci.Linux, remapped: bool) -> str:
+    """Where the root goes in our own mount namespace."""
+    if not options.shared_root:
+        raise Unsupported("linux.namespaces: a container without a mount namespace")
+    if remapped or linux.get("rootfsPropagation"):
+        what = "a user namespace" if remapped else "linux.rootfsPropagation"
+        raise Unsupported(f"linux.namespaces: {what} needs a mount namespace of its own as well")
+    return options.shared_root
 
 
 def cgroup_path(wanted: str, container_id: str) -> str:
@@ -279,8 +299,6 @@ def _namespaces(wanted: Sequence[oci.Namespace], facts: Facts) -> tuple[int, lis
             join.append((namespaces.FLAGS[kind], path))
         else:
             new |= namespaces.FLAGS[kind]
-    if "mount" not in seen:
-        raise Unsupported("linux.namespaces: a container without a mount namespace")
     return new, join
 
 
@@ -327,7 +345,8 @@ def _mount_operations(
     # and nothing goes the other way.
     kind = PROPAGATION[wanted][0] if wanted else mount.MS_SLAVE
     planner.propagation = kind
-    planner.inside.append(operation("host_propagation", kind=kind))
+    if not planner.shared_root:
+        planner.inside.append(operation("host_propagation", kind=kind))
     planner.root(rootfs)
     for entry in spec.get("mounts") or ():
         planner.mount(entry)
@@ -395,12 +414,12 @@ def _after_mounts(
         # Its cgroups are offered to init before the hooks are run, and are what hooks look at.
         steps += [operation("await_cgroups"), operation("runtime_hooks")]
     steps += _hooks(hooks.get("createContainer") or (), options.state, "creating")
-    steps += _root_operations(spec, linux, options)
+    steps += _root_operations(spec, linux, move=options.no_pivot or bool(planner.shared_root))
     steps.append(operation("await_cgroups"))
     return steps
 
 
-def _root_operations(spec: oci.Spec, linux: oci.Linux, options: PlanOptions) -> list[Operation]:
+def _root_operations(spec: oci.Spec, linux: oci.Linux, *, move: bool) -> list[Operation]:
     """From "all mounts are there" to "nothing but the new root is"."""
     cwd = (spec.get("process") or {}).get("cwd") or "/"
     steps = [operation("make_directory", path=cwd)] if cwd != "/" else []
@@ -410,7 +429,7 @@ def _root_operations(spec: oci.Spec, linux: oci.Linux, options: PlanOptions) -> 
         steps.append(operation("protect", paths=_absolute(readonly, "linux.readonlyPaths")))
     if (spec.get("root") or {}).get("readonly"):
         steps.append(operation("readonly_root"))
-    steps.append(operation("pivot", move=options.no_pivot))
+    steps.append(operation("pivot", move=move))
     if wanted := linux.get("rootfsPropagation"):
         kind, recursive = PROPAGATION[wanted]
         steps.append(operation("root_propagation", kind=kind, recursive=recursive))

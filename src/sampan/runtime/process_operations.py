@@ -33,7 +33,8 @@ def enter(context: Context) -> None:
         namespaces.unshare(context.apart)
     namespaces.join(context.join)
     if context.into is not None:
-        namespaces.setns(*context.into)
+        if context.into[1]:  # a container with no namespace of its own has none to join
+            namespaces.setns(*context.into)
         os.close(context.into[0])
     if not context.mapped:
         context.expect("mapped")

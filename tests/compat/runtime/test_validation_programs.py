@@ -131,10 +131,6 @@ EVERYWHERE = {
 }
 #: What fails with sampan alone, and why that is right.
 OURS = {
-    "linux_ns_itype": (
-        "exit status",
-        "a container without a mount namespace would have its mounts made in the host's: refused",
-    ),
     "linux_uid_mappings": (
         r"/dev\) found in order",
         "/dev of a user namespace is made from outside, before /proc; since Linux 6.8 mountinfo is"

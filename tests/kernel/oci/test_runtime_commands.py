@@ -135,7 +135,7 @@ def test_create_finds_out_that_the_program_cannot_run(
     ("changes", "message"),
     [
         ({"hostname": 5}, "config.json: hostname: is not of type string"),
-        ({"namespaces": [{"type": "pid"}]}, "mount namespace"),
+        ({"namespaces": [{"type": "pid"}]}, "hostname: no UTS namespace"),
         ({"mounts": [{"destination": "/x", "type": "nosuchfs"}]}, "mounting nosuchfs|/x"),
         ({"resources": {"pids": {"limit": 5}, "cpu": {"cpus": "4000"}}}, "cpuset.cpus"),
         ({"resources": {"unified": {"a.b": "c"}}}, "linux.resources.unified|a.b"),
