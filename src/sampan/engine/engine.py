@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import stat
 import zlib
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -265,12 +266,15 @@ def _report(name: str, error: BaseException) -> None:
 
 def _directories(config: EngineConfig) -> None:
     for path, mode in (
-        (config.data_root, 0o711),
+        (config.data_root, 0o710),
         (config.exec_root, 0o711),
         (config.containers, 0o710),
         (config.exec_containers, 0o711),
     ):
         path.mkdir(parents=True, exist_ok=True, mode=mode)
+    # Containers and builds leave set-user-id programs there (dockerd closes its root as well).
+    mode = stat.S_IMODE(config.data_root.stat().st_mode)
+    config.data_root.chmod(mode & ~0o007)
 
 
 def _lock(data_root: Path) -> int:

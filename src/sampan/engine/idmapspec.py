@@ -16,6 +16,8 @@ from sampan.errors import InvalidParameter
 from sampan.model.idmap import IdMap, Row, inside, outside
 
 _ID_LIMIT = 1 << 32
+#: of mounts the engine makes: shown as the same ids inside, where the file system can do that
+TRY = "try"
 
 
 def check(text: str) -> None:

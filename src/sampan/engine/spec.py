@@ -315,9 +315,9 @@ def _own_mount(mount: MountRecord, host: Host, resolved: Resolved) -> oci.Mount:
     if mapping is not None:
         made["uidMappings"] = _mappings(mapping.uids)
         made["gidMappings"] = _mappings(mapping.gids)
-    elif mount.idmap:
+    elif mount.idmap and mount.idmap != idmapspec.TRY:
         options += _idmapped(resolved)
-    elif mount.type == "volume" and resolved.id_map is not None:
+    elif (mount.idmap or mount.type == "volume") and resolved.id_map is not None:
         options.append("tryidmap")  # a volume's file system may be one that cannot
     return made
 

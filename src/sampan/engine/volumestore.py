@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from sampan.engine import clock
+from sampan.engine import clock, idmapspec
 from sampan.engine.record import MountRecord
 from sampan.engine.table import Container
 from sampan.errors import Conflict, NotFound, SampanError
@@ -311,7 +311,9 @@ def with_sources(mounts: Sequence[MountRecord], container_id: str, pins: Path) -
             source = str(pins / pin_name(container_id, number))
             mount = msgspec.structs.replace(mount, source=source)
             if mount.type == "image":
-                mount = msgspec.structs.replace(mount, type="bind", propagation="rprivate")
+                mount = msgspec.structs.replace(
+                    mount, type="bind", propagation="rprivate", idmap=idmapspec.TRY
+                )
         found.append(mount)
     return found
 

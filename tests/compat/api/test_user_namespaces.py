@@ -214,6 +214,20 @@ def test_files_keep_their_ids_everywhere(
     docker("volume", "rm", name)
 
 
+def test_nobody_else_reaches_what_containers_leave(sampand: Sampand, docker: DockerCli) -> None:
+    """A set-user-id program in a volume has an unshifted owner: the host's root."""
+    script = "cp /bin/busybox /v/su && chmod 4755 /v/su"
+    docker("run", "--rm", "-v", "left:/v", "busybox", "sh", "-c", script)
+    path = Path(docker.out("volume", "inspect", "--format", "{{.Mountpoint}}", "left")) / "su"
+    assert (path.stat().st_uid, path.stat().st_mode & 0o7777) == (0, 0o4755)
+    for directory in (sampand.root / "data", sampand.root / "data/volumes"):
+        assert directory.stat().st_mode & 0o007 == 0
+    command = ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "sh", "-c", str(path)]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Permission denied" in refused.stderr
+    docker("volume", "rm", "left")
+
+
 def owner(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_uid, status.st_gid
@@ -320,6 +334,8 @@ def test_mounts_with_owners(sampand: Sampand, docker: DockerCli, sampan: DockerC
     assert docker.out(*bind, f"{directory}:/m:idmap", *show).split() == ["0:0", "1000:1000"]
     custom = "idmap=uids=@0-7-1#@1000-8-1;gids=@0-9-1#@1000-10-1"
     assert docker.out(*bind, f"{directory}:/m:{custom}", *show).split() == ["7:9", "8:10"]
+    image = ["run", "--rm", "--mount", "type=image,src=programs,dst=/m", "busybox"]
+    assert sampan.out(*image, "stat", "-c", "%u:%g", "/m/etc/passwd") == "0:0"
     mount = f"type=bind,src={directory},dst=/m,idmap"
     assert sampan.out("run", "--rm", "--mount", mount, *show).split() == ["0:0", "1000:1000"]
     refused = docker(
