@@ -127,10 +127,10 @@ def test_errors_name_the_line(text: str, message: str) -> None:
 
 def test_history_says_what_buildkit_says() -> None:
     found = evaluated(
-        "FROM x\nARG A\nENV E=1 F=$E\nLABEL l='a b'\nCMD echo \"$E\"\nENTRYPOINT [\"a\", \"b c\"]\n"
+        'FROM x\nARG A\nENV E=1 F=$E\nLABEL l=\'a b\'\nCMD echo "$E"\nENTRYPOINT ["a", "b c"]\n'
         "USER u$E\nEXPOSE 80 7000-7001/udp\nVOLUME /a /b\nSTOPSIGNAL INT\nWORKDIR w\n"
         "HEALTHCHECK --interval=90s --timeout=1500ms CMD true || false\nONBUILD RUN x\n"
-        "SHELL [\"/bin/ash\", \"-c\"]\nRUN x\nCOPY --from=x --chown=u$E --link a b /d/\n",
+        'SHELL ["/bin/ash", "-c"]\nRUN x\nCOPY --from=x --chown=u$E --link a b /d/\n',
         {"Env": ["PATH=/p"]},
     )
     assert [step.created_by for step in found.steps] == [
