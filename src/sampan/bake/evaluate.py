@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from sampan.bake.syntax import (
+from sampan.bake.tree import (
     BakeError,
     Call,
     Conditional,

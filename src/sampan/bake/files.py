@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.bake.syntax import (
+from sampan.bake.syntax import parse, parse_template
+from sampan.bake.tree import (
     BakeError,
     Block,
     Body,
@@ -20,8 +21,6 @@ from sampan.bake.syntax import (
     Literal,
     Object,
     Tuple,
-    parse,
-    parse_template,
 )
 
 #: Where a definition is looked for when none is named, in this order; all there are count.

@@ -14,7 +14,7 @@ from typing import Any
 from sampan.bake.evaluate import Function, Nested, Scope, evaluate, number, text, truth
 from sampan.bake.files import Definition
 from sampan.bake.functions import FUNCTIONS
-from sampan.bake.syntax import (
+from sampan.bake.tree import (
     BakeError,
     Body,
     Call,

@@ -80,30 +80,11 @@ class Target(NamedTuple):
 
 def from_arguments(session: Session, arguments: Arguments) -> Target:
     """The build a command line asks for."""
-    arguments_: dict[str, Json] = {}
-    for entry in read_environment([], arguments.texts("build-arg"), session.environment):
-        name, equals, value = entry.partition("=")
-        if equals:
-            arguments_[name] = value
-    epoch = session.environment.get("SOURCE_DATE_EPOCH")
-    if epoch and "SOURCE_DATE_EPOCH" not in arguments_:
-        arguments_["SOURCE_DATE_EPOCH"] = epoch
+    arguments_ = _build_arguments(session, arguments)
     platforms = [one for text in arguments.texts("platform") for one in text.split(",") if one] or [
         one for one in [session.environment.get("DOCKER_DEFAULT_PLATFORM", "")] if one
     ]
-    limits: dict[str, Json] = {
-        name: arguments.number(flag) for name, flag in _LIMITS.items() if arguments.number(flag)
-    }
-    for name, flag in (("cpuset_cpus", "cpuset-cpus"), ("cpuset_mems", "cpuset-mems")):
-        if arguments.text(flag):
-            limits[name] = arguments.text(flag)
-    if arguments.text("cgroup-parent"):
-        limits["cgroup_parent"] = arguments.text("cgroup-parent")
-    limits["ulimits"] = [
-        [str(one["Name"]), one["Soft"], one["Hard"]]
-        for one in arguments.values("ulimit")
-        if isinstance(one, dict)
-    ]
+    limits = _limits(arguments)
     options: dict[str, Json] = {
         "target": arguments.text("target"),
         "platforms": [*platforms],
@@ -141,6 +122,39 @@ def from_arguments(session: Session, arguments: Arguments) -> Target:
         push=arguments.flag("push"),
         load=arguments.flag("load"),
     )
+
+
+def _build_arguments(session: Session, arguments: Arguments) -> dict[str, Json]:
+    """Build arguments, and the environment's SOURCE_DATE_EPOCH."""
+    found: dict[str, Json] = {}
+    for entry in read_environment([], arguments.texts("build-arg"), session.environment):
+        name, equals, value = entry.partition("=")
+        if equals:
+            found[name] = value
+    epoch = session.environment.get("SOURCE_DATE_EPOCH")
+    if epoch:
+        found.setdefault("SOURCE_DATE_EPOCH", epoch)
+    return found
+
+
+def _limits(arguments: Arguments) -> dict[str, Json]:
+    """What each RUN step may use."""
+    limits: dict[str, Json] = {
+        name: arguments.number(flag) for name, flag in _LIMITS.items() if arguments.number(flag)
+    }
+    for name, flag in (
+        ("cpuset_cpus", "cpuset-cpus"),
+        ("cpuset_mems", "cpuset-mems"),
+        ("cgroup_parent", "cgroup-parent"),
+    ):
+        if arguments.text(flag):
+            limits[name] = arguments.text(flag)
+    limits["ulimits"] = [
+        [str(one["Name"]), one["Soft"], one["Hard"]]
+        for one in arguments.values("ulimit")
+        if isinstance(one, dict)
+    ]
+    return limits
 
 
 def _call(arguments: Arguments) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from sampan.build.executor import Limits
-from sampan.build.outputs import Output, attest, parse_output
+from sampan.build.outputs import Attest, Output, attest, parse_output
 from sampan.build.progress import Vertex
 from sampan.build.recipe import Recipe
 from sampan.dockerfile.parser import parse
@@ -114,17 +114,7 @@ async def _job(
             raise InvalidParameter("nothing to build: no directory, no text, no recipe")
         text = await builds.threads.run(_read, place.path, filename)
     caches = tuple(dict(one) for one in options.get("cache_from", ()))
-    contexts = {
-        name: value
-        if isinstance(value, str) and not _is_directory(value)
-        else await _place(engine, value, "", stack)
-        for name, value in options.get("contexts", {}).items()
-    }
-    attestations = {}
-    if options.get("provenance"):
-        attestations["provenance"] = options["provenance"]
-    if options.get("sbom"):
-        attestations["sbom"] = ""
+    contexts = await _contexts(engine, options, stack)
     return Job(
         file=parse(text),
         filename=filename,
@@ -147,15 +137,41 @@ async def _job(
         outputs=tuple(
             parse_output(one) if isinstance(one, str) else one for one in options.get("outputs", ())
         ),
-        attest=attest(attestations),
+        attest=_attest(options),
         cache_from=caches,
         cache_to=tuple(dict(one) for one in options.get("cache_to", ())),
-        cache_directories={
-            number: Path(one["src"])
-            for number, one in enumerate(caches)
-            if one.get("type") == "local" and _is_directory(one.get("src", ""))
-        },
+        cache_directories=_directories(caches),
     )
+
+
+async def _contexts(
+    engine: Engine, options: BuildArguments, stack: AsyncExitStack
+) -> dict[str, Place | str]:
+    """The named contexts: directories of this host, or what they name."""
+    return {
+        name: value
+        if isinstance(value, str) and not _is_directory(value)
+        else await _place(engine, value, "", stack)
+        for name, value in options.get("contexts", {}).items()
+    }
+
+
+def _attest(options: BuildArguments) -> Attest:
+    found = {}
+    if options.get("provenance"):
+        found["provenance"] = options["provenance"]
+    if options.get("sbom"):
+        found["sbom"] = ""
+    return attest(found)
+
+
+def _directories(caches: Sequence[Mapping[str, str]]) -> dict[int, Path]:
+    """The directories of local caches that are there."""
+    return {
+        number: Path(one["src"])
+        for number, one in enumerate(caches)
+        if one.get("type") == "local" and _is_directory(one.get("src", ""))
+    }
 
 
 def _written(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sampan.bake.evaluate import evaluate
 from sampan.bake.files import read
 from sampan.bake.functions import FUNCTIONS
-from sampan.bake.syntax import BakeError, parse
+from sampan.bake.syntax import parse
 from sampan.bake.targets import Bake
+from sampan.bake.tree import BakeError
 
 
 def bake(

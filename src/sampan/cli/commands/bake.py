@@ -11,8 +11,8 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from sampan.bake.files import DEFAULT_FILES, Definition, read
-from sampan.bake.syntax import BakeError
 from sampan.bake.targets import Bake
+from sampan.bake.tree import BakeError
 from sampan.cli.build_modern import perform
 from sampan.cli.build_progress import Display, display
 from sampan.cli.build_request import Target, caches, make, output_values
