@@ -100,6 +100,7 @@ class Control:
                 return await self._export(job, parts, begun.outputs, several=several)
         finally:
             self.jobs.remove(job)
+            await job.stack.aclose()
 
     async def _result(self, job: Job, request: control.SolveRequest) -> gateway.Result:
         """What the frontend made: run here, or by the client through the gateway."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sampan.buildkit.builder import Builder
@@ -11,15 +13,19 @@ from sampan.buildkit.jobs import Job, Jobs, part_of
 from sampan.buildkit.protocol import caps_pb2 as caps
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
+from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.protocol import worker_pb2 as worker
 from sampan.buildkit.rpc import ServerStream, Service
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.buildkit.sources import read, source_of, stat
+from sampan.errors import InvalidParameter, NotFound, Unsupported
 
 _BUILD = "buildkit-controlapi-buildid"
 #: What this bridge can do, of frontend/gateway/pb/caps.go.
 _GATEWAY = (
     "solve.base",
     "solve.inlinereturn",
+    "readfile",
+    "statfile",
     "return",
     "returnmap",
     "importcaches",
@@ -45,8 +51,18 @@ _BUILDS = (
     "source.local.sharedkeyhint",
     "source.git",
     "source.git.keepgitdir",
+    "source.git.fullurl",
+    "source.git.httpauth",
+    "source.git.knownsshhosts",
+    "source.git.mountsshsock",
+    "source.git.subdir",
+    "source.git.checksum",
+    "source.git.skipsubmodules",
     "source.http",
+    "source.http.auth",
     "source.http.checksum",
+    "source.http.perm",
+    "soruce.http.uidgid",
     "exec.meta.base",
     "exec.meta.cgroup.parent",
     "exec.meta.network",
@@ -90,6 +106,8 @@ class Bridge:
                 "Solve": self.solve,
                 "Return": self.return_,
                 "Evaluate": self.evaluate,
+                "ReadFile": self.read_file,
+                "StatFile": self.stat_file,
                 "Inputs": self.inputs,
                 "Warn": self.warn,
             },
@@ -118,7 +136,7 @@ class Bridge:
         """Run a frontend and answer with references to what it made."""
         job, request = await self._job(stream)
         if getattr(request.Definition, "def"):
-            result = self._defined(part_of(request.Definition))
+            result = await self._defined(job, request.Definition)
         elif not request.Frontend:
             result = gateway.Result(ref=gateway.Ref())
         else:
@@ -130,11 +148,33 @@ class Bridge:
             result = await self.builder.frontend(job, request.Frontend, attributes, inputs)
         await stream.send_message(gateway.SolveResponse(result=result))
 
-    def _defined(self, identity: str) -> gateway.Result:
-        """The result a graph stands for; other graphs are no Dockerfile's."""
+    async def _defined(self, job: Job, definition: ops.Definition) -> gateway.Result:
+        """The result a graph stands for: what a build made, or a source, fetched."""
+        identity = part_of(definition)
         if not identity:
-            raise Unsupported("graphs of LLB are not supported, only Dockerfiles")
+            source = source_of(definition)
+            directory = await job.stack.enter_async_context(self.builder.contexts.temporary())
+            threads = self.builder.builds.threads
+            identity = uuid.uuid4().hex
+            job.directories[identity] = await threads.run_long(source.fetch, directory)
         return gateway.Result(ref=gateway.Ref(id=identity))
+
+    async def read_file(self, stream: ServerStream) -> None:
+        """A file of a source that was fetched."""
+        job, request = await self._job(stream)
+        extent = request.Range
+        data = await self.builder.builds.threads.run_long(
+            read, _directory(job, request.Ref), request.FilePath, extent.Offset, extent.Length
+        )
+        await stream.send_message(gateway.ReadFileResponse(Data=data))
+
+    async def stat_file(self, stream: ServerStream) -> None:
+        """What a path of a source that was fetched is."""
+        job, request = await self._job(stream)
+        found = await self.builder.builds.threads.run_long(
+            stat, _directory(job, request.Ref), request.Path
+        )
+        await stream.send_message(gateway.StatFileResponse(stat=found))
 
     def _input(self, name: str, identity: str) -> str:
         if not identity:
@@ -171,3 +211,10 @@ class Bridge:
         )
         job.status.warn(request.digest, warning)
         await stream.send_message(gateway.WarnResponse())
+
+
+def _directory(job: Job, ref: str) -> Path:
+    found = job.directories.get(ref)
+    if found is None:
+        raise NotFound(f"no such source: {ref}")
+    return found

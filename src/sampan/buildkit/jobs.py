@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,8 @@ class Job:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     parts: dict[str, Part] = field(default_factory=dict)
+    directories: dict[str, Path] = field(default_factory=dict)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     attest: Attest = field(default_factory=Attest)
     inline_only: bool = False
     epoch: int | None = None
