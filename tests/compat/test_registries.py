@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -279,3 +280,109 @@ def test_search(docker: DockerCli, registries: None, tagged: Callable[..., None]
     pushed(docker, f"{OURS}/findable/one:1")
     found = docker.out("search", "--format", "{{.Name}}", f"{OURS}/findable")
     assert found == "findable/one"
+
+
+STALLING = """
+import asyncio, json, pathlib, sys
+
+root = pathlib.Path(sys.argv[1])
+entry = json.loads((root / "index.json").read_text())["manifests"][0]
+layer = max((root / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size).name
+stall = True
+
+async def serve(reader, writer):
+    global stall
+    first = await reader.readexactly(1)
+    if first == b"\\x16":  # TLS: there is none here
+        writer.close()
+        return
+    head = first.decode() + (await reader.readuntil(b"\\r\\n\\r\\n")).decode()
+    while head:
+        method, path, _ = head.split(" ", 2)
+        start = head.lower().partition("range: bytes=")[2].partition("-")[0]
+        name = path.rpartition("/")[2].removeprefix("sha256:")
+        if name == "1":
+            name = entry["digest"][7:]
+        file = root / "blobs/sha256" / name
+        data = file.read_bytes() if file.is_file() else b"{}"
+        kind = entry["mediaType"] if "/manifests/" in path else "application/octet-stream"
+        if name == layer:
+            print("layer from", start or 0, flush=True)
+        total, first = len(data), int(start or 0)
+        data = data[first:]
+        answer = f"HTTP/1.1 {206 if start else 200} OK\\r\\nContent-Type: {kind}\\r\\n"
+        answer += f"Docker-Content-Digest: sha256:{name}\\r\\nContent-Length: {len(data)}\\r\\n"
+        if start:
+            answer += f"Content-Range: bytes {first}-{total - 1}/{total}\\r\\n"
+        writer.write(answer.encode() + b"\\r\\n")
+        if method == "GET" and name == layer and stall:
+            stall = False
+            writer.write(data[: len(data) // 2])
+            await writer.drain()
+            print("half", flush=True)
+            await asyncio.Event().wait()
+        if method == "GET":
+            writer.write(data)
+        await writer.drain()
+        head = (await reader.readuntil(b"\\r\\n\\r\\n")).decode()
+
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", 5002) as server:
+        print("ready", flush=True)
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def test_a_daemon_killed_while_it_pulls_goes_on_with_what_it_has(
+    docker: DockerCli, sampand: Sampand, registries: None, tmp_path: Path, eventually: Eventually
+) -> None:
+    """Two pulls share one download; after kill -9 nothing half is there, the rest is fetched."""
+    sampan = DockerCli(str(Path(sys.executable).parent / "sampan"), docker.host, docker.config)
+    noise = os.urandom(6 << 20)  # which no compression makes smaller
+    (tmp_path / "noise").write_bytes(noise)
+    subprocess.run(
+        ["tar", "-C", str(tmp_path), "-cf", str(tmp_path / "root.tar"), "noise"], check=True
+    )
+    docker("import", str(tmp_path / "root.tar"), "stalling:1")
+    sampan("push", "stalling:1", f"oci:{tmp_path / 'layout'}:1")
+    docker("rmi", "stalling:1")
+    image = "127.0.0.1:5002/stalling:1"
+    inside = ["nsenter", f"--net=/run/netns/{sampand.namespace}"]
+    command = [*inside, sys.executable, "-c", STALLING, str(tmp_path / "layout")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as registry:
+        assert registry.stdout
+        try:
+            assert registry.stdout.readline() == "ready\n"
+            pulls = [docker.popen("pull", image), docker.popen("pull", image)]
+            assert registry.stdout.readline() == "layer from 0\n"
+            assert registry.stdout.readline() == "half\n"
+            ingests = sampand.root / "data/content/ingest"
+            eventually(lambda: sum(f.stat().st_size for f in ingests.iterdir()) > 1 << 20)
+            sampand.restart(signal.SIGKILL)
+            for pull in pulls:
+                assert pull.wait(60) != 0
+                pull.communicate()
+            assert "stalling" not in docker.out("image", "ls")
+            assert not [key for key in snapshots(sampand) if key.startswith("unpack-")]
+            pulls = [docker.popen("pull", image), docker.popen("pull", image)]
+            for pull in pulls:
+                _, errors = pull.communicate(timeout=60)
+                assert pull.returncode == 0, errors
+        finally:
+            registry.terminate()
+            asked = registry.stdout.read().split("layer from ")[1:]
+    assert [int(start) > 0 for start in asked] == [True]
+    assert not list(ingests.iterdir())
+    docker("create", "--name", "stalled", image, "x")
+    docker("cp", "stalled:/noise", str(tmp_path / "back"))
+    docker("rm", "stalled")
+    docker("rmi", image)
+    assert (tmp_path / "back").read_bytes() == noise
+
+
+def snapshots(sampand: Sampand) -> list[str]:
+    """The keys of all snapshots."""
+    records = (sampand.root / "data/snapshots/.meta").iterdir()
+    return [json.loads(record.read_text())["key"] for record in records]

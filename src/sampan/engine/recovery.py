@@ -31,6 +31,9 @@ from sampan.runtime.client import ExitRecord, Live, Monitor, read_exit, read_liv
 from sampan.runtime.userns import id_map_of
 from sampan.snapshot import Kind
 
+#: keys of snapshots that only live as long as one call
+_UNFINISHED = ("unpack-", "look-", "diff-", "users-")
+
 
 async def restore(core: Core) -> None:
     """Bring tables, containers and networks back to where they were. Idempotent."""
@@ -42,8 +45,16 @@ async def restore(core: Core) -> None:
     await _perform_all(core, [a for a in actions if not isinstance(a, rec.Start)], found, endpoints)
     await core.threads.run(_converge, core)
     await core.threads.run(core.volumes.sweep, [c for c in core.containers if c.run is not None])
+    await core.threads.run(_drop_unfinished, core)
     await core.threads.run(core.snapshots.sweep)
     await _perform_all(core, [a for a in actions if isinstance(a, rec.Start)], found, endpoints)
+
+
+def _drop_unfinished(core: Core) -> None:
+    """Remove snapshots of work that died with the engine: layers half unpacked, looks at trees."""
+    for info in list(core.snapshots.walk()):
+        if info.kind is not Kind.COMMITTED and info.key.startswith(_UNFINISHED):
+            core.snapshots.remove(info.key)
 
 
 async def _perform_all(
