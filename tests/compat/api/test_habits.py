@@ -1,0 +1,160 @@
+"""What clients' own suites (docker-compose 1, moby's integration tests) expect of a dockerd."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import socket
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from tests.compat.conftest import DockerCli, Sampand
+
+JSON = {"Content-Type": "application/json"}
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("docker", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(self._path)
+
+
+class Api:
+    """Raw requests."""
+
+    def __init__(self, host: str) -> None:
+        self._path = host.removeprefix("unix://")
+
+    def __call__(
+        self, method: str, path: str, body: object = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        with closing(_Connection(self._path)) as connection:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, {**JSON, **sent})
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+
+    def json(self, method: str, path: str, body: object = None, status: int = 200) -> Any:
+        found, _, data = self(method, path, body)
+        assert found == status, data
+        return json.loads(data)
+
+
+@pytest.fixture
+def api(sampand: Sampand) -> Api:
+    return Api(sampand.host)
+
+
+@pytest.fixture
+def network(docker: DockerCli, name: str) -> Iterator[str]:
+    docker("network", "create", "_habits net")  # dockerd takes any name that is not blank
+    yield "_habits net"
+    docker("rm", "-f", name, status=None)
+    docker("network", "rm", "_habits net")
+
+
+def test_addresses_are_taken_where_the_user_gave_a_subnet(
+    docker: DockerCli, api: Api, network: str, name: str
+) -> None:
+    settings: dict[str, object] = {"LinkLocalIPs": ["169.254.8.8"]}
+    endpoints = {network: {"IPAMConfig": settings}}
+    body = {
+        "Image": "busybox",
+        "Cmd": ["sleep", "1000"],
+        "HostConfig": {"NetworkMode": network},
+        "NetworkingConfig": {"EndpointsConfig": endpoints},
+    }
+    api.json("POST", f"/containers/create?name={name}", body, 201)
+    docker("start", name)
+    assert "169.254.8.8/16" in docker.out("exec", name, "ip", "address", "show", "eth0")
+    shown = api.json("GET", f"/v1.41/containers/{name}/json")["NetworkSettings"]["Networks"]
+    assert shown[network]["IPAMConfig"] == settings
+    docker("rm", "-f", name)
+    wrong = docker(
+        *("run", "--rm", "--network", network, "--ip", "172.31.99.9", "busybox", "true"),
+        status=125,
+    )
+    assert "only when connecting to networks with user configured subnets" in wrong.stderr
+
+
+def test_links_follow_their_container(docker: DockerCli, name: str) -> None:
+    target, moved = f"{name}-t", f"{name}-m"
+    try:
+        docker("run", "-d", "--name", target, "busybox", "sleep", "1000")
+        docker("run", "-d", "--name", name, "--link", f"{target}:t", "busybox", "sleep", "1000")
+        docker("rename", target, moved)
+        shown = docker.out("inspect", "-f", "{{json .HostConfig.Links}}", name)
+        assert json.loads(shown) == [f"/{moved}:/{name}/t"]
+        names = docker.out("ps", "--no-trunc", "--filter", f"name=^{moved}$", "--format", "json")
+        assert json.loads(names)["Names"] == f"{moved},{name}/t"
+        docker("rm", "-f", moved)
+        docker("restart", "-t", "0", name)  # the link has gone with its container
+        wrong = docker("create", "--link", "no-such:x", "busybox", status=1)
+        assert "could not get container for no-such" in wrong.stderr
+    finally:
+        docker("rm", "-f", target, moved, status=None)
+
+
+def test_an_exec_is_framed_as_its_start_says(docker: DockerCli, api: Api, name: str) -> None:
+    docker("run", "-d", "--name", name, "busybox", "sleep", "1000")
+    body = {"Cmd": ["echo", "hi"], "AttachStdout": True}
+    for tty in (False, True):
+        made = api.json("POST", f"/containers/{name}/exec", {**body, "Tty": tty}, 201)
+        _, _, said = api("POST", f"/exec/{made['Id']}/start", {"Tty": not tty})
+        assert said == (b"hi\n" if not tty else b"\x01\0\0\0\0\0\0\x04hi\r\n")
+
+
+def test_what_older_clients_read(docker: DockerCli, api: Api, name: str) -> None:
+    mac = "02:00:00:00:00:09"
+    made = api.json(
+        "POST",
+        f"/v1.38/containers/create?name={name}",
+        {"Image": "busybox", "MacAddress": mac, "Volumes": {"/data": None}, "WorkingDir": "/tmp/"},
+        201,
+    )
+    old = api.json("GET", f"/v1.38/containers/{made['Id']}/json")
+    assert (old["Config"]["MacAddress"], old["Config"]["WorkingDir"]) == (mac, "/tmp")
+    assert old["HostConfig"]["Dns"] is None
+    new = api.json("GET", f"/v1.52/containers/{made['Id']}/json")
+    assert "MacAddress" not in new["Config"]
+    image = api.json("GET", "/v1.41/images/busybox/json")
+    assert image["ContainerConfig"]["Cmd"] == ["tests"]
+    assert "ContainerConfig" not in api.json("GET", "/v1.45/images/busybox/json")
+
+
+def test_limits_given_back_and_options_of_windows(docker: DockerCli, api: Api, name: str) -> None:
+    host = {"PidsLimit": 32, "CpuCount": 2, "AutoRemove": True, "Privileged": True}
+    body = {"Image": "busybox", "Healthcheck": {"Test": ["true"]}, "HostConfig": host}
+    made = api.json("POST", f"/containers/create?name={name}", body, 201)
+    assert ["CpuCount" in made["Warnings"][0], "Healthcheck" in made["Warnings"][1]] == [True, True]
+    api.json("POST", f"/containers/{name}/update", {"PidsLimit": -1})
+    shown = api.json("GET", f"/containers/{name}/json")["HostConfig"]
+    assert (shown["PidsLimit"], shown["CpuCount"], shown["MaskedPaths"]) == (0, 2, None)
+    policy = {"RestartPolicy": {"Name": "always"}}
+    assert api("POST", f"/containers/{name}/update", policy)[0] == 409
+
+
+def test_an_archive_is_compressed_for_those_who_ask(docker: DockerCli, api: Api, name: str) -> None:
+    docker("create", "--name", name, "busybox")
+    path = f"/containers/{name}/archive?path=/./"
+    _, headers, plain = api("GET", path)
+    assert "Content-Encoding" not in headers
+    with tarfile.open(fileobj=BytesIO(plain)) as tar:
+        assert {"./", "./bin/busybox"} <= {f"{m.name}/" if m.isdir() else m.name for m in tar}
+    _, headers, packed = api("GET", path, Accept_Encoding="deflate, gzip")
+    assert (headers["Content-Encoding"], gzip.decompress(packed)) == ("gzip", plain)
+    assert len(packed) < len(plain)
+    wrong, _, said = api("GET", f"/containers/{name}/archive?path=/etc/passwd/")
+    assert (wrong, b"not a directory" in said) == (400, True)
