@@ -217,9 +217,7 @@ def test_networks_and_names(client: docker.DockerClient) -> None:
     assert [n.name for n in client.networks.list(filters={"label": "a=b"})] == ["py-net"]
 
 
-def test_two_tiers_meet_in_one_service(
-    client: docker.DockerClient, eventually: Eventually
-) -> None:
+def test_two_tiers_meet_in_one_service(client: docker.DockerClient, eventually: Eventually) -> None:
     """What compose makes of ``front`` and ``back``: pages ask the application, it the database."""
     for name, internal in (("tier-front", False), ("tier-back", True)):
         client.networks.create(name, driver="bridge", internal=internal, enable_ipv6=True)
