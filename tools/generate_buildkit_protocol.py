@@ -3,8 +3,8 @@
     python tools/generate_buildkit_protocol.py SPEC/buildkit src/sampan/buildkit/protocol
 
 Needs ``grpcio-tools`` 1.62, ``mypy-protobuf`` 3.6 and ``googleapis-common-protos`` in the running
-Python: that compiler is the last whose modules every later protobuf runtime takes. Files get flat names, so that their
-modules are one package of ours; names and numbers of messages stay.
+Python: that compiler is the last whose modules every later protobuf runtime takes. Files get flat
+names, so that their modules are one package of ours; names and numbers of messages stay.
 """
 
 from __future__ import annotations

@@ -80,9 +80,7 @@ class ChrootExecutor:
 
             done = subprocess.run(
                 request.words,
-                env=dict(
-                    entry.split("=", 1) for entry in (*request.environment, *request.hidden)
-                ),
+                env=dict(entry.split("=", 1) for entry in (*request.environment, *request.hidden)),
                 capture_output=True,
                 preexec_fn=enter,
                 check=False,

@@ -29,12 +29,14 @@ ASYNC = {
 }
 #: What only makes sense inside the engine.
 OWN = {"publish", "close", "listeners"}
+#: Arguments that a server tells its engine: whose ids the client has.
+INSIDE = {"client"}
 
 
 def parameters(method: object) -> list[tuple[str, object, object]]:
     assert callable(method)
     found = inspect.signature(method).parameters.values()
-    return [(item.name, item.kind, item.default) for item in found]
+    return [(item.name, item.kind, item.default) for item in found if item.name not in INSIDE]
 
 
 def methods(service: type) -> dict[str, object]:

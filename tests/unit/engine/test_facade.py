@@ -10,12 +10,16 @@ import sampan
 from sampan.engine import asynchronous, blocking
 
 
+#: For builders inside the daemon, which are asynchronous themselves.
+INSIDE = {"Builds": {"consume", "solve", "triggers"}}
+
+
 @pytest.mark.parametrize("name", asynchronous.__all__)
 def test_same_methods_and_arguments(name: str) -> None:
     theirs = public(getattr(asynchronous, name), asynchronous_only=True)
     ours = public(getattr(blocking, name), asynchronous_only=False)
-    assert theirs.keys() == ours.keys()
-    for method in theirs:
+    assert theirs.keys() - INSIDE.get(name, set()) == ours.keys()
+    for method in ours:
         wanted = [(p.name, p.kind, p.default) for p in theirs[method].parameters.values()]
         found = [(p.name, p.kind, p.default) for p in ours[method].parameters.values()]
         assert found == wanted, f"{name}.{method}"
