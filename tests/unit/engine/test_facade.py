@@ -9,7 +9,6 @@ import pytest
 import sampan
 from sampan.engine import asynchronous, blocking
 
-
 #: For builders inside the daemon, which are asynchronous themselves.
 INSIDE = {"Builds": {"consume", "solve", "triggers"}}
 
