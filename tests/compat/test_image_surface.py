@@ -82,10 +82,10 @@ def test_transports_say_what_is_wrong(sampan: DockerCli, image: str, tmp_path: P
     assert "no image three" in sampan("pull", f"oci:{tmp_path}/l:three", status=1).stderr
     assert "not supported" in sampan("pull", "sif:/x", status=1).stderr
     assert "cannot read" in sampan("pull", f"dir:{tmp_path}/none", status=1).stderr
-    blob = next((tmp_path / "l/blobs/sha256").iterdir())
-    blob.chmod(0o644)
-    blob.write_bytes(b"x" * blob.stat().st_size)
-    assert sampan("pull", f"oci:{tmp_path}/l:one", status=1).stderr or blob.name
+    for blob in (tmp_path / "l/blobs/sha256").iterdir():
+        blob.chmod(0o644)
+        blob.write_bytes(b"x" * blob.stat().st_size)
+    assert "malformed" in sampan("pull", f"oci:{tmp_path}/l:one", status=1).stderr
     sampan("save", "--format", "oci-dir", "-o", str(tmp_path / "saved"), image)
     sampan("load", "-i", str(tmp_path / "saved"))
     sampan("rmi", "localhost/saved:1")

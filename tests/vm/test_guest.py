@@ -30,6 +30,9 @@ _spec.loader.exec_module(guest)
 pytestmark = [
     pytest.mark.skipif("SAMPAN_VM" in os.environ, reason="this is the virtual machine"),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    # Once, from a checkout below /tmp, the machine slept for good: not among all tests until why is
+    # known. `make test-vm` runs it.
+    pytest.mark.skipif("SAMPAN_TEST_VM" not in os.environ, reason="SAMPAN_TEST_VM is not set"),
     # The first test waits for the whole machine.
     pytest.mark.timeout(SECONDS + 60),
 ]

@@ -110,15 +110,18 @@ class Renderer:
 
 def rotated(path: Path) -> list[Path]:
     """The log's files that exist, oldest first, the current one last."""
-    found = []
+    found, missing = [], 0
     for number in range(1, 10_000):
         for suffix in (f".{number}", f".{number}.gz"):
             candidate = Path(f"{path}{suffix}")
             if candidate.exists():
                 found.append(candidate)
+                missing = 0
                 break
         else:
-            break
+            missing += 1
+            if missing == 2:  # one is missing for a moment while files are renamed
+                break
     found.reverse()
     return [*found, path] if path.exists() else found
 
@@ -137,6 +140,27 @@ class Position:
             self.descriptor = -1
 
 
+def _open_all(path: Path) -> list[tuple[Path, int]]:
+    """All files of the log, of one moment: opened again when a rotation came between."""
+    while True:
+        names, current = rotated(path), _inode(path)
+        opened: list[tuple[Path, int]] = []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                opened.append((name, os.open(name, os.O_RDONLY | os.O_CLOEXEC)))
+        if len(opened) == len(names) and (rotated(path), _inode(path)) == (names, current):
+            return opened
+        for _, descriptor in opened:
+            os.close(descriptor)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
 def blocks(path: Path, tail: int | None) -> Iterator[bytes | Position]:
     """Whole lines of all files from the ``tail`` last on; at the end, where to go on from.
 
@@ -144,9 +168,7 @@ def blocks(path: Path, tail: int | None) -> Iterator[bytes | Position]:
     """
     opened: list[tuple[Path, int]] = []
     try:
-        for name in rotated(path):
-            with contextlib.suppress(FileNotFoundError):
-                opened.append((name, os.open(name, os.O_RDONLY | os.O_CLOEXEC)))
+        opened = _open_all(path)
         skip, starts = _starts(opened, tail)
         position = Position(-1)
         for index, (name, descriptor) in enumerate(opened):
