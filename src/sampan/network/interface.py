@@ -6,8 +6,9 @@ one batch: loopback up, addresses, interface up, routes.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_network
 
 from sampan.errors import InvalidParameter, NotFound, StartFailed
@@ -138,27 +139,39 @@ def default_routes(
     return batch
 
 
-def add_routes(netns_fd: int, interface: str, routes: Sequence[tuple[str, str]]) -> None:
-    """Routes through ``interface``: (destination, next hop or "" for what is on the link)."""
+@contextlib.contextmanager
+def _socket(netns_fd: int, doing: str) -> Iterator[NetlinkSocket]:
+    """A socket inside the namespace; what fails meanwhile is that we cannot do what we are at."""
     try:
         with netns.entered(netns_fd):
             sock = NetlinkSocket()
         with sock:
-            link = rtdump.link(sock, interface)
-            if link is None:
-                raise NotFound(f"interface {interface} is not in the container")
-            sock.request(
-                [
-                    rtnetlink.route_add(
-                        ip_network(destination, strict=False),
-                        gateway=ip_address(hop) if hop else None,
-                        index=link.index,
-                    )
-                    for destination, hop in routes
-                ]
-            )
+            yield sock
     except OSError as error:
-        raise StartFailed(f"cannot add routes through {interface}: {error.strerror}") from error
+        raise StartFailed(f"cannot {doing}: {error.strerror}") from error
+
+
+def _link(sock: NetlinkSocket, interface: str) -> rtdump.Link:
+    link = rtdump.link(sock, interface)
+    if link is None:
+        raise NotFound(f"interface {interface} is not in the container")
+    return link
+
+
+def add_routes(netns_fd: int, interface: str, routes: Sequence[tuple[str, str]]) -> None:
+    """Routes through ``interface``: (destination, next hop or "" for what is on the link)."""
+    with _socket(netns_fd, f"add routes through {interface}") as sock:
+        link = _link(sock, interface)
+        sock.request(
+            [
+                rtnetlink.route_add(
+                    ip_network(destination, strict=False),
+                    gateway=ip_address(hop) if hop else None,
+                    index=link.index,
+                )
+                for destination, hop in routes
+            ]
+        )
 
 
 def give_back(netns_fd: int, name: str, host_name: str) -> None:
@@ -169,39 +182,25 @@ def give_back(netns_fd: int, name: str, host_name: str) -> None:
         return
     home = netns.current()
     try:
-        with netns.entered(netns_fd):
-            sock = NetlinkSocket()
-        with sock:
+        with _socket(netns_fd, f"move {name} back") as sock:
             link = rtdump.link(sock, name)
             if link is not None:
                 options = LinkOptions(up=False, name=host_name, netns_fd=home)
                 sock.request([rtnetlink.link_set(index=link.index, options=options)])
-    except OSError as error:
-        raise StartFailed(f"cannot move {name} back: {error.strerror}") from error
     finally:
         os.close(home)
 
 
 def loopback_up(netns_fd: int) -> None:
     """Bring only the loopback interface of ``netns_fd`` up (``--network none``)."""
-    try:
-        with netns.entered(netns_fd):
-            sock = NetlinkSocket()
-        with sock:
-            sock.request([rtnetlink.link_set(index=_LOOPBACK, options=LinkOptions(up=True))])
-    except OSError as error:
-        raise StartFailed(f"cannot bring lo up: {error.strerror}") from error
+    with _socket(netns_fd, "bring lo up") as sock:
+        sock.request([rtnetlink.link_set(index=_LOOPBACK, options=LinkOptions(up=True))])
 
 
 def delete(netns_fd: int, name: str) -> None:
     """Delete an interface inside ``netns_fd``; idempotent."""
-    try:
-        with netns.entered(netns_fd):
-            sock = NetlinkSocket()
-        with sock:
-            sock.request([rtnetlink.link_delete(name)])
-    except OSError as error:
-        raise StartFailed(f"cannot remove {name}: {error.strerror}") from error
+    with _socket(netns_fd, f"remove {name}") as sock:
+        sock.request([rtnetlink.link_delete(name)])
 
 
 def set_gateways(netns_fd: int, endpoint: EndpointSpec) -> None:
@@ -210,40 +209,26 @@ def set_gateways(netns_fd: int, endpoint: EndpointSpec) -> None:
 
     Raises :class:`NotFound` when the interface is not there, :class:`StartFailed` otherwise.
     """
-    try:
-        with netns.entered(netns_fd):
-            sock = NetlinkSocket()
-        with sock:
-            link = rtdump.link(sock, endpoint.interface)
-            if link is None:
-                raise NotFound(f"interface {endpoint.interface} is not in the container")
-            old = [
-                rtnetlink.route_delete(
-                    route.destination,
-                    gateway=route.gateway,
-                    index=route.index,
-                    metric=route.metric,
-                )
-                for route in rtdump.routes(sock)
-                if route.destination.prefixlen == 0
-            ]
-            sock.request([*old, *default_routes(link.index, endpoint.addresses, endpoint.gateways)])
-    except OSError as error:
-        raise StartFailed(f"cannot change the default route: {error.strerror}") from error
+    with _socket(netns_fd, "change the default route") as sock:
+        link = _link(sock, endpoint.interface)
+        old = [
+            rtnetlink.route_delete(
+                route.destination,
+                gateway=route.gateway,
+                index=route.index,
+                metric=route.metric,
+            )
+            for route in rtdump.routes(sock)
+            if route.destination.prefixlen == 0
+        ]
+        sock.request([*old, *default_routes(link.index, endpoint.addresses, endpoint.gateways)])
 
 
 def set_egress_limit(netns_fd: int, interface: str, limits: RateLimit) -> None:
     """Limit what the container sends through ``interface``."""
-    try:
-        with netns.entered(netns_fd):
-            sock = NetlinkSocket()
-        with sock:
-            link = rtdump.link(sock, interface)
-            if link is None:
-                raise NotFound(f"interface {interface} is not in the container")
-            sock.request([limit_message(link.index, limits.egress)])
-    except OSError as error:
-        raise StartFailed(f"cannot limit {interface}: {error.strerror}") from error
+    with _socket(netns_fd, f"limit {interface}") as sock:
+        link = _link(sock, interface)
+        sock.request([limit_message(link.index, limits.egress)])
 
 
 def statistics(netns_fd: int) -> dict[str, InterfaceStatistics]:
