@@ -10,12 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import os
 import posixpath
 import shutil
-import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -23,8 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sampan.build.executor import ExtraMount, Secrets
+from sampan.build.kept import Kept, note_use, read_note
 from sampan.dockerfile.run_mount import RunMount
 from sampan.errors import InvalidParameter, NotFound
+from sampan.volume.local import disk_usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +32,6 @@ class Prepared:
 
     mounts: tuple[ExtraMount, ...] = ()
     environment: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedMount:
-    """One directory of a cache mount as people see it; times in seconds since the epoch."""
-
-    id: str
-    title: str
-    size: int
-    created: int
-    used: int
-    uses: int
-    in_use: bool
 
 
 @dataclass(slots=True)
@@ -67,16 +53,7 @@ class CacheDirectories:
             path.mkdir(parents=True)
             os.chown(path, mount.uid, mount.gid)
             path.chmod(0o755 if mount.mode is None else mount.mode)
-        note = path.with_suffix(".json")
-        before = _note(note)
-        found = {
-            "title": mount.id,
-            "created": before.get("created", int(time.time())),
-            "uses": int(str(before.get("uses", 0))) + 1,
-        }
-        temporary = note.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-        temporary.write_text(json.dumps(found))
-        temporary.replace(note)
+        note_use(path.with_suffix(".json"), {"title": mount.id})
         return path
 
     @contextlib.asynccontextmanager
@@ -109,22 +86,21 @@ class CacheDirectories:
         finally:
             self._used[name] -= 1
 
-    def list(self, *, sizes: bool = True) -> list[CachedMount]:
+    def list(self, *, sizes: bool = True) -> list[Kept]:
         """The directories, least recently used first. Blocking."""
-        found: list[CachedMount] = []
+        found: list[Kept] = []
         if not self.root.is_dir():
             return found
         for note in self.root.glob("*.json"):
             with contextlib.suppress(FileNotFoundError):
-                about = _note(note)
+                about, directory = read_note(note), note.with_suffix("")
                 found.append(
-                    CachedMount(
-                        id=note.stem,
-                        title=str(about.get("title", "")),
-                        size=_size(note.with_suffix("")) if sizes else 0,
-                        created=int(str(about.get("created", 0))),
-                        used=int(note.stat().st_mtime),
-                        uses=int(str(about.get("uses", 0))),
+                    Kept.noted(
+                        note,
+                        about,
+                        identity=note.stem,
+                        description=f"cached mount {about.get('title', '')}",
+                        size=disk_usage(directory) if sizes and directory.is_dir() else 0,
                         in_use=self._used[note.stem] > 0,
                     )
                 )
@@ -141,23 +117,6 @@ class CacheDirectories:
 
 def _name(mount: RunMount, copy: int) -> str:
     return hashlib.sha256(f"{mount.id}\0{copy}".encode()).hexdigest()
-
-
-def _note(path: Path) -> dict[str, object]:
-    try:
-        found = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _size(directory: Path) -> int:
-    total = 0
-    for parent, directories, names in os.walk(directory):
-        for name in (*directories, *names):
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-    return total
 
 
 async def prepare(

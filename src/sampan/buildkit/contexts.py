@@ -14,11 +14,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.build.kept import Kept
 from sampan.buildkit import transfer
 from sampan.buildkit.caller import Filter, files
 from sampan.buildkit.sessions import Session
 from sampan.buildkit.status import Step
-from sampan.engine.buildcontexts import Kept, KeptContexts
+from sampan.engine.buildcontexts import KeptContexts
 from sampan.engine.threads import Threads
 
 __all__ = ["Contexts", "Kept"]

@@ -20,12 +20,14 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sampan.build.kept import Kept, note_use, read_note
 from sampan.engine.threads import Threads
 from sampan.errors import InvalidParameter
 from sampan.kernel.mount import descriptor
 from sampan.kernel.openat import in_root
 from sampan.layer import archive_put
 from sampan.layer.model import Readable
+from sampan.volume.local import disk_usage
 
 #: A directory nobody has used for this long is removed when the next one is wanted.
 KEEP_SECONDS = 48 * 3600
@@ -34,19 +36,6 @@ _MOST = 5_000_000
 _OUTSIDE = frozenset((b"", b".", b".."))
 #: path -> (stamp, link target), as listed
 Listing = Mapping[bytes, tuple[bytes, bytes]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """One kept directory as people see it; times in seconds since the epoch."""
-
-    id: str
-    description: str
-    size: int
-    created: int
-    used: int
-    uses: int
-    in_use: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,15 +79,7 @@ class KeptContexts:
                 self.remove(one.id)
         directory = self.root / identity
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        before = _note(directory)
-        note = {
-            "key": json.dumps(["", description, key]),
-            "created": before.get("created", int(time.time())),
-            "uses": int(str(before.get("uses", 0))) + 1,
-        }
-        temporary = directory / "note.new"
-        temporary.write_text(json.dumps(note))
-        temporary.replace(directory / "note")
+        note_use(directory / "note", {"key": json.dumps(["", description, key])})
 
     def list(self, *, sizes: bool = True) -> list[Kept]:
         """The kept directories, least recently used first. Blocking."""
@@ -107,16 +88,16 @@ class KeptContexts:
             return found
         for directory in self.root.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                note = _note(directory)
+                path = directory / "note"
+                note = read_note(path)
                 key = json.loads(str(note.get("key") or "[]"))
                 found.append(
-                    Kept(
-                        id=directory.name,
+                    Kept.noted(
+                        path,
+                        note,
+                        identity=directory.name,
                         description="local source for " + (key[1] if len(key) > 1 else "context"),
-                        size=_size(directory) if sizes else 0,
-                        created=int(str(note.get("created", 0))),
-                        used=int((directory / "note").stat().st_mtime),
-                        uses=int(str(note.get("uses", 0))),
+                        size=disk_usage(directory) if sizes else 0,
                         in_use=directory.name in self._used,
                     )
                 )
@@ -128,23 +109,6 @@ class KeptContexts:
             return False
         shutil.rmtree(self.root / identity, ignore_errors=True)
         return True
-
-
-def _note(directory: Path) -> dict[str, object]:
-    try:
-        found = json.loads((directory / "note").read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _size(directory: Path) -> int:
-    total = 0
-    for parent, directories, names in os.walk(directory):
-        for name in (*directories, *names):
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-    return total
 
 
 def parse_listing(data: bytes) -> dict[bytes, tuple[bytes, bytes]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from sampan.build.cache import BuildCache, Layer, Record
 from sampan.build.gcpolicy import Entry, Settings, choose
+from sampan.build.kept import Kept
 from sampan.build.mounts import CacheDirectories
 from sampan.engine import collecting
 from sampan.engine.buildcontexts import KeptContexts
@@ -44,34 +45,8 @@ class CacheUsage:
 
     def _items(self) -> list[CacheItem]:
         found = [_step(one) for one in self.cache.records()]
-        found += [
-            CacheItem(
-                id=one.id[:25],
-                type=CONTEXT,
-                description=one.description,
-                in_use=one.in_use,
-                shared=False,
-                size=one.size,
-                created_at=_moment(one.created),
-                last_used_at=_moment(one.used),
-                usage_count=one.uses,
-            )
-            for one in self.contexts.list()
-        ]
-        found += [
-            CacheItem(
-                id=one.id[:25],
-                type=MOUNT,
-                description=f"cached mount {one.title}",
-                in_use=one.in_use,
-                shared=False,
-                size=one.size,
-                created_at=_moment(one.created),
-                last_used_at=_moment(one.used),
-                usage_count=one.uses,
-            )
-            for one in self.mounts.list()
-        ]
+        found += [_kept(one, CONTEXT) for one in self.contexts.list()]
+        found += [_kept(one, MOUNT) for one in self.mounts.list()]
         return sorted(found, key=lambda one: (one.last_used_at or "", one.id or ""))
 
     async def prune(
@@ -161,6 +136,20 @@ class CacheUsage:
         """Size and free bytes of the file system the cache lies on."""
         status = os.statvfs(self.core.config.data_root)
         return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+
+
+def _kept(one: Kept, kind: str) -> CacheItem:
+    return CacheItem(
+        id=one.id[:25],
+        type=kind,
+        description=one.description,
+        in_use=one.in_use,
+        shared=False,
+        size=one.size,
+        created_at=_moment(one.created),
+        last_used_at=_moment(one.used),
+        usage_count=one.uses,
+    )
 
 
 def _moment(seconds: int) -> str:
