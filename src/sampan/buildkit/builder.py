@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
-from sampan.build.checks import Choice, check
 from sampan.build.executor import Executor, Output, RunRequest
 from sampan.build.outputs import Attest, attest
 from sampan.build.provenance import Invocation
@@ -24,7 +23,6 @@ from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.status import lines
-from sampan.dockerfile.ignore import IgnoreMatcher
 from sampan.engine.buildjob import Prefixed
 from sampan.engine.buildoutputs import Outputs
 from sampan.engine.builds import Builds
@@ -118,15 +116,8 @@ class Builder:
 
     def _warn(self, job: Job, asked: Attributes, source: Source, platform: Platform) -> None:
         """Tell what the build checks find; raises when the Dockerfile says that is an error."""
-        text = asked.arguments.get("BUILDKIT_DOCKERFILE_CHECK")
-        choice = Choice.parse(text or source.file.directives.get("check", ""))
-        found = check(
-            source.file,
-            given=asked.arguments,
-            ignore=IgnoreMatcher(source.ignore) if source.ignore else None,
-            platform=platform,
-            choice=choice,
-        )
+        choice = calls.checks_of(source, asked)
+        found = calls.checked(source, asked, platform, choice)
         info = ops.SourceInfo(
             filename=source.filename,
             data="\n".join(source.file.source).encode(errors="surrogateescape"),

@@ -138,19 +138,31 @@ def _result(document: object, text: str, status: int | None = None) -> gateway.R
     return gateway.Result(metadata=metadata)
 
 
-def _lint(source: Source, asked: Attributes, platform: Platform) -> gateway.Result:
+def checks_of(source: Source, asked: Attributes) -> Choice:
+    """Which checks the client, or else the Dockerfile, wants."""
     text = asked.arguments.get("BUILDKIT_DOCKERFILE_CHECK")
-    choice = Choice.parse(text or source.file.directives.get("check", ""))
+    return Choice.parse(text or source.file.directives.get("check", ""))
+
+
+def checked(
+    source: Source, asked: Attributes, platform: Platform, choice: Choice
+) -> tuple[Warning, ...]:
+    """What the build checks find. Raises :class:`DockerfileError`."""
+    return check(
+        source.file,
+        given=asked.arguments,
+        ignore=IgnoreMatcher(source.ignore) if source.ignore else None,
+        platform=platform,
+        choice=choice,
+    )
+
+
+def _lint(source: Source, asked: Attributes, platform: Platform) -> gateway.Result:
+    choice = checks_of(source, asked)
     failed: _Json | None = None
     found: tuple[Warning, ...] = ()
     try:
-        found = check(
-            source.file,
-            given=asked.arguments,
-            ignore=IgnoreMatcher(source.ignore) if source.ignore else None,
-            platform=platform,
-            choice=choice,
-        )
+        found = checked(source, asked, platform, choice)
     except DockerfileError as error:
         failed = {"message": error.message, "location": _location(error.line, error.line)}
     warnings = [

@@ -179,6 +179,24 @@ async def receive(
     return received
 
 
+async def _receive(
+    stream: PacketStream,
+    packet: wire.Packet,
+    received: Received,
+    progress: Callable[[int, bool], None],
+) -> bytes:
+    """Fill ``packet`` with the client's next one, counted; returns it as it came."""
+    data = await stream.receive()
+    if data is None:
+        raise SampanError("the client ended the transfer early")
+    received.bytes += len(data)
+    progress(received.bytes, False)
+    packet.ParseFromString(data)
+    if packet.type == wire.Packet.PACKET_ERR:
+        raise SampanError(f"error from sender: {packet.data.decode(errors='replace')}")
+    return data
+
+
 async def _list(
     stream: PacketStream,
     listing: _Listing,
@@ -187,14 +205,7 @@ async def _list(
 ) -> _Listing:
     packet = wire.Packet()
     while True:
-        data = await stream.receive()
-        if data is None:
-            raise SampanError("the client ended the transfer early")
-        received.bytes += len(data)
-        progress(received.bytes, False)
-        packet.ParseFromString(data)
-        if packet.type == wire.Packet.PACKET_ERR:
-            raise SampanError(f"error from sender: {packet.data.decode(errors='replace')}")
+        data = await _receive(stream, packet, received, progress)
         if packet.type != wire.Packet.PACKET_STAT:
             raise InvalidParameter("the client sent contents before it was asked for them")
         if not packet.HasField("stat"):
@@ -232,14 +243,7 @@ async def _fetch(
     size = 0
     packet = wire.Packet()
     while wanted:
-        data = await stream.receive()
-        if data is None:
-            raise SampanError("the client ended the transfer early")
-        received.bytes += len(data)
-        progress(received.bytes, False)
-        packet.ParseFromString(data)
-        if packet.type == wire.Packet.PACKET_ERR:
-            raise SampanError(f"error from sender: {packet.data.decode(errors='replace')}")
+        await _receive(stream, packet, received, progress)
         path = wanted.get(packet.ID)
         if packet.type != wire.Packet.PACKET_DATA or path is None:
             raise InvalidParameter(f"the client sent file {packet.ID}, which nobody asked for")
