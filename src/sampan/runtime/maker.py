@@ -20,7 +20,7 @@ from sampan.runtime.connection import listen
 from sampan.runtime.operations import Failure, sentence
 from sampan.runtime.plan import Plan
 from sampan.runtime.spare import Spare
-from sampan.runtime.state import State, live_record
+from sampan.runtime.state import State, publish
 from sampan.runtime.streams import Ends, close_ends, open_ends
 
 
@@ -90,25 +90,20 @@ class Maker:
         self._listener = self._prepare_directory()
         state = self.state(message, plan, client, self._listener, ends)
         if child is None:
-            self._publish(state)  # a worker killed from here on leaves a process to be found
+            publish(state, "created")  # a worker killed from here on leaves a process to be found
             child = self._new_process(plan, ends.child)
             self._stack.callback(self._end, child)
         close_ends(ends.child)
         state.pid, state.pidfd = child.pid, child.pidfd
         state.channel = child.channel.fileno()
         state.start_time = process.start_time(child.pid)
-        self._publish(state)
+        publish(state, "created")
         made = ("made", child.pid, self._directory, plan.container_id)
         channel.send_value(self._monitor, made)
         answer = {"ok": True, "pid": child.pid, "start_time": state.start_time}
         with contextlib.suppress(OSError):  # it has gone, which the worker notices as well
             channel.send_frame(client, answer)
         return plan, child, state
-
-    def _publish(self, state: State) -> None:
-        """Tell what is there, for whoever finds this directory without a monitor."""
-        record = live_record(state, "created")
-        records.write(self._directory, records.INIT, record, durable=False)
 
     def _waiting_process(
         self, plan: Plan, value: channel.Message, blob: bytes, streams: tuple[int, int, int]

@@ -34,7 +34,7 @@ _FAILED = 255
 
 
 class Spare:
-    """One waiting process. ``pid``, ``pidfd`` and ``start_time`` (clock ticks) are its."""
+    """One waiting process. ``pid`` and ``pidfd`` are its."""
 
     #: Seconds it is good for: its network namespace has taken on the host's sysctls as they were.
     SECONDS = 60.0
@@ -57,7 +57,6 @@ class Spare:
             except OSError:
                 self._channel.close()
                 raise
-        self.start_time = process.start_time(self.pid)
 
     def fits(self, plan: Plan) -> bool:
         """Whether it can become the first process of this container.

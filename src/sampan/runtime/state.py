@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from sampan.runtime import records
+
 _SINGLE = ("listener", "pidfd", "creator", "manager", "oom_event")
 _LISTS = ("pipes", "connections", "watchers")
 
@@ -90,6 +92,11 @@ def thaw(frozen: bytes, fds: list[int]) -> State:
     stdin = values.pop("input")
     values["pipes"] = (fds[stdin] if stdin >= 0 else -1, *values["pipes"][1:])
     return State(**values)
+
+
+def publish(state: State, status: str) -> None:
+    """Tell what is there, for whoever finds the directory without a monitor."""
+    records.write(state.directory, records.INIT, live_record(state, status), durable=False)
 
 
 def live_record(state: State, status: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from sampan.runtime.log_file import Log
 from sampan.runtime.loop import READ, Loop
 from sampan.runtime.maker import as_error, ask_to_reap
 from sampan.runtime.spawn import Child
-from sampan.runtime.state import State, freeze, live_record
+from sampan.runtime.state import State, freeze, publish
 from sampan.runtime.streams import Streams
 from sampan.runtime.task import Task
 
@@ -195,17 +195,13 @@ class Worker:
             self._starter = None
         self._let_launcher_go_on()
         self._tell({"event": "started"})
-        self._publish_running()
+        publish(self._state, "running")
         self._watch_memory()
 
     def _let_launcher_go_on(self) -> None:
         if self._taken >= 0:
             os.close(self._taken)
             self._taken = -1
-
-    def _publish_running(self) -> None:
-        record = live_record(self._state, "running")
-        records.write(self._directory, records.INIT, record, durable=False)
 
     def task_failed(self, task: Task, error: StartFailed) -> None:
         """Set-up failed. The process ends by itself or was killed; its end comes next."""
