@@ -170,11 +170,11 @@ class Fabric:
         """Lease the addresses of one endpoint; :func:`with_routes` decides default routes."""
         record = container.record
         _check_settings(network, settings)
+        wishes = requested_addresses(network, settings)
         local = _link_local(settings)
         endpoint_id = os.urandom(32).hex()
         leased = self._leases[network.id]
         addresses: list[IPInterface] = []
-        wishes = requested_addresses(network, settings)
         try:
             for subnet in network.spec.subnets if not network.ipam_driver else ():
                 wish = wishes.get(subnet.prefix.version)
@@ -432,7 +432,6 @@ def _check_settings(network: Network, settings: EndpointSettings) -> None:
                 "invalid endpoint settings: user specified IP address is supported only when "
                 "connecting to networks with user configured subnets"
             )
-        requested_addresses(network, settings)
         return
     if chosen:
         raise InvalidParameter(

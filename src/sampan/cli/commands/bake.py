@@ -17,6 +17,7 @@ from sampan.cli.build_modern import perform
 from sampan.cli.build_progress import Display, display
 from sampan.cli.build_request import Target, caches, make, output_values
 from sampan.cli.command import ANY, Command, Flag
+from sampan.cli.commands.build import PROGRESS
 from sampan.cli.fault import CliError
 from sampan.cli.kinds import BOOL, LIST, STRING, parse_bytes
 from sampan.client.document import text
@@ -415,13 +416,7 @@ BAKE = Command(
         Flag("metadata-file", "", STRING, "Write build result metadata to a file", complete="file"),
         Flag("no-cache", "", BOOL, "Do not use cache when building the image"),
         Flag("print", "", BOOL, "Print the options without building"),
-        Flag(
-            "progress",
-            "",
-            STRING,
-            "Set type of progress output (auto, none, plain, quiet, rawjson, tty)",
-            "auto",
-        ),
+        PROGRESS,
         Flag("provenance", "", STRING, "Shorthand for --set=*.attest=type=provenance"),
         Flag("pull", "", BOOL, "Always attempt to pull all referenced images"),
         Flag("push", "", BOOL, "Shorthand for --set=*.output=type=registry"),

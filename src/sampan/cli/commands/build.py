@@ -41,6 +41,13 @@ def _parse_tag(name: str) -> str:
 
 
 TAG = Kind("list", _parse_tag, many=True)
+PROGRESS = Flag(
+    "progress",
+    "",
+    STRING,
+    "Set type of progress output (auto, none, plain, quiet, rawjson, tty)",
+    "auto",
+)
 
 
 def _json(value: Json) -> str:
@@ -281,13 +288,7 @@ BUILD = Command(
         Flag("no-cache-filter", "", LIST, "Do not cache specified stages"),
         Flag("output", "o", LIST, "Output destination (format: type=local,dest=path)"),
         Flag("platform", "", LIST, "Set target platform for build"),
-        Flag(
-            "progress",
-            "",
-            STRING,
-            "Set type of progress output (auto, none, plain, quiet, rawjson, tty)",
-            "auto",
-        ),
+        PROGRESS,
         Flag("provenance", "", STRING, "Shorthand for --attest=type=provenance"),
         Flag("pull", "", BOOL, "Always attempt to pull a newer version of the image"),
         Flag("push", "", BOOL, "Shorthand for --output=type=registry"),
