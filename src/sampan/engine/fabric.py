@@ -14,6 +14,12 @@ from ipaddress import ip_interface
 
 import msgspec
 
+from sampan.engine.endpointwishes import (
+    check_settings,
+    link_local,
+    pool_wishes,
+    requested_addresses,
+)
 from sampan.engine.networkrecord import (
     NetworkRecord,
     StoredEndpoint,
@@ -28,7 +34,8 @@ from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.network import ipam
 from sampan.network.dns import Host, Zone, zone
 from sampan.network.drivers import Drivers
-from sampan.network.model import EndpointSpec, IPAddress, IPInterface, NetworkSpec
+from sampan.network.interface import loopback_up
+from sampan.network.model import EndpointSpec, IPAddress, IPInterface, NetworkSpec, PortBinding
 from sampan.network.options import endpoint_limits, interface_name
 from sampan.network.priority import Connection, with_gateways
 from sampan.network.publish import port_bindings
@@ -169,9 +176,9 @@ class Fabric:
     ) -> Plug:
         """Lease the addresses of one endpoint; :func:`with_routes` decides default routes."""
         record = container.record
-        _check_settings(network, settings)
+        check_settings(network, settings)
         wishes = requested_addresses(network, settings)
-        local = _link_local(settings)
+        local = link_local(settings)
         endpoint_id = os.urandom(32).hex()
         leased = self._leases[network.id]
         addresses: list[IPInterface] = []
@@ -226,15 +233,24 @@ class Fabric:
     # performing; these block
 
     def attach(
-        self, plugs: Sequence[Plug], pid: int, undo: ExitStack, record: Record | None = None
+        self, plugs: Sequence[Plug], pid: int, undo: ExitStack, record: Record
     ) -> tuple[Plug, ...]:
-        """Plug endpoints into the network namespace of ``pid``; returns them as they became.
+        """Plug all endpoints of a container into the network namespace of ``pid``; returns them
+        as they became."""
+        if any(plug.network.ipam_driver for plug in plugs):
+            plugs = with_routes(record, self.addressed(plugs, undo))
+        return self.plug_in(plugs, pid, undo) if plugs else ()
 
-        ``record`` is the container's, when these may provide its default route.
-        """
-        if not plugs:
-            return ()
-        plugs = self._addressed(plugs, undo, record)
+    def isolate(self, pid: int) -> None:
+        """Give the new network namespace of ``pid`` what one without any network has: loopback."""
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            loopback_up(namespace)
+        finally:
+            os.close(namespace)
+
+    def plug_in(self, plugs: Sequence[Plug], pid: int, undo: ExitStack) -> tuple[Plug, ...]:
+        """:meth:`attach` for endpoints whose addresses and routes are decided."""
         done = []
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -256,12 +272,8 @@ class Fabric:
             os.close(namespace)
         return tuple(done)
 
-    def _addressed(
-        self, plugs: Sequence[Plug], undo: ExitStack, record: Record | None
-    ) -> Sequence[Plug]:
-        """The endpoints with the addresses that plugins give, and routes that follow."""
-        if not any(plug.network.ipam_driver for plug in plugs):
-            return plugs
+    def addressed(self, plugs: Sequence[Plug], undo: ExitStack) -> list[Plug]:
+        """The endpoints with the addresses that plugins give."""
         found = []
         for plug in plugs:
             network, endpoint = plug.network, plug.endpoint
@@ -275,14 +287,7 @@ class Fabric:
                 )
                 plug = replace(plug, endpoint=replace(endpoint, addresses=addresses))
             found.append(plug)
-        return found if record is None else with_routes(record, found)
-
-    def attach_one(self, plug: Plug, pid: int, record: Record | None = None) -> Plug:
-        """Plug one endpoint into a running container; ``record`` as :meth:`attach`."""
-        with ExitStack() as undo:
-            done = self.attach([plug], pid, undo, record)
-            undo.pop_all()
-        return done[0]
+        return found
 
     def detach(self, plugs: Iterable[Plug], pid: int | None = None) -> None:
         """Undo :meth:`attach`; ``pid`` None when the namespace is gone."""
@@ -362,6 +367,19 @@ class Fabric:
             )
         return statements
 
+    def update_endpoints(self, plugs: Iterable[Plug]) -> list[Statement]:
+        """Store endpoints whose routes or ports changed."""
+        return [
+            (
+                "UPDATE endpoints SET document = ? WHERE id = ?",
+                (
+                    msgspec.json.encode(store_endpoint(plug.endpoint, plug.settings)),
+                    plug.endpoint.endpoint_id,
+                ),
+            )
+            for plug in plugs
+        ]
+
     def delete_endpoints(self, plugs: Iterable[Plug]) -> list[Statement]:
         """Remove endpoint rows; their addresses go with them."""
         return [
@@ -386,84 +404,19 @@ def check_usable(network: Network) -> None:
         )
 
 
-def requested_addresses(network: Network, settings: EndpointSettings) -> dict[int, IPAddress]:
-    """The addresses a user asked for, by IP version; InvalidParameter for one that cannot be."""
-    wanted = settings.ipam_config
-    found: dict[int, IPAddress] = {}
-    for version in (4, 6) if wanted is not None else ():
-        text = wanted and (wanted.ipv4_address if version == 4 else wanted.ipv6_address)
-        if not text:
-            continue
-        address = ipam.parse_address(text)
-        if address.version != version:
-            raise InvalidParameter(f"invalid IPv{version} address: {text}")
-        chosen_elsewhere = network.record.driver == "cni"
-        if not chosen_elsewhere and not any(address in s.prefix for s in network.spec.subnets):
-            raise InvalidParameter(
-                f"invalid endpoint settings: no configured subnet contains IP address {text}"
-            )
-        found[version] = address
-    return found
-
-
-def pool_wishes(network: Network, settings: EndpointSettings) -> list[tuple[str, str]]:
-    """Of which pools (a plugin's ids) an endpoint wants an address, and which ("" any)."""
-    wishes = requested_addresses(network, settings)
-    found: dict[int, tuple[str, str]] = {}
-    for subnet in network.spec.subnets:
-        version = subnet.prefix.version
-        wish = wishes.get(version)
-        if version not in found and (wish is None or wish in subnet.prefix):
-            pool = network.record.pools.get(str(subnet.prefix), "")
-            found[version] = (pool, str(wish or ""))
-    return list(found.values())
-
-
-def _check_settings(network: Network, settings: EndpointSettings) -> None:
-    """Addresses are chosen in subnets of the user's; the default bridge has no names either."""
-    wanted = settings.ipam_config
-    chosen = [
-        text for text in (wanted and (wanted.ipv4_address, wanted.ipv6_address)) or () if text
-    ]
-    if network.name != "bridge":
-        ours = not network.ipam_driver and network.record.driver != "cni"
-        if chosen and ours and not network.record.subnets_given:
-            raise InvalidParameter(
-                "invalid endpoint settings: user specified IP address is supported only when "
-                "connecting to networks with user configured subnets"
-            )
-        return
-    if chosen:
-        raise InvalidParameter(
-            "invalid config for network bridge: invalid endpoint settings: user specified IP "
-            "address is supported on user defined networks only"
-        )
-    if settings.aliases:
-        raise InvalidParameter(
-            "invalid config for network bridge: invalid endpoint settings: network-scoped alias "
-            "is supported only for containers in user defined networks"
-        )
-
-
-def _link_local(settings: EndpointSettings) -> tuple[IPInterface, ...]:
-    """The link-local addresses asked for besides the leased ones, with dockerd's prefixes."""
-    found: list[IPInterface] = []
-    for text in (settings.ipam_config and settings.ipam_config.link_local_ips) or ():
-        address = ipam.parse_address(text)
-        if not address.is_link_local:
-            raise InvalidParameter(f"invalid link-local IP address: {text}")
-        found.append(ip_interface(f"{address}/{16 if address.version == 4 else 64}"))
-    return tuple(found)
-
-
 def dns_names(record: Record, settings: EndpointSettings) -> list[str]:
     """The names other containers on the network find this one by."""
     names = [record.name, *(settings.aliases or []), record.id[:12], record.hostname]
     return list(dict.fromkeys(name for name in names if name))
 
 
-def with_routes(record: Record, plugs: Sequence[Plug]) -> tuple[Plug, ...]:
-    """Endpoints with the default routes each provides, ports on the one that provides IPv4's."""
+def with_routes(
+    record: Record, plugs: Sequence[Plug], held: Sequence[PortBinding] = ()
+) -> tuple[Plug, ...]:
+    """Endpoints with the default routes each provides, ports on the one that provides IPv4's.
+
+    ``held`` are the ports that are published now: those keep their host ports.
+    """
     connections = [Connection(network=p.network.spec, endpoint=p.endpoint) for p in plugs]
     host = record.host_config
     published = port_bindings(
@@ -471,6 +424,9 @@ def with_routes(record: Record, plugs: Sequence[Plug]) -> tuple[Plug, ...]:
         record.config.exposed_ports or (),
         publish_all=bool(host.publish_all_ports),
     )
+    if held:
+        pairs = zip(held, published, strict=True)
+        published = tuple(now if now.host_port else wished for now, wished in pairs)
     done = []
     for plug, endpoint in zip(plugs, with_gateways(connections), strict=True):
         if endpoint.gateways and published:

@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
-from sampan.engine import clock, naming, networkspec
+from sampan.engine import clock, naming, networkspec, rerouting
 from sampan.engine.core import Core, update_record
-from sampan.engine.fabric import PREDEFINED, Network, Plug, check_usable, with_routes
+from sampan.engine.fabric import PREDEFINED, Network, Plug, check_usable
 from sampan.engine.filters import boolean, check_filters, match_labels, match_pattern, until
 from sampan.engine.networkrecord import NetworkRecord
 from sampan.engine.options import Filters
@@ -270,20 +270,18 @@ class Networks:
         interface = next(f"{prefix}{n}" for n in range(len(used) + 1) if f"{prefix}{n}" not in used)
         plug = core.fabric.lease(container, network, settings, interface)
         before = list(container.endpoints.values())
-        routed = with_routes(container.record, [*before, plug])
-        # An endpoint that gave the default route keeps it: only new gateways are ours to add.
-        if any(old.endpoint.gateways for old in before):
-            routed = (*before, plug)
-        route = None if any(old.endpoint.gateways for old in before) else container.record
         try:
-            done = await core.threads.run(
-                core.fabric.attach_one, routed[-1], container.state.pid, route
+            *others, done = await core.threads.run(
+                rerouting.join, core.fabric, container.record, before, plug, container.state.pid
             )
-            await core.state.write(*core.fabric.insert_endpoints(container.id, [done]))
+            await core.state.write(
+                *core.fabric.update_endpoints(others),
+                *core.fabric.insert_endpoints(container.id, [done]),
+            )
         except SampanError:
             core.fabric.release([plug])
             raise
-        container.endpoints[network.id] = done
+        container.endpoints.update({other.network.id: other for other in (*others, done)})
         core.fabric.hold(done)
         core.fabric.enter(container, [done])
         await self._serve_names(container)
@@ -324,12 +322,22 @@ class Networks:
             try:
                 await core.state.write(*statements)
                 if plug is not None and container.run is not None:
-                    await core.threads.run(core.fabric.detach, [plug], container.state.pid)
-                    await self._serve_names(container)
+                    await self._unplug(container, plug)
             finally:
                 if plug is not None:
                     core.fabric.release([plug])
         self._publish(network, "disconnect", container=container.id)
+
+    async def _unplug(self, container: Container, plug: Plug) -> None:
+        """End an endpoint of a running container."""
+        core = self._core
+        before = list(container.endpoints.values())
+        rest = await core.threads.run(
+            rerouting.leave, core.fabric, container.record, plug, before, container.state.pid
+        )
+        container.endpoints.update({other.network.id: other for other in rest})
+        await core.state.write(*core.fabric.update_endpoints(rest))
+        await self._serve_names(container)
 
     async def prune(self, filters: Filters | None = None) -> NetworksPruneReport:
         """Remove networks no container uses."""

@@ -67,6 +67,8 @@ class _Launch:
 
     request: CreateRequest
     plugs: Sequence[Plug]
+    #: whether its network namespace is a new one
+    own_network: bool
     files: NameFiles | None
     directory: Path
     mounts: Sequence[MountRecord]
@@ -195,6 +197,7 @@ def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
     return _Launch(
         request=_request(core, container, runtime_spec(record, core.host, resolved)),
         plugs=plugs,
+        own_network=joined.get("network") == "",
         files=files,
         directory=core.directory(record.id),
         mounts=record.mounts,
@@ -370,6 +373,8 @@ def _connect(
     """Plug the network, serve names, store the endpoints; init goes on mounting meanwhile."""
     try:
         plugs = core.fabric.attach(launch.plugs, monitor.pid, undo, container.record)
+        if launch.own_network and not plugs:
+            core.fabric.isolate(monitor.pid)
         if launch.files is not None and launch.files.resolver is not None:
             core.fabric.resolve_for(container.id, monitor.pid, launch.files.resolver)
             undo.callback(core.fabric.resolver.unplug, container.id)

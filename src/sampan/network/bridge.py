@@ -176,10 +176,9 @@ class BridgeDriver:
 
     def attach(self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int) -> EndpointStatus:
         """See :meth:`Driver.attach`."""
-        mac = endpoint.mac or default_mac(endpoint)
+        mac = endpoint.mac or interface.default_mac(endpoint)
         with contextlib.ExitStack() as undo:
-            undo.callback(self._ports.release, endpoint.endpoint_id)
-            undo.callback(self._relays.close_of, endpoint.endpoint_id)
+            undo.callback(self._withdraw, endpoint.endpoint_id)
             ports = self._reserve(spec, endpoint, endpoint.ports)
             undo.callback(self._doom, host_interface(endpoint.endpoint_id))
             bridge = self._plug(spec, endpoint, mac, netns_fd)
@@ -191,7 +190,7 @@ class BridgeDriver:
                 neighbours=self._introductions(spec, endpoint, bridge),
             )
             self._settle(spec, endpoint, bridge, mac)
-            self._publish(spec, endpoint, ports)
+            self._open(spec, endpoint, ports)
             undo.pop_all()
         return EndpointStatus(
             interface=endpoint.interface,
@@ -287,9 +286,24 @@ class BridgeDriver:
                     ]
                 )
 
-    def _publish(
+    def publish(self, spec: NetworkSpec, endpoint: EndpointSpec) -> tuple[PortBinding, ...]:
+        """See :meth:`Driver.publish`."""
+        self._withdraw(endpoint.endpoint_id)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._withdraw, endpoint.endpoint_id)
+            ports = self._reserve(spec, endpoint, endpoint.ports)
+            if (options := _port_options(spec, endpoint)) is not None:
+                with self._lock, _translated(f"cannot publish ports on network {spec.name}"):
+                    name = host_interface(endpoint.endpoint_id)
+                    self._socket.request([rtnetlink.link_set(name, options)])
+            self._open(spec, endpoint, ports)
+            undo.pop_all()
+        return ports
+
+    def _open(
         self, spec: NetworkSpec, endpoint: EndpointSpec, ports: Sequence[PortBinding]
     ) -> None:
+        """Let reserved ports lead to the container."""
         if ports:
             rows = nft.published(spec, endpoint, ports)
             self._firewall.publish(endpoint.endpoint_id, rows)
@@ -307,13 +321,17 @@ class BridgeDriver:
     ) -> None:
         """See :meth:`Driver.detach`. The host's interface goes in the background when the
         namespace is gone anyway, and at once when ``netns_fd`` is given."""
-        rows = self._firewall.unpublish(endpoint.endpoint_id)
-        self._relays.close_of(endpoint.endpoint_id)
-        self._ports.release(endpoint.endpoint_id)
-        self._forget_flows(rows)
+        self._withdraw(endpoint.endpoint_id)
         self._doom(host_interface(endpoint.endpoint_id))
         if netns_fd is not None:
             self.flush()
+
+    def _withdraw(self, endpoint_id: str) -> None:
+        """Publish nothing of an endpoint any more. Idempotent."""
+        rows = self._firewall.unpublish(endpoint_id)
+        self._relays.close_of(endpoint_id)
+        self._ports.release(endpoint_id)
+        self._forget_flows(rows)
 
     def _forget_flows(self, rows: Iterable[Published]) -> None:
         ports = frozenset(r.host_port for r in rows if r.protocol == "udp" and r.host_port)
@@ -439,13 +457,6 @@ def _loopback_route(index: int, spec: NetworkSpec) -> list[Message]:
     if not spec.ipv6 or spec.internal:
         return []
     return [rtnetlink.local_route_add(ip_address("::1"), index, metric=4096)]
-
-
-def default_mac(endpoint: EndpointSpec) -> str:
-    """An endpoint's MAC address when none was asked for."""
-    if endpoint.ipv4 is not None:
-        return ipam.mac_from_ipv4(endpoint.ipv4.ip)
-    return ipam.mac_from_seed(endpoint.endpoint_id)
 
 
 def _port_options(spec: NetworkSpec, endpoint: EndpointSpec) -> LinkOptions | None:

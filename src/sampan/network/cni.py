@@ -109,6 +109,12 @@ class CniDriver:
             name=endpoint.container_name or endpoint.container_id[:12],
         )
 
+    def publish(self, spec: NetworkSpec, endpoint: EndpointSpec) -> tuple[PortBinding, ...]:
+        """See :meth:`Driver.publish`: plugins are told of ports once, at ADD."""
+        if endpoint.ports != self._ports.held(endpoint.endpoint_id):
+            raise Unsupported(f"ports of CNI network {spec.name} cannot change while it is used")
+        return endpoint.ports
+
     def detach(
         self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int | None = None
     ) -> None:

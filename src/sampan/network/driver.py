@@ -1,9 +1,10 @@
 """What the engine asks of a network driver.
 
 The story of one network: ``ensure`` makes it (again, harmlessly, at any later time);
-``attach`` connects a container's network namespace to it and publishes its ports; ``detach``
-undoes that, whether the namespace still exists or not; ``remove`` ends the network. After a
-restart of the daemon one ``converge`` with all that should exist repairs whatever differs.
+``attach`` connects a container's network namespace to it and publishes its ports; ``publish``
+changes which these are; ``detach`` undoes all that, whether the namespace still exists or not;
+``remove`` ends the network. After a restart of the daemon one ``converge`` with all that should
+exist repairs whatever differs.
 
 Every method blocks (call it from a worker thread), may be called from several threads, and
 raises only :mod:`sampan.errors`. A method that fails has undone what it did.
@@ -14,7 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from sampan.network.model import EndpointSpec, EndpointStatus, NetworkSpec, Observation
+from sampan.network.model import (
+    EndpointSpec,
+    EndpointStatus,
+    NetworkSpec,
+    Observation,
+    PortBinding,
+)
 
 
 class Driver(Protocol):
@@ -34,6 +41,14 @@ class Driver(Protocol):
         The interface is up, with addresses and routes, when this returns. Raises
         :class:`Conflict` ("Bind for 0.0.0.0:80 failed: port is already allocated") when a host
         port is taken.
+        """
+        ...
+
+    def publish(self, spec: NetworkSpec, endpoint: EndpointSpec) -> tuple[PortBinding, ...]:
+        """Publish ``endpoint.ports`` of an attached endpoint in place of those it had, which may be
+        all or none; returns them with their definite host ports.
+
+        Raises as :meth:`attach`, and leaves none published then.
         """
         ...
 

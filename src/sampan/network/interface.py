@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_network
 
 from sampan.errors import InvalidParameter, NotFound, StartFailed
 from sampan.kernel import netns, rtdump, rtnetlink
 from sampan.kernel.netlink import Message, NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
+from sampan.network import ipam
 from sampan.network.model import (
     EndpointSpec,
     InterfaceStatistics,
@@ -80,10 +81,10 @@ def configure(
         endpoint, mac_is_derived=mac_is_derived, advertisements=advertisements
     )
     try:
-        with netns.entered(netns_fd):
-            sock = NetlinkSocket()
-            _write(sysctls, endpoint)
-        with sock:
+        with contextlib.ExitStack() as opened:
+            with netns.entered(netns_fd):
+                sock = opened.enter_context(NetlinkSocket())
+                _write(sysctls, endpoint)
             link = rtdump.link(sock, endpoint.interface)
             if link is None:
                 raise StartFailed(f"interface {endpoint.interface} is not in the container")
@@ -192,7 +193,7 @@ def give_back(netns_fd: int, name: str, host_name: str) -> None:
 
 
 def loopback_up(netns_fd: int) -> None:
-    """Bring only the loopback interface of ``netns_fd`` up (``--network none``)."""
+    """Bring the loopback interface of ``netns_fd`` up and nothing else (``--network none``)."""
     with _socket(netns_fd, "bring lo up") as sock:
         sock.request([rtnetlink.link_set(index=_LOOPBACK, options=LinkOptions(up=True))])
 
@@ -203,15 +204,14 @@ def delete(netns_fd: int, name: str) -> None:
         sock.request([rtnetlink.link_delete(name)])
 
 
-def set_gateways(netns_fd: int, endpoint: EndpointSpec) -> None:
-    """Give a running container its default routes anew: those of ``endpoint`` (the one that
-    :func:`sampan.network.priority.gateway_endpoint` chose), in place of any others.
+def set_gateways(netns_fd: int, endpoints: Sequence[EndpointSpec]) -> None:
+    """Give a running container its default routes anew: those of ``endpoints``
+    (:func:`sampan.network.priority.with_gateways` chose them), in place of any others.
 
     Raises :class:`NotFound` when the interface is not there, :class:`StartFailed` otherwise.
     """
     with _socket(netns_fd, "change the default route") as sock:
-        link = _link(sock, endpoint.interface)
-        old = [
+        batch = [
             rtnetlink.route_delete(
                 route.destination,
                 gateway=route.gateway,
@@ -221,7 +221,11 @@ def set_gateways(netns_fd: int, endpoint: EndpointSpec) -> None:
             for route in rtdump.routes(sock)
             if route.destination.prefixlen == 0
         ]
-        sock.request([*old, *default_routes(link.index, endpoint.addresses, endpoint.gateways)])
+        for endpoint in endpoints:
+            if endpoint.gateways:
+                index = _link(sock, endpoint.interface).index
+                batch += default_routes(index, endpoint.addresses, endpoint.gateways)
+        sock.request(batch)
 
 
 def set_egress_limit(netns_fd: int, interface: str, limits: RateLimit) -> None:
@@ -261,9 +265,13 @@ def statistics(netns_fd: int) -> dict[str, InterfaceStatistics]:
     }
 
 
+def default_mac(endpoint: EndpointSpec) -> str:
+    """An endpoint's MAC address when none was asked for."""
+    if endpoint.ipv4 is not None:
+        return ipam.mac_from_ipv4(endpoint.ipv4.ip)
+    return ipam.mac_from_seed(endpoint.endpoint_id)
+
+
 def is_mac_derived(endpoint: EndpointSpec, mac: str) -> bool:
     """Whether ``mac`` follows from the endpoint's IPv4 address."""
-    if endpoint.ipv4 is None:
-        return False
-    address: IPv4Address = endpoint.ipv4.ip
-    return mac == "02:42:" + ":".join(f"{byte:02x}" for byte in address.packed)
+    return endpoint.ipv4 is not None and mac == ipam.mac_from_ipv4(endpoint.ipv4.ip)

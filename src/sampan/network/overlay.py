@@ -24,6 +24,7 @@ from sampan.network.model import (
     HostPolicy,
     NetworkSpec,
     Observation,
+    PortBinding,
 )
 
 #: What VXLAN puts around a frame: Ethernet, IPv4 or IPv6, UDP, VXLAN header.
@@ -130,6 +131,10 @@ class OverlayDriver:
     def attach(self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int) -> EndpointStatus:
         """See :meth:`Driver.attach`."""
         return self._bridge.attach(with_room(spec), endpoint, netns_fd)
+
+    def publish(self, spec: NetworkSpec, endpoint: EndpointSpec) -> tuple[PortBinding, ...]:
+        """See :meth:`Driver.publish`."""
+        return self._bridge.publish(with_room(spec), endpoint)
 
     def detach(
         self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int | None = None

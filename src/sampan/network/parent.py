@@ -17,9 +17,15 @@ from sampan.errors import Conflict, InvalidParameter, StartFailed, Unsupported
 from sampan.kernel import rtdump, rtnetlink
 from sampan.kernel.netlink import Message, NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
-from sampan.network import interface, ipam
+from sampan.network import interface
 from sampan.network.bridge import link_group
-from sampan.network.model import EndpointSpec, EndpointStatus, NetworkSpec, Observation
+from sampan.network.model import (
+    EndpointSpec,
+    EndpointStatus,
+    NetworkSpec,
+    Observation,
+    PortBinding,
+)
 
 _FLAG_OPTION = "ipvlan_flag"
 
@@ -83,11 +89,15 @@ class ParentDriver:
             parent = rtdump.link(self._socket, name)
             if parent is None:
                 raise StartFailed(f"parent interface {name} of network {spec.name} is gone")
-            mac = "" if spec.driver == "ipvlan" else endpoint.mac or _mac(endpoint)
+            mac = "" if spec.driver == "ipvlan" else endpoint.mac or interface.default_mac(endpoint)
             message = _child(spec, endpoint, parent.index, mac, netns_fd)
             self._socket.request([message])
         interface.configure(netns_fd, endpoint, mac_is_derived=not endpoint.mac)
         return EndpointStatus(interface=endpoint.interface, mac=mac or parent.mac)
+
+    def publish(self, spec: NetworkSpec, endpoint: EndpointSpec) -> tuple[PortBinding, ...]:
+        """See :meth:`Driver.publish`: nothing is published."""
+        return ()
 
     def detach(
         self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int | None = None
@@ -138,12 +148,6 @@ def _child(
         flag = spec.options.get(_FLAG_OPTION, "bridge")
         return rtnetlink.ipvlan_add(endpoint.interface, parent, spec.mode, flag, options)
     return rtnetlink.macvlan_add(endpoint.interface, parent, spec.mode, options)
-
-
-def _mac(endpoint: EndpointSpec) -> str:
-    if endpoint.ipv4 is not None:
-        return ipam.mac_from_ipv4(endpoint.ipv4.ip)
-    return ipam.mac_from_seed(endpoint.endpoint_id)
 
 
 @contextlib.contextmanager

@@ -136,6 +136,12 @@ class RemoteDriver:
             interface.add_routes(netns_fd, endpoint.interface, joined.routes)
         return endpoint.mac or link.mac
 
+    def publish(self, spec: NetworkSpec, endpoint: EndpointSpec) -> tuple[PortBinding, ...]:
+        """See :meth:`Driver.publish`."""
+        plugin = self._plugin(spec)
+        _quietly(_call, plugin, "RevokeExternalConnectivity", **_ids(endpoint))
+        return _publish(plugin, endpoint)
+
     def detach(
         self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int | None = None
     ) -> None:

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 
 from sampan.errors import InvalidParameter
 from sampan.network import interface
-from sampan.network.model import EndpointSpec, EndpointStatus, NetworkSpec, Observation
+from sampan.network.model import (
+    EndpointSpec,
+    EndpointStatus,
+    NetworkSpec,
+    Observation,
+    PortBinding,
+)
 
 
 class PassiveDriver:
@@ -40,6 +46,10 @@ class PassiveDriver:
         if self._name == "none":
             interface.loopback_up(netns_fd)
         return EndpointStatus(interface="", mac="")
+
+    def publish(self, spec: NetworkSpec, endpoint: EndpointSpec) -> tuple[PortBinding, ...]:
+        """See :meth:`Driver.publish`: nothing is published."""
+        return ()
 
     def detach(
         self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int | None = None

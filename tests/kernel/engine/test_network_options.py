@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -15,14 +16,17 @@ from sampan.wire.container import (
     HostConfig,
     NetworkingConfig,
 )
+from sampan.wire.exec import ExecCreateRequest, ExecStartRequest
+from sampan.wire.hostconfig import PortBinding
 from sampan.wire.network import (
     IPAM,
     ConfigReference,
     IPAMConfig,
     NetworkConnectRequest,
     NetworkCreateRequest,
+    NetworkDisconnectRequest,
 )
-from tests.engines import Outcome, execute, run, start
+from tests.engines import Outcome, World, converse, execute, request, run, start
 
 EGRESS = "sampan.network.egress"
 SYSCTLS = "com.docker.network.endpoint.sysctls"
@@ -112,6 +116,97 @@ async def test_several_networks_and_priorities(engine: Engine) -> None:
     there = HostConfig(network_mode="beta")
     assert (await run(engine, "ping", "-c1", "-W2", "other-name", host=there)).code == 0
     assert (await run(engine, "ping", "-c1", "-W1", "grows", host=HostConfig())).code != 0
+
+
+async def output(engine: Engine, ref: str, *command: str) -> str:
+    """What one more program in a container says."""
+    body = ExecCreateRequest(cmd=list(command), attach_stdout=True, attach_stderr=True)
+    exec_id = await engine.execs.create(ref, body)
+    return await converse(await engine.execs.start(exec_id, ExecStartRequest()))
+
+
+def greeted(port: int) -> bool:
+    """Whether the program behind a port of the host says hello."""
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.settimeout(5)
+        return client.recv(10) == b"hello\n"
+
+
+async def test_routes_and_ports_move_as_networks_come_and_go(world: World, engine: Engine) -> None:
+    """The default route follows priorities live, and published ports follow the route; a daemon
+    that was away knows of it."""
+    for name, subnets in (
+        ("one", ["10.86.0.0/24"]),
+        ("two", ["10.87.0.0/24", "fd87::/64"]),
+        ("shut", ["10.88.0.0/24"]),
+    ):
+        configs = [IPAMConfig(subnet=subnet) for subnet in subnets]
+        fields = {"enable_ipv6": len(subnets) > 1, "internal": name == "shut"}
+        await engine.networks.create(network(name, *configs, **fields))
+    ports = {"80/tcp": [PortBinding(host_port="18700"), PortBinding()]}
+    serve = ["nc", "-ll", "-p", "80", "-e", "echo", "hello"]
+    host = HostConfig(network_mode="one", port_bindings=ports)
+    await engine.containers.create(request(serve, host), "moves")
+    await engine.containers.start("moves")
+
+    async def seen(*, v4: str, v6: str = "") -> None:
+        """The default routes are these, and both host ports lead to the container."""
+        for family, gateway in (("-4", v4), ("-6", v6)):
+            found = await output(engine, "moves", "ip", family, "route")
+            routes = [line.split()[2] for line in found.splitlines() if line.startswith("default")]
+            assert routes == ([gateway] if gateway else []), found
+        shown = (await engine.containers.inspect("moves")).network_settings
+        assert shown is not None
+        held = {b.host_port for b in (shown.ports or {})["80/tcp"] or ()}
+        assert "18700" in held
+        assert len(held) == 2
+        known.update(held)
+        assert known == held  # the one chosen for it stays its own
+        assert all(greeted(int(port or 0)) for port in held)
+
+    known: set[str | None] = set()
+    await seen(v4="10.86.0.1")
+    priority = NetworkConnectRequest(
+        container="moves", endpoint_config=EndpointSettings(gw_priority=5)
+    )
+    await engine.networks.connect("two", priority)
+    await seen(v4="10.87.0.1", v6="fd87::1")
+    await engine.networks.disconnect("two", NetworkDisconnectRequest(container="moves"))
+    await seen(v4="10.86.0.1")
+    await engine.networks.connect("two", NetworkConnectRequest(container="moves"))
+    await engine.networks.connect("shut", NetworkConnectRequest(container="moves"))
+    await engine.networks.disconnect("one", NetworkDisconnectRequest(container="moves"))
+    await seen(v4="10.87.0.1", v6="fd87::1")
+    # a connection that cannot be made moves nothing
+    wish = EndpointSettings(
+        gw_priority=9, driver_opts={SYSCTLS: "net.ipv4.conf.IFNAME.no_such_setting=1"}
+    )
+    with pytest.raises(SampanError, match="no_such_setting"):
+        await engine.networks.connect(
+            "one", NetworkConnectRequest(container="moves", endpoint_config=wish)
+        )
+    await seen(v4="10.87.0.1", v6="fd87::1")
+    await engine.networks.connect("one", NetworkConnectRequest(container="moves"))
+    await engine.close()
+    again = await world.open()
+    try:
+        held = await output(again, "moves", "ip", "route")
+        assert "default via 10.87.0.1" in held
+        await again.networks.disconnect("two", NetworkDisconnectRequest(container="moves"))
+        assert "default via 10.86.0.1" in await output(again, "moves", "ip", "route")
+        assert greeted(18700)
+        await again.networks.disconnect("one", NetworkDisconnectRequest(container="moves"))
+        with pytest.raises(OSError, match="refused"):
+            greeted(18700)
+    finally:
+        await again.close()
+
+
+async def test_loopback_is_up_without_any_network(engine: Engine) -> None:
+    for fields in ({"host": HostConfig(network_mode="none")}, {"network_disabled": True}):
+        done = await run(engine, "sh", "-c", "ip addr; ping -c1 127.0.0.1", **fields)
+        assert "127.0.0.1/8" in done.output
+        assert done.code == 0, done.output
 
 
 async def test_configuration_only_networks(engine: Engine) -> None:

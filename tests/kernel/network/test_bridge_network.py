@@ -351,7 +351,8 @@ def test_second_network_live_gateway_change_and_statistics(world: World) -> None
         limited = subprocess.check_output(["tc", "qdisc", "show", "dev", "eth1"], text=True)
     assert "tbf" in limited
     assert "rate 800Mbit" in limited
-    interface.set_gateways(fd, replace(eth1, gateways=(ip_address("172.18.0.1"),)))
+    eth0, eth1 = replace(eth0, gateways=()), replace(eth1, gateways=(ip_address("172.18.0.1"),))
+    interface.set_gateways(fd, [eth0, eth1])
     assert world.ask(fd, OUTSIDE4, 80) == f"outside {HOST4}"
     world.driver.detach(first, eth0, fd)
     assert world.ask(fd, OUTSIDE4, 80) == f"outside {HOST4}"
