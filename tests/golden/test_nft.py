@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
@@ -76,8 +77,9 @@ def test_ports_without_an_address_of_their_family_are_refused() -> None:
         network_id="n",
         addresses=(ip_interface("172.17.0.2/16"),),
     )
-    with pytest.raises(InvalidParameter, match="53/udp on ::: the container has no IPv6 address"):
-        nft.published(network(17), only4, PORTS)
+    with pytest.raises(InvalidParameter, match="53/sctp on ::: the container has no IPv6 address"):
+        ports = [replace(port, protocol="sctp") for port in PORTS if port.protocol == "udp"]
+        nft.published(network(17), only4, ports)
 
 
 @pytest.mark.parametrize(

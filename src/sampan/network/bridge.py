@@ -312,7 +312,7 @@ class BridgeDriver:
 
     def _relay(self, endpoint: EndpointSpec, ports: Sequence[PortBinding]) -> None:
         """Pass on by hand what no rule can translate."""
-        found = relayed(endpoint, ports)
+        found = relayed(endpoint, ports, loopback6=not bridge_netfilter(6))
         sockets = [self._ports.socket_of(endpoint.endpoint_id, r.binding) for r in found]
         self._relays.open(endpoint.endpoint_id, found, sockets)
 

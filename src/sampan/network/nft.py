@@ -149,14 +149,14 @@ def published(
 
 def is_relayed(endpoint: EndpointSpec, binding: PortBinding) -> bool:
     """Whether a port is at an IPv6 address of the host and the container has but IPv4: no rule
-    translates from one to the other. Only TCP is relayed."""
+    translates from one to the other. SCTP is not relayed."""
     host = binding.host_address
     return (
         host is not None
         and host.version == 6
         and endpoint.ipv6 is None
         and endpoint.ipv4 is not None
-        and binding.protocol == "tcp"
+        and binding.protocol != "sctp"
     )
 
 

@@ -88,7 +88,7 @@ class PortReservations:
             return tuple(held.binding for held in self._by_holder.get(holder, ()))
 
     def socket_of(self, holder: str, binding: PortBinding) -> socket.socket:
-        """A duplicate of the bound TCP socket that reserves ``binding``, to be listened on.
+        """A duplicate of the bound socket that reserves ``binding``, to be served.
 
         Raises :class:`KeyError` when ``holder`` does not have it.
         """

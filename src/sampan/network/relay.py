@@ -1,8 +1,9 @@
-"""Ports at an IPv6 address for containers without IPv6 (``-p [::1]:80:80`` on an IPv4 network).
+"""Published ports that no rule of the kernel can translate, passed on by hand.
 
-No rule of the kernel translates between the families, so connections are passed on by hand, as
-Docker's proxy does: by one thread for all ports, and only for ports published so. The container
-sees the host as the peer; connections end with the daemon.
+These are ports at an IPv6 address for containers without IPv6 (``-p [::1]:80:80`` on an IPv4
+network), and ``::1`` where bridged packets pass the IP hooks (:func:`sampan.network.nft.base`).
+One thread does it for all ports, and only for these. The container sees the host as the peer;
+connections end with the daemon.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import socket
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv6Address
+from typing import TypeAlias
 
-from sampan.network.model import EndpointSpec, PortBinding
+from sampan.network.datagrams import DatagramRelay
+from sampan.network.model import EndpointSpec, IPAddress, PortBinding
 from sampan.network.nft import is_relayed
 
 _CHUNK = 1 << 16
@@ -23,21 +26,41 @@ _BACKLOG = 128
 _SO_DETACH_FILTER = 27
 #: seconds a container may take to accept
 _PATIENCE = 10.0
+_LOOPBACK = IPv6Address("::1")
+
+_Server: TypeAlias = asyncio.Server | DatagramRelay
 
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """Connections to ``binding``'s host port go to ``address`` and its container port."""
+    """What comes to ``binding``'s host port goes to ``address`` and its container port; with
+    ``only_from``, what comes from there."""
 
     binding: PortBinding
-    address: IPv4Address
+    address: IPAddress
+    only_from: str = ""
 
 
-def relayed(endpoint: EndpointSpec, ports: Iterable[PortBinding]) -> tuple[Relayed, ...]:
-    """Those of an endpoint's published ports that no rule can publish (pure)."""
-    if endpoint.ipv4 is None:
-        return ()
-    return tuple(Relayed(b, endpoint.ipv4.ip) for b in ports if is_relayed(endpoint, b))
+def relayed(
+    endpoint: EndpointSpec, ports: Iterable[PortBinding], *, loopback6: bool
+) -> tuple[Relayed, ...]:
+    """Those of an endpoint's published ports that no rule can publish (pure).
+
+    ``loopback6``: connections to ``::1`` are translated.
+    """
+    found = []
+    for binding in ports:
+        if endpoint.ipv4 is not None and is_relayed(endpoint, binding):
+            found.append(Relayed(binding, endpoint.ipv4.ip))
+        elif (
+            not loopback6
+            and endpoint.ipv6 is not None
+            and binding.host_port
+            and binding.protocol != "sctp"
+            and binding.host_address in (None, IPv6Address("::"), _LOOPBACK)
+        ):
+            found.append(Relayed(binding, endpoint.ipv6.ip, str(_LOOPBACK)))
+    return tuple(found)
 
 
 class Relays:
@@ -50,7 +73,7 @@ class Relays:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._servers: dict[str, list[asyncio.Server]] = {}
+        self._servers: dict[str, list[_Server]] = {}
 
     def open(
         self, endpoint_id: str, ports: Sequence[Relayed], sockets: Sequence[socket.socket]
@@ -61,8 +84,8 @@ class Relays:
                 for sock in sockets:
                     sock.close()
                 return
-            listening = [_listen(sock) for sock in sockets]
-            future = asyncio.run_coroutine_threadsafe(_serve(listening, ports), self._running())
+            ready = [_ready(sock) for sock in sockets]
+            future = asyncio.run_coroutine_threadsafe(_serve(ready, ports), self._running())
             self._servers[endpoint_id] = future.result()
 
     def close_of(self, endpoint_id: str) -> None:
@@ -112,27 +135,30 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _listen(sock: socket.socket) -> socket.socket:
+def _ready(sock: socket.socket) -> socket.socket:
     """Listen on a reserved socket, which may have been made mute."""
     with contextlib.suppress(OSError):  # ENOENT: it was not
         sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-    # For its connections: those that linger must not keep us from the port after a restart.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.listen(_BACKLOG)
+    if sock.type == socket.SOCK_STREAM:
+        # For its connections: those that linger must not keep us from the port after a restart.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.listen(_BACKLOG)
     sock.setblocking(False)
     return sock
 
 
-async def _close(servers: Sequence[asyncio.Server]) -> None:
+async def _close(servers: Sequence[_Server]) -> None:
     for server in servers:
         server.close()
 
 
-async def _serve(
-    sockets: Sequence[socket.socket], ports: Sequence[Relayed]
-) -> list[asyncio.Server]:
-    servers = []
+async def _serve(sockets: Sequence[socket.socket], ports: Sequence[Relayed]) -> list[_Server]:
+    servers: list[_Server] = []
     for sock, port in zip(sockets, ports, strict=True):
+        if sock.type == socket.SOCK_DGRAM:
+            target = (str(port.address), port.binding.container_port)
+            servers.append(DatagramRelay(sock, target, only_from=port.only_from))
+            continue
 
         async def connected(
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: Relayed = port
@@ -145,6 +171,10 @@ async def _serve(
 
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: Relayed) -> None:
     """Pass one connection on until both sides have ended."""
+    peer = writer.get_extra_info("peername")
+    if port.only_from and (not peer or peer[0] != port.only_from):
+        writer.transport.abort()
+        return
     try:
         async with asyncio.timeout(_PATIENCE):
             there, back = await asyncio.open_connection(

@@ -19,7 +19,7 @@ from sampan.network.bridge import BridgeDriver, host_interface
 from sampan.network.model import HostPolicy, PortBinding, RateLimit
 from sampan.network.priority import Connection, with_gateways
 
-from .conftest import HOST4, HOST6, OUTSIDE4, World, make_endpoint, make_network
+from .conftest import HOST4, HOST6, OUTSIDE4, OUTSIDE6, World, make_endpoint, make_network
 
 
 def test_ipv6_publication_of_a_container_without_ipv6_is_relayed(world: World) -> None:
@@ -41,7 +41,63 @@ def test_ipv6_publication_of_a_container_without_ipv6_is_relayed(world: World) -
     world.driver.detach(net, endpoint)
     assert world.ask(world.outside, HOST6, 8080) == ""
     with pytest.raises(InvalidParameter, match="no IPv6 address"):
-        world.start(net, 4, ports=(replace(port, protocol="udp"),))
+        world.start(net, 4, ports=(replace(port, protocol="sctp"),))
+
+
+def test_datagrams_are_relayed_to_each_client(world: World) -> None:
+    net = make_network(17, subnets=(ipam.make_subnet(ipam.parse_network("172.17.0.0/16")),))
+    world.driver.ensure(net)
+    binding = PortBinding(
+        container_port=53, host_address=ip_address("::"), host_port=5353, protocol="udp"
+    )
+    one, endpoint, _ = world.start(net, 2, ports=(binding,))
+    world.serve(one, 53, "one", socket.SOCK_DGRAM, at="0.0.0.0")
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(5):
+            sock = netns.open_socket(world.outside, socket.AF_INET6, socket.SOCK_DGRAM)
+            clients.append(stack.enter_context(sock))
+            sock.settimeout(10)
+            sock.connect((HOST6, 5353))
+        for _ in range(2):
+            for client in clients:
+                client.send(b"?")
+            assert [client.recv(100) for client in clients] == [b"one 172.17.0.1"] * 5
+        # nobody there for a moment: datagrams are lost, and the next are passed on
+        late, _, _ = world.start(net, 3, ports=(replace(binding, host_port=5454),))
+        clients[0].connect((HOST6, 5454))
+        clients[0].settimeout(0.2)
+        for _ in range(2):
+            clients[0].send(b"?")
+            with pytest.raises(TimeoutError):
+                clients[0].recv(100)
+        world.serve(late, 53, "late", socket.SOCK_DGRAM, at="0.0.0.0")
+        clients[0].settimeout(10)
+        clients[0].send(b"?")
+        assert clients[0].recv(100) == b"late 172.17.0.1"
+    world.driver.detach(net, endpoint)
+    with netns.open_socket(world.host, socket.AF_INET6, socket.SOCK_DGRAM) as free:
+        free.bind(("::", 5353))
+
+
+def test_loopback_relay_serves_loopback_alone(world: World) -> None:
+    """What is not translated because the rules are gone is not passed on from elsewhere."""
+    world.filter_bridged(True)
+    net = make_network(17)
+    world.driver.ensure(net)
+    ports = tuple(
+        PortBinding(container_port=80, host_port=8080, protocol=protocol)
+        for protocol in ("tcp", "udp")
+    )
+    one, _, _ = world.start(net, 2, ports=ports)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        world.serve(one, 80, "one", kind)
+        assert world.ask(world.host, "::1", 8080, kind) == "one fd00:17::1"
+        assert world.ask(world.outside, HOST6, 8080, kind) == f"one {OUTSIDE6}"
+    with netns.entered(world.host):
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        assert world.unreachable(world.outside, HOST6, 8080, kind)
 
 
 @pytest.mark.parametrize("bridged_filtered", [False, True])
