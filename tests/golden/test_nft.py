@@ -77,8 +77,8 @@ def test_ports_without_an_address_of_their_family_are_refused() -> None:
         network_id="n",
         addresses=(ip_interface("172.17.0.2/16"),),
     )
+    ports = [replace(port, protocol="sctp") for port in PORTS if port.protocol == "udp"]
     with pytest.raises(InvalidParameter, match="53/sctp on ::: the container has no IPv6 address"):
-        ports = [replace(port, protocol="sctp") for port in PORTS if port.protocol == "udp"]
         nft.published(network(17), only4, ports)
 
 
