@@ -166,6 +166,12 @@ def rlimits(
     return found
 
 
+def resources(config: HostConfig, host: Host) -> oci.Resources:
+    """What the container's cgroups limit: ``linux.resources`` of its spec."""
+    _, rules = res.devices(config, privileged=bool(config.privileged), table=host.devices)
+    return res.linux_resources(config, rules, host.devices)
+
+
 def _linux(config: HostConfig, host: Host, resolved: Resolved) -> oci.Linux:
     privileged = bool(config.privileged)
     nodes, rules = res.devices(config, privileged=privileged, table=host.devices)

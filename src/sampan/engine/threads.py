@@ -24,8 +24,15 @@ class Threads:
     """
 
     def __init__(self, size: int) -> None:
+        self._size = size
+        self._running = 0
         self._short = ThreadPoolExecutor(size, thread_name_prefix="sampan-work")
         self._long = ThreadPoolExecutor(max(size, 16) * 4, thread_name_prefix="sampan-stream")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a short call would have to wait for another to end."""
+        return self._running >= self._size
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of ``function(*args, **kwargs)``, called in a thread.
@@ -33,7 +40,13 @@ class Threads:
         Cancelling the caller does not stop the call: it runs to its end, as kernel work must.
         """
         call = partial(function, *args, **kwargs) if kwargs else partial(function, *args)
-        return await asyncio.get_running_loop().run_in_executor(self._short, call)
+        future = asyncio.get_running_loop().run_in_executor(self._short, call)
+        self._running += 1
+        future.add_done_callback(self._one_less)
+        return await future
+
+    def _one_less(self, future: asyncio.Future[T]) -> None:
+        self._running -= 1
 
     async def run_long(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As :meth:`run`, for work that takes as long as a client or a registry does."""

@@ -35,6 +35,7 @@ from sampan.runtime import launch
 from sampan.runtime.channel import Message, receive_frame, send_frame
 from sampan.runtime.dialogue import answer_of, ask
 from sampan.runtime.operation import Value
+from sampan.runtime.outline import Outline, outline
 from sampan.runtime.plan import PlanOptions, plan, plan_exec
 from sampan.runtime.plan_codec import encode
 from sampan.runtime.process_plan import ProcessOptions
@@ -49,7 +50,9 @@ __all__ = [
     "Launcher",
     "Live",
     "LogSettings",
+    "Making",
     "Monitor",
+    "Outline",
     "events",
     "read_exit",
     "read_live",
@@ -100,6 +103,13 @@ class Monitor:
         """
         answer = self._request({"op": "start"})
         self.warnings += tuple(answer["warnings"])
+
+    def keep(self) -> None:
+        """Wait for the set-up; from then on init waits for :meth:`start`, also without us.
+
+        Raises :class:`StartFailed`; the container and everything of it is gone then.
+        """
+        self._request({"op": "keep"})
 
     def abort(self) -> None:
         """Before :meth:`start`: end init and undo everything. Idempotent."""
@@ -204,6 +214,23 @@ class Monitor:
             return ask(self._connection, message)
 
 
+class Making:
+    """A container being made of which nobody knows the plan yet."""
+
+    def __init__(self, outline: Outline, connection: socket.socket) -> None:
+        """Callers use :meth:`Launcher.begin`."""
+        self.outline = outline
+        self.connection = connection
+
+    def give_up(self) -> None:
+        """There will be no plan; returns when all that was made is gone again. Idempotent."""
+        with self.connection, contextlib.suppress(OSError):
+            self.connection.settimeout(_ANSWER_SECONDS)
+            self.connection.shutdown(socket.SHUT_WR)
+            while self.connection.recv(4096):
+                pass
+
+
 class Launcher:
     """The process monitors are forked from. One per exec root; restarted when it has died."""
 
@@ -229,31 +256,48 @@ class Launcher:
             launcher._ensure()
         return launcher
 
-    def create(self, request: CreateRequest) -> Monitor:
+    def begin(self, outline: Outline) -> Making | None:
+        """Have a process make what it can of a container before its plan is known; does not wait.
+
+        Follow with :meth:`create`, or :meth:`Making.give_up`. None when no launcher is there:
+        :meth:`create` starts one.
+        """
+        try:
+            return _commission(launch.connect(self._exec_root, launch.SOCKET), outline)
+        except (OSError, Unavailable):
+            return None
+
+    def create(self, request: CreateRequest, making: Making | None = None) -> Monitor:
         """Make a container; returns as soon as its namespaces exist. Init waits for ``start``.
 
-        Set-up inside goes on meanwhile. Raises :class:`InvalidParameter` and :class:`Unsupported`
-        for what the spec asks wrongly or the kernel lacks, :class:`Conflict` when the directory
-        already has a monitor, :class:`StartFailed` otherwise. Nothing is left after an error.
+        Set-up inside goes on meanwhile. ``making``: what :meth:`begin` returned for this request,
+        done with in any case. Raises :class:`InvalidParameter` and :class:`Unsupported` for what
+        the spec asks wrongly or the kernel lacks, :class:`Conflict` when the directory already has
+        a monitor, :class:`StartFailed` otherwise. Nothing is left after an error.
         """
-        connection = self._connect()  # its maker wakes up while we plan
         try:
+            sketch = outline(request)
+            if making is not None and making.outline != sketch:
+                making.give_up()  # it was made before somebody changed the request
+                making = None
+            making = making or _commission(self._connect(), sketch)
             message, blob = self._prepare(request)
         except BaseException:
-            connection.close()
+            if making is not None:
+                making.give_up()
             raise
         try:
-            answer = _submit(connection, message, blob)
+            answer = _submit(making.connection, message, blob)
         except (OSError, NotFound):
             # The launcher died, and its waiting maker with it. Undo what that began; once more.
             recover(request.directory)
             try:
-                connection = self._connect()
-                answer = _submit(connection, message, blob)
-            except (OSError, NotFound) as error:
+                making = _commission(self._connect(), sketch)
+                answer = _submit(making.connection, message, blob)
+            except (OSError, NotFound, Unavailable) as error:
                 recover(request.directory)
                 raise StartFailed(f"the container's maker died: {error}") from error
-        monitor = Monitor(request.directory, connection, answer, self.facts)
+        monitor = Monitor(request.directory, making.connection, answer, self.facts)
         monitor.warnings = tuple(message["plan"]["warnings"])
         return monitor
 
@@ -294,24 +338,7 @@ class Launcher:
         if request.log.driver not in ("json-file", "local", "none"):
             raise Unsupported(f"log driver {request.log.driver!r}")
         value, blob = encode(made)
-        log = request.log
-        message = {
-            "op": "create",
-            "plan": value,
-            "directory": str(request.directory),
-            "open_stdin": request.open_stdin,
-            "stdin_once": request.stdin_once,
-            "stall_timeout": request.stall_timeout,
-            "log": {
-                "driver": log.driver,
-                "path": log.path,
-                "max_size": log.max_size,
-                "max_file": log.max_file,
-                "compress": log.compress,
-                "attrs": dict(log.attrs),
-            },
-        }
-        return message, blob
+        return {"plan": value}, blob
 
     def _connect(self) -> socket.socket:
         """A connection to the launcher, which is started again if it has died."""
@@ -360,6 +387,15 @@ class Launcher:
             return
         finally:
             os.close(pidfd)
+
+
+def _commission(connection: socket.socket, outline: Outline) -> Making:
+    try:
+        send_frame(connection, outline.message())
+    except OSError as error:
+        connection.close()
+        raise Unavailable(f"the launcher does not answer: {error}") from error
+    return Making(outline, connection)
 
 
 def _submit(connection: socket.socket, message: Message, blob: bytes) -> Message:

@@ -13,8 +13,8 @@ import os
 import signal
 import socket
 
-from sampan.errors import SampanError, StartFailed
-from sampan.kernel import cgroup, namespaces, process
+from sampan.errors import Corrupt, SampanError, StartFailed
+from sampan.kernel import cgroup, process
 from sampan.runtime import channel, plan_codec, records, spawn
 from sampan.runtime.connection import listen
 from sampan.runtime.operations import Failure, sentence
@@ -22,6 +22,8 @@ from sampan.runtime.plan import Plan
 from sampan.runtime.spare import Spare
 from sampan.runtime.state import State, publish
 from sampan.runtime.streams import Ends, close_ends, open_ends
+
+_PLAN_SECONDS = 10.0
 
 
 class Maker:
@@ -39,22 +41,33 @@ class Maker:
         self._spare = spare
         self._stack = contextlib.ExitStack()
         self._directory = ""
+        self._planned = False
         self._listener: socket.socket | None = None
 
-    def make(self, client: socket.socket, message: channel.Message, blob: bytes) -> State | None:
-        """Make what ``message`` says and answer ``client``.
+    def make(self, client: socket.socket, outline: channel.Message) -> State | None:
+        """Make what ``outline`` and the plan that follows it on ``client`` say, and answer.
 
-        None on failure: all is undone then, and the client told why. What fails after the answer
-        is in the state's ``error``. :meth:`close` comes after.
+        None on failure: all is undone then, and the client told why, unless it has gone without a
+        plan. What fails after the answer is in the state's ``error``. :meth:`close` comes after.
         """
         try:
             with self._stack:
-                plan, child, state = self._begin(client, message, blob)
+                state, streams = self._lay_out(client, outline)
+                message, blob = self._read(client)
+                if message is None:
+                    return None
+                plan, child = self._people(state, message["plan"], blob, streams)
+                made = {"ok": True, "pid": child.pid, "start_time": state.start_time}
+                with contextlib.suppress(OSError):  # it has gone, which the worker notices as well
+                    channel.send_frame(client, made)
                 self._stack.pop_all()
         except (SampanError, Failure, OSError) as error:
             reason = as_error(error)
-            answer = {"error": type(reason).__name__, "message": reason.message}
-            channel.send_frame(client, answer)
+            if not self._planned:
+                self._read(client)
+            with contextlib.suppress(OSError):
+                answer = {"error": type(reason).__name__, "message": reason.message}
+                channel.send_frame(client, answer)
             return None
         try:
             spawn.provision(child, plan, self._layout)
@@ -75,35 +88,59 @@ class Maker:
             ask_to_reap(self._monitor, self._spare.end())
             self._spare = None
 
-    def _begin(
-        self, client: socket.socket, message: channel.Message, blob: bytes
-    ) -> tuple[Plan, spawn.Child, State]:
-        """Everything up to the answer: namespaces exist."""
-        self._directory = message["directory"]
-        plan = plan_codec.decode(message["plan"], blob)
+    def _lay_out(
+        self, client: socket.socket, outline: channel.Message
+    ) -> tuple[State, tuple[int, int, int]]:
+        """What needs no plan: directory, socket, cgroups; the streams of who is to live there."""
         ends = open_ends(
-            terminal=plan.terminal, stdin=message["open_stdin"], output=not plan.terminal
+            terminal=outline["terminal"],
+            stdin=outline["open_stdin"],
+            output=not outline["terminal"],
         )
-        child = self._waiting_process(plan, message["plan"], blob, ends.child)
-        if child is not None:
-            self._stack.callback(self._end, child)
+        self._directory = outline["directory"]
         self._listener = self._prepare_directory()
-        state = self.state(message, plan, client, self._listener, ends)
+        state = self.state(outline, client, self._listener, ends)
+        if self._spare is not None:
+            state.pid, state.start_time = self._spare.pid, self._spare.start_time
+        publish(state, "created")  # a worker killed from here on leaves something to be found
+        if state.cgroup:
+            cgroup.create(cgroup.plan(self._layout, state.cgroup, outline["resources"]))
+            self._stack.callback(cgroup.remove, self._layout, state.cgroup)
+        return state, ends.child
+
+    def _read(self, client: socket.socket) -> tuple[channel.Message | None, bytes]:
+        """The plan; None when the client has gone, or thinks for too long."""
+        self._planned = True
+        client.settimeout(_PLAN_SECONDS)
+        with contextlib.suppress(TimeoutError, ConnectionResetError, Corrupt):
+            message, blob, _ = channel.receive_frame(client)
+            client.settimeout(None)
+            return message, blob
+        return None, b""
+
+    def _people(
+        self,
+        state: State,
+        value: channel.Message,
+        blob: bytes,
+        streams: tuple[int, int, int],
+    ) -> tuple[Plan, spawn.Child]:
+        """Have a first process: namespaces exist when this returns."""
+        plan = plan_codec.decode(value, blob)
+        made = bool(state.cgroup)
+        child = self._waiting_process(plan, value, blob, streams)
         if child is None:
-            publish(state, "created")  # a worker killed from here on leaves a process to be found
-            child = self._new_process(plan, ends.child)
-            self._stack.callback(self._end, child)
-        close_ends(ends.child)
-        state.pid, state.pidfd = child.pid, child.pidfd
-        state.channel = child.channel.fileno()
-        state.start_time = process.start_time(child.pid)
-        publish(state, "created")
-        made = ("made", child.pid, self._directory, plan.container_id)
-        channel.send_value(self._monitor, made)
-        answer = {"ok": True, "pid": child.pid, "start_time": state.start_time}
-        with contextlib.suppress(OSError):  # it has gone, which the worker notices as well
-            channel.send_frame(client, answer)
-        return plan, child, state
+            child = self._new_process(plan, streams, cgroup_made=made)
+        self._stack.callback(self._end, child)
+        child.cgroup_made = made
+        close_ends(streams)
+        state.plan(plan)
+        state.pidfd, state.channel = child.pidfd, child.channel.fileno()
+        if child.pid != state.pid or state.scope:
+            state.pid, state.start_time = child.pid, process.start_time(child.pid)
+            publish(state, "created")
+        channel.send_value(self._monitor, ("made", child.pid, self._directory, plan.container_id))
+        return plan, child
 
     def _waiting_process(
         self, plan: Plan, value: channel.Message, blob: bytes, streams: tuple[int, int, int]
@@ -123,12 +160,19 @@ class Maker:
         self._spare = None
         return child
 
-    def _new_process(self, plan: Plan, streams: tuple[int, int, int]) -> spawn.Child:
+    def _new_process(
+        self, plan: Plan, streams: tuple[int, int, int], *, cgroup_made: bool
+    ) -> spawn.Child:
         """Another one, on the network of the one that waits if that fits."""
         network = -1 if self._spare is None else self._spare.network()
         try:
             return spawn.spawn(
-                plan, self._layout, streams=streams, sibling=True, spare_network=network
+                plan,
+                self._layout,
+                streams=streams,
+                sibling=True,
+                spare_network=network,
+                cgroup_made=cgroup_made,
             )
         finally:
             if network >= 0:
@@ -136,34 +180,22 @@ class Maker:
 
     def state(
         self,
-        message: channel.Message,
-        plan: Plan,
+        outline: channel.Message,
         client: socket.socket,
         listener: socket.socket,
         ends: Ends,
     ) -> State:
-        """What is known before the process exists."""
-        seccomp = plan.seccomp
+        """What is known before there is a plan."""
         return State(
             directory=self._directory,
-            container_id=plan.container_id,
-            cgroup=plan.cgroup,
-            scope=plan.scope.unit if plan.scope else "",
-            pid=0,
-            start_time=0,
-            own_pids=bool(plan.new & namespaces.CLONE_NEWPID),
-            joinable=plan.new | sum(flag for flag, _ in plan.join),
-            limits=list(plan.limits),
-            seccomp_flags=-1 if seccomp is None else seccomp.flags,
-            seccomp_program=b"" if seccomp is None else seccomp.program,
-            terminal=plan.terminal,
-            stdin=message["open_stdin"],
-            stdin_once=message["stdin_once"],
-            patience=message["stall_timeout"],
-            log=message["log"],
+            container_id=outline["id"],
+            cgroup=outline["cgroup"],
+            terminal=outline["terminal"],
+            stdin=outline["open_stdin"],
+            stdin_once=outline["stdin_once"],
+            patience=outline["stall_timeout"],
+            log=outline["log"],
             listener=listener.fileno(),
-            pidfd=-1,
-            channel=-1,
             creator=client.fileno(),
             pipes=ends.ours,
         )

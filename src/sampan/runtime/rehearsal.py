@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 from sampan.errors import SampanError
 from sampan.kernel import cgroup, namespaces
@@ -23,8 +24,10 @@ from sampan.runtime import channel, json_text, plan_codec, spawn
 from sampan.runtime.context import Context, Refused
 from sampan.runtime.maker import Maker
 from sampan.runtime.operations import Failure, perform
+from sampan.runtime.outline import Outline
 from sampan.runtime.plan import PlanOptions, plan
 from sampan.runtime.process_plan import ProcessOptions
+from sampan.runtime.requests import LogSettings
 from sampan.runtime.state import freeze, live_record
 from sampan.runtime.streams import close_ends, open_ends
 
@@ -98,13 +101,14 @@ def sample() -> bytes:
     value, _ = plan_codec.encode(made)
     return json_text.dumps(
         {
-            "op": "create",
+            **Outline(
+                container_id="rehearsal",
+                directory=Path("/nonexistent"),
+                cgroup=made.cgroup,
+                resources=made.resources or {},
+                log=LogSettings(driver="none"),
+            ).message(),
             "plan": value,
-            "directory": "/nonexistent",
-            "open_stdin": False,
-            "stdin_once": False,
-            "stall_timeout": 30.0,
-            "log": {"driver": "none"},
         }
     )
 
@@ -127,7 +131,8 @@ def worker(text: bytes, layout: cgroup.Layout) -> None:
         assert message is not None
         made = plan_codec.decode(message["plan"], blob)
         ends = open_ends(terminal=False, stdin=False, output=True)
-        state = Maker(pair, layout).state(message, made, far, near, ends)
+        state = Maker(pair, layout).state(message, far, near, ends)
+        state.plan(made)
         # Errors are what this is after: each ends where the world would be changed.
         with contextlib.suppress(OSError):
             impossible = replace(made, new=_IMPOSSIBLE, cgroup="")

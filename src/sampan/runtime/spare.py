@@ -34,7 +34,7 @@ _FAILED = 255
 
 
 class Spare:
-    """One waiting process. ``pid`` and ``pidfd`` are its."""
+    """One waiting process. ``pid``, ``pidfd`` and ``start_time`` (proc(5), field 22) are its."""
 
     #: Seconds it is good for: its network namespace has taken on the host's sysctls as they were.
     SECONDS = 60.0
@@ -54,6 +54,7 @@ class Spare:
                     self.pid, self.pidfd = process.clone3(kinds | process.CLONE_PARENT)
                     if self.pid == 0:
                         _wait(theirs, directory, rehearse)
+                self.start_time = process.start_time(self.pid)
             except OSError:
                 self._channel.close()
                 raise

@@ -52,8 +52,9 @@ _NETWORK = namespaces.CLONE_NEWNET
 class Child:
     """A process being made. ``pidfd`` and ``channel`` are ours to close (:meth:`close`).
 
-    ``warnings`` grow until it is ready. ``cgroup_made``: directories made for it. ``stage``: the
-    pid of a short-lived helper our parent has to reap, 0 for none.
+    ``warnings`` grow until it is ready. ``cgroup_made``: directories made for it;
+    ``cgroup_joined``: it is in them already. ``stage``: the pid of a short-lived helper our
+    parent has to reap, 0 for none.
     """
 
     pid: int
@@ -61,6 +62,7 @@ class Child:
     channel: socket.socket
     warnings: list[str] = field(default_factory=list)
     cgroup_made: bool = False
+    cgroup_joined: bool = False
     stage: int = 0
 
     def close(self) -> None:
@@ -81,6 +83,7 @@ def spawn(
     into: tuple[int, int] | None = None,
     sibling: bool = False,
     spare_network: int = -1,
+    cgroup_made: bool = False,
 ) -> Child:
     """Fork init into the plan's namespaces; they exist when this returns.
 
@@ -88,8 +91,8 @@ def spawn(
     channel; ``preserve`` descriptors from 3 on stay open in the program. ``into``, for exec: (a
     pidfd, CLONE_NEW* flags to join of it). ``sibling``: init becomes our parent's child, which has
     to reap it (and :attr:`Child.stage`). ``spare_network``: a network namespace to use instead of a
-    new one, if the plan's may belong to the host's user namespace. On cgroup v2 the cgroup is made
-    here, because init is born in it. Raises :class:`OSError`.
+    new one, if the plan's may belong to the host's user namespace. On cgroup v2 init is born in its
+    cgroup, which is made here unless ``cgroup_made``. Raises :class:`OSError`.
     """
     staged = _needs_stage(plan)
     hand_over(streams, _ids(plan, into))
@@ -99,7 +102,11 @@ def spawn(
         done.callback(theirs.close)
         born_in = -1
         if plan.cgroup and layout.mode == "v2" and not staged and plan.scope is None:
-            born_in = done.enter_context(m.descriptor(_make_unified(plan, layout, cleanup)))
+            if not cgroup_made:
+                _make_unified(plan, layout, cleanup)
+            (directory,) = layout.directories(plan.cgroup)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            born_in = done.enter_context(m.descriptor(os.open(directory, flags)))
         context = init_context(plan, theirs, listener, preserve, into)
         context.cgroups_expected = bool(plan.cgroup) and born_in < 0
         done.enter_context(_children_in(plan, into))
@@ -115,8 +122,11 @@ def spawn(
         if pid == 0:
             _become_init(plan, context, streams)
         cleanup.pop_all()
-        made = born_in >= 0
-        return Child(pid=pid, pidfd=pidfd, channel=ours, cgroup_made=made, stage=stage)
+        born = born_in >= 0
+        made = born or cgroup_made
+        return Child(
+            pid=pid, pidfd=pidfd, channel=ours, cgroup_made=made, cgroup_joined=born, stage=stage
+        )
 
 
 def init_context(
@@ -269,13 +279,11 @@ def _write(path: str, text: str) -> None:
             raise OSError(error.errno, error.strerror, path) from error
 
 
-def _make_unified(plan: Plan, layout: cgroup.Layout, cleanup: contextlib.ExitStack) -> int:
-    """Make the v2 cgroup if the plan brings resources; returns a descriptor of its directory."""
+def _make_unified(plan: Plan, layout: cgroup.Layout, cleanup: contextlib.ExitStack) -> None:
+    """Make the v2 cgroup if the plan brings resources."""
     if plan.resources is not None:
         cgroup.create(cgroup.plan(layout, plan.cgroup, plan.resources))
         cleanup.callback(cgroup.remove, layout, plan.cgroup)
-    (directory,) = layout.directories(plan.cgroup)
-    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def provision(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
@@ -304,7 +312,7 @@ def _provide(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
         cgroup.create(cgroup.plan(layout, plan.cgroup, plan.resources))
         child.cgroup_made = True
     _perform_on_host(child, plan)
-    if plan.cgroup and not made:
+    if plan.cgroup and not child.cgroup_joined:
         _offer_cgroups(child, plan.cgroup, layout)
 
 

@@ -7,7 +7,9 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from sampan.kernel import namespaces
 from sampan.runtime import records
+from sampan.runtime.plan import Plan
 
 _SINGLE = ("listener", "pidfd", "creator", "manager", "oom_event")
 _LISTS = ("pipes", "connections", "watchers")
@@ -27,24 +29,24 @@ class State:
     directory: str
     container_id: str
     cgroup: str
-    scope: str
-    pid: int
-    start_time: int
-    own_pids: bool
-    joinable: int
-    limits: list[tuple[int, int, int]]
-    seccomp_flags: int
-    seccomp_program: bytes
     terminal: bool
     stdin: bool
     stdin_once: bool
     patience: float
     log: dict[str, Any]
     listener: int
-    pidfd: int
-    channel: int
     creator: int
     pipes: tuple[int, int, int]
+    pid: int = 0
+    start_time: int = 0
+    pidfd: int = -1
+    channel: int = -1
+    scope: str = ""
+    own_pids: bool = False
+    joinable: int = 0
+    limits: list[tuple[int, int, int]] = field(default_factory=list)
+    seccomp_flags: int = -1
+    seccomp_program: bytes = b""
     manager: int = -1
     input_ended: bool = False
     output_ended: bool = False
@@ -57,6 +59,17 @@ class State:
     oom_killed: bool = False
     warnings: list[str] = field(default_factory=list)
     error: str = ""
+
+    def plan(self, plan: Plan) -> None:
+        """Keep what matters of a plan once its process is made."""
+        self.cgroup = plan.cgroup
+        self.scope = plan.scope.unit if plan.scope else ""
+        self.own_pids = bool(plan.new & namespaces.CLONE_NEWPID)
+        self.joinable = plan.new | sum(flag for flag, _ in plan.join)
+        self.limits = list(plan.limits)
+        if plan.seccomp is not None:
+            self.seccomp_flags = plan.seccomp.flags
+            self.seccomp_program = plan.seccomp.program
 
 
 def freeze(state: State) -> tuple[bytes, list[int]]:

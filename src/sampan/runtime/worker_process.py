@@ -44,13 +44,13 @@ def serve(
     if more := channel.readable(listener):
         _tell(taken, UNKNOWN)
     listener.close()
-    message, blob = _read_request(client)
+    message = _read_request(client)
     creating = message is not None and message.get("op") == "create"
-    user = creating and message is not None and bool(message["plan"].get("uid_map"))
+    user = creating and message is not None and message["user_namespace"]
     maker = Maker(monitor, layout, spares.pop(user, None))
     state = None
     if creating and message is not None:
-        state = maker.make(client, message, blob)
+        state = maker.make(client, message)
     elif message is not None:
         channel.send_frame(client, {"ok": True, **identity})
     # What nobody waits for comes last.
@@ -122,10 +122,10 @@ def _settle_in(title: process.Title) -> None:
     title.set("sampan-worker")
 
 
-def _read_request(client: socket.socket) -> tuple[Message | None, bytes]:
+def _read_request(client: socket.socket) -> Message | None:
     if not trusted(client):
-        return None, b""
+        return None
     client.settimeout(_REQUEST_SECONDS)
-    message, blob, _ = channel.receive_frame(client)
+    message, _, _ = channel.receive_frame(client)
     client.settimeout(None)
-    return message, blob
+    return message
