@@ -35,6 +35,8 @@ SOURCES = {
     "github.com/tonistiigi/fsutil/types/stat.proto": "stat",
     "github.com/tonistiigi/fsutil/types/wire.proto": "wire",
 }
+#: Protocols of which only a part is called, beside this program.
+PARTS = {"content": Path(__file__).with_name("content.proto")}
 #: Options of another generator.
 _DROPPED = re.compile(r'^\s*(import ".*/vtproto/ext\.proto";|option \(vtproto\..*)$', re.MULTILINE)
 
@@ -55,6 +57,9 @@ def generate(spec: Path, destination: Path) -> None:
             own = path.removeprefix("github.com/moby/buildkit/")
             source = spec / own if own != path else spec / "vendor" / path
             (work / PACKAGE / f"{name}.proto").write_text(_renamed(source.read_text()))
+            inputs.append(f"{PACKAGE}/{name}.proto")
+        for name, part in PARTS.items():
+            (work / PACKAGE / f"{name}.proto").write_text(part.read_text())
             inputs.append(f"{PACKAGE}/{name}.proto")
         common = str(files("grpc_tools") / "_proto")
         rpc = str(Path(status_pb2.__file__).parents[2])

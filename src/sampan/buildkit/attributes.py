@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from sampan.build.executor import Limits
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.model.platform import Platform
@@ -31,12 +33,18 @@ _TRUE = ("1", "t", "true")
 _FALSE = ("", "0", "f", "false")
 
 
+class _Cache(msgspec.Struct):
+    type: str = msgspec.field(name="Type", default="")
+    attributes: dict[str, str] | None = msgspec.field(name="Attrs", default=None)
+
+
 @dataclass(slots=True, kw_only=True)
 class Attributes:
     """A build as the client asks for it.
 
     ``no_cache`` is None when the cache is used, else the stages it is not used for (none: all).
-    ``contexts`` are named contexts by name, as addresses; ``keys`` their shared keys.
+    ``contexts`` are named contexts by name, as addresses; ``keys`` their shared keys;
+    ``cache_imports`` are as the engine takes them, ``type`` among their keys.
     """
 
     filename: str = "Dockerfile"
@@ -59,8 +67,7 @@ class Attributes:
     hostname: str = ""
     limits: Limits = field(default_factory=Limits)
     request: str = ""
-    cache_imports: str = ""
-    cache_from: tuple[str, ...] = ()
+    cache_imports: tuple[Mapping[str, str], ...] = ()
 
 
 def parse(attributes: Mapping[str, str]) -> Attributes:
@@ -104,7 +111,6 @@ _TEXTS = {
     "dockerfilekey": "dockerfile_key",
     "hostname": "hostname",
     "requestid": "request",
-    "cache-imports": "cache_imports",
 }
 
 
@@ -136,10 +142,22 @@ def _special(found: Attributes, limits: dict[str, object], key: str, value: str)
         case "ulimit":
             limits["ulimits"] = tuple(_ulimit(text) for text in value.split(",") if text)
         case "cache-from":
-            found.cache_from = tuple(filter(None, value.split(",")))
+            refs = filter(None, value.split(","))
+            found.cache_imports += tuple({"type": "registry", "ref": ref} for ref in refs)
+        case "cache-imports":
+            found.cache_imports += _caches(value)
         case _:
             return False
     return True
+
+
+def _caches(text: str) -> tuple[Mapping[str, str], ...]:
+    """Caches to import, as JSON of Control.CacheOptionsEntry."""
+    try:
+        entries = msgspec.json.decode(text or "[]", type=list[_Cache])
+    except msgspec.DecodeError as error:
+        raise InvalidParameter(f"invalid cache-imports: {error}") from None
+    return tuple({"type": entry.type, **(entry.attributes or {})} for entry in entries)
 
 
 def _arguments(found: Attributes) -> None:

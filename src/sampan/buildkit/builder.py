@@ -9,12 +9,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from sampan.build.executor import Executor, Output, RunRequest
+from sampan.build.imports import Imported
 from sampan.build.outputs import Attest, attest
 from sampan.build.provenance import Invocation
 from sampan.build.request import BuildRequest
 from sampan.buildkit import calls
 from sampan.buildkit.attributes import Attributes, flag, parse
 from sampan.buildkit.caller import credentials
+from sampan.buildkit.clientstore import SessionStore
 from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.errors import build_error
 from sampan.buildkit.frontend import RESULT, Frontend, Source
@@ -23,6 +25,7 @@ from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.status import lines
+from sampan.engine.buildcache import Caches
 from sampan.engine.buildjob import Prefixed
 from sampan.engine.buildoutputs import Outputs
 from sampan.engine.builds import Builds
@@ -100,7 +103,11 @@ class Builder:
         job.epoch = requests[0].epoch
         self._warn(job, asked, source, platforms[0])
         tools = self.builds.tools(lambda domain: credentials(job.session, domain))
-        tools = replace(tools, executor=_Executor(tools.executor, self.jobs))
+        tools = replace(
+            tools,
+            executor=_Executor(tools.executor, self.jobs),
+            imports=await self._imports(job, asked),
+        )
         parts: list[Part] = []
         for request in requests:
             allowed = "security.insecure" in job.entitlements
@@ -113,6 +120,12 @@ class Builder:
             )
             parts.append(job.keep(result, str(request.platform)))
         return _several(parts) if several else _single(parts[0])
+
+    async def _imports(self, job: Job, asked: Attributes) -> tuple[Imported, ...]:
+        """The caches to take steps from: the build's, then those only the frontend is told of."""
+        given = [*job.cache_imports, *asked.cache_imports]
+        once = [one for number, one in enumerate(given) if one not in given[:number]]
+        return await caches(self.core, job).imports(once, {})
 
     def _warn(self, job: Job, asked: Attributes, source: Source, platform: Platform) -> None:
         """Tell what the build checks find; raises when the Dockerfile says that is an error."""
@@ -141,6 +154,16 @@ class Builder:
                 "lint violation found for rules: "
                 + ", ".join(dict.fromkeys(one.rule for one in found))
             )
+
+
+def caches(core: Core, job: Job) -> Caches:
+    """The caches a job may import and export; directories are its client's."""
+    return Caches(
+        core=core,
+        credentials=lambda domain: credentials(job.session, domain),
+        progress=job.status,
+        stores=lambda directory: SessionStore(job.session, directory),
+    )
 
 
 def parse_name(attributes: Mapping[str, str]) -> str:

@@ -32,18 +32,19 @@ SECRET_LIMIT = 500 << 10
 _DOCKER_HUB = "docker.io"
 
 
-def _method(module: object, service: str, name: str) -> MethodDescriptor:
+def method(module: object, service: str, name: str) -> MethodDescriptor:
+    """A method of a service of a generated module, by its names."""
     found: MethodDescriptor = module.DESCRIPTOR.services_by_name[service].methods_by_name[name]  # type: ignore[attr-defined]
     return found
 
 
-DIFF_COPY = _method(filesync, "FileSync", "DiffCopy")
-SEND = _method(filesync, "FileSend", "DiffCopy")
-GET_SECRET = _method(secrets, "Secrets", "GetSecret")
-CHECK_AGENT = _method(ssh, "SSH", "CheckAgent")
-FORWARD_AGENT = _method(ssh, "SSH", "ForwardAgent")
-CREDENTIALS = _method(auth, "Auth", "Credentials")
-PULL = _method(upload, "Upload", "Pull")
+DIFF_COPY = method(filesync, "FileSync", "DiffCopy")
+SEND = method(filesync, "FileSend", "DiffCopy")
+GET_SECRET = method(secrets, "Secrets", "GetSecret")
+CHECK_AGENT = method(ssh, "SSH", "CheckAgent")
+FORWARD_AGENT = method(ssh, "SSH", "ForwardAgent")
+CREDENTIALS = method(auth, "Auth", "Credentials")
+PULL = method(upload, "Upload", "Pull")
 
 
 @contextlib.contextmanager

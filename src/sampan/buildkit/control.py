@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,11 @@ from grpclib.const import Status as Code
 from grpclib.exceptions import GRPCError
 
 from sampan import __version__
-from sampan.buildkit.builder import Builder
+from sampan.buildkit.builder import Builder, caches
 from sampan.buildkit.cache import CacheView
 from sampan.buildkit.errors import build_error
 from sampan.buildkit.exporters import Exporters, Wanted, wanted
-from sampan.buildkit.jobs import Job, Jobs, Part, part_of
+from sampan.buildkit.jobs import Job, Jobs, Part, cache_entries, part_of
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
@@ -24,11 +26,15 @@ from sampan.buildkit.rpc import Channel, ServerStream, Service
 from sampan.buildkit.sessions import METHOD_HEADER, Session, Sessions
 from sampan.buildkit.status import Status
 from sampan.buildkit.tunnel import tunnel
+from sampan.engine.buildoutputs import descriptor_document
 from sampan.engine.engine import Engine
 from sampan.errors import InvalidParameter, SampanError, Unsupported
 from sampan.model.platform import Platform
 
 _ENTITLEMENTS = frozenset(("network.host", "security.insecure"))
+_CACHES = frozenset(("inline", "registry", "local", "gha", "s3"))
+#: What the answer calls the manifest of an exported cache.
+_CACHE_MANIFEST = "cache.manifest"
 _LABELS = "org.mobyproject.buildkit.worker."
 
 
@@ -86,6 +92,10 @@ class Control:
             entitlements=frozenset(request.Entitlements),
             status=Status(request.Ref),
             uploaded=uploaded,
+            cache_imports=(
+                *cache_entries(request.Cache.Imports),
+                *({"type": "registry", "ref": ref} for ref in request.Cache.ImportRefsDeprecated),
+            ),
         )
         await self.jobs.add(job)
         return Begun(job=job, request=request, outputs=outputs)
@@ -97,7 +107,8 @@ class Control:
             async with self.engine.builds.ingesting:
                 result = await self._result(job, request)
                 parts, several = self._parts(result)
-                return await self._export(job, parts, begun.outputs, several=several)
+                exports = cache_entries(request.Cache.Exports)
+                return await self._export(job, parts, begun.outputs, exports, several=several)
         finally:
             self.jobs.remove(job)
             await job.stack.aclose()
@@ -128,13 +139,25 @@ class Control:
         return parts, kind in ("refs", "refsDeprecated")
 
     async def _export(
-        self, job: Job, parts: list[Part], outputs: tuple[Wanted, ...], *, several: bool
+        self,
+        job: Job,
+        parts: list[Part],
+        outputs: tuple[Wanted, ...],
+        exports: tuple[Mapping[str, str], ...],
+        *,
+        several: bool,
     ) -> dict[str, str]:
         if not parts:
             return {}
         try:
             results = [part.result for part in parts]
-            return await self.exporters.export(job, results, outputs, several=several)
+            found = await self.exporters.export(job, results, outputs, several=several)
+            built = [result.built for result in results]
+            exported = await caches(self.engine.core, job).export(exports, built)
+            if exported.manifest is not None:
+                document = descriptor_document(exported.manifest)
+                found[_CACHE_MANIFEST] = json.dumps(document)
+            return found
         except SampanError as error:
             raise build_error(
                 error, file=None, filename="", digest=job.status.failed, line=0
@@ -243,7 +266,7 @@ def _check(request: control.SolveRequest) -> None:
     if request.ProxyNetwork:
         raise Unsupported("builds through a network proxy are not supported")
     for entry in request.Cache.Exports:
-        if entry.Type != "inline":
+        if entry.Type not in _CACHES:
             raise Unsupported(f"cache exports of type {entry.Type!r} are not supported")
     if not request.Ref:
         raise InvalidParameter("a build needs a ref")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.buildkit.builder import Builder
-from sampan.buildkit.jobs import Job, Jobs, part_of
+from sampan.buildkit.jobs import Job, Jobs, cache_entries, part_of
 from sampan.buildkit.protocol import caps_pb2 as caps
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
@@ -81,6 +81,8 @@ _BUILDS = (
     "platform",
     "meta.ignorecache",
     "meta.description",
+    "cache.gha",
+    "cache.s3",
     "exporter.image.annotations",
     "exporter.image.attestations",
     "exporter.multiple",
@@ -145,6 +147,7 @@ class Bridge:
                 for name, found in request.FrontendInputs.items()
             }
             attributes = dict(request.FrontendOpt)
+            job.cache_imports += cache_entries(request.CacheImports)
             result = await self.builder.frontend(job, request.Frontend, attributes, inputs)
         await stream.send_message(gateway.SolveResponse(result=result))
 

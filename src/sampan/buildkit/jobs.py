@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from sampan.build.assemble import Result
 from sampan.build.outputs import Attest
@@ -47,6 +48,7 @@ class Job:
     entitlements: frozenset[str]
     status: Status
     uploaded: Path | None = None
+    cache_imports: tuple[Mapping[str, str], ...] = ()
     returned: asyncio.Future[gateway.ReturnRequest] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -99,6 +101,20 @@ class Jobs:
             if identity in job.parts:
                 return job.parts[identity]
         raise NotFound(f"no such ref: {identity}")
+
+
+class _Entry(Protocol):
+    """A CacheOptionsEntry, of either service."""
+
+    @property
+    def Type(self) -> str: ...
+    @property
+    def Attrs(self) -> Mapping[str, str]: ...
+
+
+def cache_entries(entries: Iterable[_Entry]) -> tuple[Mapping[str, str], ...]:
+    """Caches as the engine takes them, ``type`` among their keys."""
+    return tuple({"type": one.Type, **one.Attrs} for one in entries)
 
 
 def definition(part: Part) -> ops.Definition:

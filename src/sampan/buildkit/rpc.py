@@ -19,7 +19,8 @@ from grpclib import client, server
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.protocol import EventsProcessor, H2Protocol
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
+from grpclib.utils import Wrapper
 from h2.errors import ErrorCodes
 from h2.events import StreamReset
 
@@ -28,6 +29,8 @@ from sampan.errors import SampanError
 
 log = logging.getLogger("sampan.buildkit")
 
+#: Most bytes of one message, as BuildKit has it: a peer must not make us hold whatever it sends.
+MESSAGE_LIMIT = 16 << 20
 #: What a handler is given, and what a call in both directions is; grpclib types neither message.
 ServerStream = server.Stream[Any, Any]
 ClientStream = client.Stream[Any, Any]
@@ -94,7 +97,8 @@ class Server:
 
     def protocol(self) -> asyncio.Protocol:
         """The protocol of a new connection; calls on it are cancelled when it is lost."""
-        return self._server._protocol_factory()
+        made = self._server._protocol_factory()
+        return _Protocol(made.handler, made.config, made.h2_config)
 
 
 class Channel(client.Channel):
@@ -104,7 +108,7 @@ class Channel(client.Channel):
         super().__init__(
             host="localhost", port=0, codec=_Codec(), status_details_codec=DetailsCodec()
         )
-        self.protocol = _Connected(_ClientProtocol(client.Handler(), self._config, self._h2_config))
+        self.protocol = _Connected(_Protocol(client.Handler(), self._config, self._h2_config))
 
     async def _create_connection(self) -> H2Protocol:
         await self.protocol.opened.wait()
@@ -159,12 +163,40 @@ class _Events(EventsProcessor):
             super().process_stream_reset(event)
 
 
-class _ClientProtocol(H2Protocol):
-    """HTTP/2 as a client."""
+class _Stream(Stream):
+    """A stream none of whose messages is larger than :data:`MESSAGE_LIMIT`."""
+
+    async def recv_data(self, size: int) -> bytes:
+        """The next ``size`` bytes, which a message's head has announced."""
+        if size > MESSAGE_LIMIT:
+            text = f"received message larger than max ({size} vs. {MESSAGE_LIMIT})"
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, text)
+        return await super().recv_data(size)
+
+
+class _Connection(Connection):
+    """A connection of such streams."""
+
+    def create_stream(
+        self, *, stream_id: int | None = None, wrapper: Wrapper | None = None
+    ) -> Stream:
+        """A stream of the peer's, or of ours when it has no id yet."""
+        return _Stream(
+            self, self._connection, self._transport, stream_id=stream_id, wrapper=wrapper
+        )
+
+
+class _Protocol(H2Protocol):
+    """HTTP/2 of either side."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is ours."""
         super().connection_made(transport)
+        made = self.connection
+        if made._ping_handle is not None:
+            made._ping_handle.cancel()
+        self.connection = _Connection(made._connection, made._transport, config=self.config)
+        self.connection.initialize()
         self.processor = _Events(self.handler, self.connection)
 
 

@@ -8,7 +8,7 @@ unless it says ``ignore-error``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,69 +22,57 @@ from sampan.build.outputs import Output, output
 from sampan.build.progress import Progress, Vertex
 from sampan.build.request import Built
 from sampan.engine.buildsteps import Credentials
+from sampan.engine.cachestores import Blobs, ClientStore
 from sampan.engine.core import Core
 from sampan.engine.threads import BodyReader
 from sampan.engine.transfer import credentials as account_of
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
+from sampan.image import manifest as manifests
 from sampan.image.config import parse as parse_config
+from sampan.image.manifest import Index, Manifest
 from sampan.model.descriptor import Descriptor
+from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
 from sampan.registry import Credentials as Account
-from sampan.registry.manifest import Manifest
+from sampan.registry.manifest import Manifest as Listed
 from sampan.registry.repository import Repository
 
 _LIMIT = 64 << 20
+_PIECE = 1 << 20
 _COMMON = frozenset(("type", "mode", "ignore-error", "compression", "compression-level"))
 _MEDIA = frozenset(("image-manifest", "oci-mediatypes", "force-compression"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Registry:
-    """A cache in a registry; its methods block and may only be called from worker threads."""
+class Exported:
+    """What became of the caches to write.
 
-    core: Core
-    loop: asyncio.AbstractEventLoop
-    reference: Reference
-    account: Account
+    ``archives`` are those of directories that a client unpacks itself; ``manifest`` is the one
+    last written to a store or a registry.
+    """
 
-    def fetch(self, blob: Descriptor) -> Iterator[bytes]:
-        """See :class:`sampan.build.caches.Backend`."""
-
-        async def begin() -> tuple[BodyReader, asyncio.Task[None]]:
-            body = BodyReader()
-
-            async def ask(repository: Repository) -> None:
-                async with repository.blob(blob) as answer:
-                    if answer.status != 200:
-                        raise NotFound(f"blob {blob.digest} is not in {self.reference.familiar}")
-                    await body.feed(answer.content)
-
-            return body, asyncio.ensure_future(
-                self.core.registry.first(self.reference, self.account, ask)
-            )
-
-        body, task = asyncio.run_coroutine_threadsafe(begin(), self.loop).result()
-        try:
-            while data := body.read(1 << 20):
-                yield data
-        finally:
-            body.close()
-            self.loop.call_soon_threadsafe(task.cancel)
+    archives: tuple[AsyncIterator[bytes], ...] = ()
+    manifest: Descriptor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caches:
-    """Imports and exports of one build on one engine."""
+    """Imports and exports of one build on one engine.
+
+    ``stores`` finds the store that is a directory of the client's, where clients offer such;
+    others send directories along and unpack archives.
+    """
 
     core: Core
     credentials: Credentials
     progress: Progress
+    stores: Callable[[str], ClientStore] | None = None
 
     async def imports(
         self, given: Sequence[Mapping[str, str]], directories: Mapping[int, Path]
     ) -> tuple[Imported, ...]:
-        """The caches to ask; those that cannot be read are left out.
+        """The caches to ask; those that cannot be read are left out. Raises Unsupported.
 
         ``directories`` are those of the client's local caches, by their place in ``given``.
         """
@@ -97,6 +85,8 @@ class Caches:
                 one = await self._import(values, directories.get(number))
             except SampanError as error:
                 self.progress.completed(vertex, error=error.message)
+                if isinstance(error, Unsupported):  # asked for in vain, whatever is in the cache
+                    raise
                 continue
             self.progress.completed(vertex)
             if one is not None:
@@ -107,6 +97,8 @@ class Caches:
         kind = values.get("type", "")
         if kind == "registry":
             return await self._from_registry(values)
+        if kind == "local" and self.stores is not None:
+            return await self._from_store(values, self.stores)
         if kind == "local":
             if directory is None:
                 return None
@@ -135,12 +127,17 @@ class Caches:
             if local is None:
                 raise
             return local
-        source = _Registry(
-            core=self.core,
-            loop=asyncio.get_running_loop(),
-            reference=reference,
-            account=account,
-        )
+
+        async def feed(blob: Descriptor, body: BodyReader) -> None:
+            async def ask(repository: Repository) -> None:
+                async with repository.blob(blob) as answer:
+                    if answer.status != 200:
+                        raise NotFound(f"blob {blob.digest} is not in {reference.familiar}")
+                    await body.feed(answer.content)
+
+            await self.core.registry.first(reference, account, ask)
+
+        source = Blobs(loop=asyncio.get_running_loop(), feed=feed)
         config = await self._config(reference, account, manifest)
         if config is None:
             return None
@@ -150,7 +147,7 @@ class Caches:
         return Imported(name=text, steps=steps, fetch=source.fetch)
 
     async def _config(
-        self, reference: Reference, account: Account, manifest: Manifest
+        self, reference: Reference, account: Account, manifest: Listed
     ) -> tuple[bool, bytes] | None:
         """Whether it is a cache's configuration, and its bytes, else an image's."""
         if manifest.is_index:
@@ -163,7 +160,7 @@ class Caches:
                 return None
             digest = fitting[0].digest
 
-            async def ask(repository: Repository) -> Manifest:
+            async def ask(repository: Repository) -> Listed:
                 return await repository.manifest(digest)
 
             manifest = await self.core.registry.first(reference, account, ask)
@@ -177,6 +174,35 @@ class Caches:
             return await repository.read_blob(blob, _LIMIT)
 
         return await self.core.registry.first(reference, account, ask)
+
+    async def _from_store(
+        self, values: Mapping[str, str], stores: Callable[[str], ClientStore]
+    ) -> Imported | None:
+        """A cache in a directory of the client's, who has looked its manifest's digest up."""
+        _only(values, {"src", "tag", "digest"})
+        if not values.get("src"):
+            raise InvalidParameter("local cache importer requires src")
+        if not values.get("digest"):
+            raise InvalidParameter("local cache importer requires explicit digest")
+        store = stores(values["src"])
+        raw = await _read(store, Digest.parse(values["digest"]))
+        parsed = manifests.parse(raw)
+        if isinstance(parsed, Index):
+            configs = [one for one in parsed.manifests if one.media_type == cachefile.CONFIG]
+            if not configs:
+                return None
+            config = configs[0]
+        else:
+            config = parsed.config
+
+        async def feed(blob: Descriptor, body: BodyReader) -> None:
+            await body.feed(store.read(blob))
+
+        return Imported(
+            name=values["src"],
+            steps=cachefile.decode(await _read(store, config.digest)),
+            fetch=Blobs(loop=asyncio.get_running_loop(), feed=feed).fetch,
+        )
 
     async def _from_image(self, reference: Reference) -> Imported | None:
         """The cache that an image of ours carries."""
@@ -196,11 +222,10 @@ class Caches:
 
         return Imported(name=str(reference), steps=cachefile.from_inline(carried), fetch=fetch)
 
-    async def export(
-        self, given: Sequence[Mapping[str, str]], built: Sequence[Built]
-    ) -> list[AsyncIterator[bytes]]:
-        """Write every cache; the archives of those that are directories of the client's."""
+    async def export(self, given: Sequence[Mapping[str, str]], built: Sequence[Built]) -> Exported:
+        """Write every cache. Raises SampanError unless the one that fails may."""
         archives: list[AsyncIterator[bytes]] = []
+        written: Descriptor | None = None
         for number, values in enumerate(given):
             if values.get("type") == "inline":
                 continue
@@ -215,26 +240,31 @@ class Caches:
                     continue
                 raise
             self.progress.completed(vertex)
-            if made is not None:
+            if isinstance(made, Descriptor):
+                if written is None or values.get("type") == "local":
+                    written = made  # a store's: its client notes it in the directory's index
+            elif made is not None:
                 archives.append(made)
-        return archives
+        return Exported(archives=tuple(archives), manifest=written)
 
     async def _export(
         self, values: Mapping[str, str], records: Sequence[Record]
-    ) -> AsyncIterator[bytes] | None:
+    ) -> AsyncIterator[bytes] | Descriptor | None:
+        """Write one cache: its manifest, or the archive that is still to be unpacked."""
         threads, content = self.core.threads, self.core.content
         kind = values.get("type", "")
         config, blobs = await threads.run_long(self._blobs, values, records)
         if kind == "local":
             _only(values, {"dest", "tag", "reset", *_COMMON, *_MEDIA})
             _image_form(values)
+            if self.stores is not None:
+                return await self._to_store(values, config, blobs, self.stores)
             chunks = archive(config, blobs, content, tag=values.get("tag", "latest"))
             return threads.iterate(chunks)
         if kind == "registry":
             _only(values, {"ref", "registry.insecure", *_COMMON, *_MEDIA})
             _image_form(values)
-            await self._to_registry(values, config, blobs)
-            return None
+            return await self._to_registry(values, config, blobs)
         own = {key: value for key, value in values.items() if key not in _COMMON}
         backend = _backend({"type": kind, **own})
         await threads.run_long(backend.save, config, blobs, content)
@@ -263,21 +293,63 @@ class Caches:
 
     async def _to_registry(
         self, values: Mapping[str, str], config: bytes, blobs: list[Descriptor]
-    ) -> None:
+    ) -> Descriptor:
         core = self.core
         reference = Reference.parse(values.get("ref", "")).with_default_tag()
         account = account_of(await self.credentials(reference.domain))
-
-        def store() -> Descriptor:
-            described = Descriptor(
-                media_type=cachefile.CONFIG, digest=core.content.add(config), size=len(config)
-            )
-            made = cachefile.manifest(described, blobs)
-            core.content.add(made.raw)
-            return made.descriptor
-
-        root = await core.threads.run(store)
+        made = await core.threads.run(self._manifest, config, blobs)
+        root = made.descriptor
         await core.registry.push(reference, root.digest, content=core.content, credentials=account)
+        return root
+
+    async def _to_store(
+        self,
+        values: Mapping[str, str],
+        config: bytes,
+        blobs: list[Descriptor],
+        stores: Callable[[str], ClientStore],
+    ) -> Descriptor:
+        """Write to a directory of the client's, who notes the manifest in its index."""
+        if not values.get("dest"):
+            raise InvalidParameter("local cache exporter requires dest")
+        store = stores(values["dest"])
+        made = await self.core.threads.run(self._manifest, config, blobs)
+        for blob in (*made.blobs, made.descriptor):  # the manifest once all it names is there
+            await store.write(blob, self._chunks(blob))
+        return made.descriptor
+
+    async def _chunks(self, blob: Descriptor) -> AsyncIterator[bytes]:
+        content = self.core.content
+
+        def pieces() -> Iterator[bytes]:
+            with content.open(blob.digest) as file:
+                while piece := file.read(_PIECE):
+                    yield piece
+
+        async for piece in self.core.threads.iterate(pieces()):
+            yield piece
+
+    def _manifest(self, config: bytes, blobs: list[Descriptor]) -> Manifest:
+        """The cache's manifest, stored with its configuration. Blocking."""
+        content = self.core.content
+        described = Descriptor(
+            media_type=cachefile.CONFIG, digest=content.add(config), size=len(config)
+        )
+        made = cachefile.manifest(described, blobs)
+        content.add(made.raw)
+        return made
+
+
+async def _read(store: ClientStore, digest: Digest) -> bytes:
+    """A document of a store, verified and bounded."""
+    data = bytearray()
+    async for piece in store.read(Descriptor(media_type="", digest=digest, size=0)):
+        data += piece
+        if len(data) > _LIMIT:
+            raise InvalidParameter(f"{digest} of the cache is larger than {_LIMIT} bytes")
+    if Digest.of(bytes(data), digest.algorithm) != digest:
+        raise InvalidParameter(f"the cache directory's {digest} does not have that digest")
+    return bytes(data)
 
 
 def _records(built: Sequence[Built], mode: str) -> list[Record]:

@@ -126,8 +126,8 @@ class Jobs:
                         maker, job, number, wanted, results, credentials, progress, deliver
                     )
                 )
-            archives = await caches.export(job.cache_to, built)
-            for number, chunks in enumerate(archives, len(outputs)):
+            exported = await caches.export(job.cache_to, built)
+            for number, chunks in enumerate(exported.archives, len(outputs)):
                 await deliver(number, chunks)
         return Finished(
             image_id=_identity(made, built), metadata=_metadata(made, results, identity)

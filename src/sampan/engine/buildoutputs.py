@@ -22,6 +22,7 @@ from sampan.engine.transfer import credentials as account_of
 from sampan.errors import InvalidParameter
 from sampan.image import Image
 from sampan.image.document import wire_descriptor
+from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.reference import Reference
 from sampan.registry.progress import Event, Message
@@ -47,15 +48,7 @@ class Made:
         found: dict[str, Json] = {}
         if self.assembled is not None:
             target = self.assembled.target
-            wire = wire_descriptor(target)
-            described: dict[str, Json] = {
-                "mediaType": target.media_type,
-                "digest": str(target.digest),
-                "size": target.size,
-            }
-            if wire.annotations:
-                described["annotations"] = dict(wire.annotations)
-            found["containerimage.descriptor"] = described
+            found["containerimage.descriptor"] = descriptor_document(target)
             found["containerimage.digest"] = str(target.digest)
             if len(self.assembled.images) == 1:
                 found["containerimage.config.digest"] = str(self.assembled.images[0].id)
@@ -174,6 +167,19 @@ class Outputs:
                 listener=listen,
             )
             await push.run(assembled.target.digest, None, core.registry.settings.signer)
+
+
+def descriptor_document(target: Descriptor) -> dict[str, Json]:
+    """A descriptor as clients are told of it."""
+    wire = wire_descriptor(target)
+    found: dict[str, Json] = {
+        "mediaType": target.media_type,
+        "digest": str(target.digest),
+        "size": target.size,
+    }
+    if wire.annotations:
+        found["annotations"] = dict(wire.annotations)
+    return found
 
 
 def _opened(core: Core, assembled: Assembled, wanted: Output) -> Iterator[bytes]:

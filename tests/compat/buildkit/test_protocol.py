@@ -60,6 +60,17 @@ async def test_what_the_daemon_is(client: Client, sampand: Sampand) -> None:
     assert b"X-Docker-Expose-Session-Uuid" in await _body(sampand, "/session", [("Upgrade", "h2c")])
 
 
+async def test_messages_are_bounded(client: Client) -> None:
+    """As BuildKit bounds them: what is larger is refused by its head, before it is held."""
+    whole = control.DiskUsageRequest(filter=["type==" + "x" * (15 << 20)])
+    assert not (await client.call("DiskUsage", whole)).record
+    with pytest.raises(GRPCError) as caught:
+        await client.call("DiskUsage", control.DiskUsageRequest(filter=["x" * (16 << 20)]))
+    assert caught.value.status is Status.RESOURCE_EXHAUSTED
+    assert "larger than max" in (caught.value.message or "")
+    assert (await client.call("Info", control.InfoRequest())).buildkitVersion.package == "sampan"
+
+
 async def _body(sampand: Sampand, target: str, headers: list[tuple[str, str]]) -> bytes:
     head = await upgrade(sampand.socket, target, [*headers, ("Content-Length", "0")])
     assert head.startswith(b"HTTP/1.1 400"), head

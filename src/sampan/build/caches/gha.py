@@ -18,7 +18,14 @@ from typing import Any
 
 from sampan.build.caches.web import Reply, read, send
 from sampan.content import ContentStore
-from sampan.errors import InvalidParameter, NotFound, SampanError, Unauthorized, Unavailable
+from sampan.errors import (
+    InvalidParameter,
+    NotFound,
+    SampanError,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
 from sampan.model.descriptor import Descriptor
 
 _VERSION = "1"
@@ -194,11 +201,11 @@ def _range(content: ContentStore, blob: Descriptor, start: int, size: int) -> It
 
 
 def make(values: Mapping[str, str]) -> GitHub:
-    """The backend of ``type=gha,…``. Raises InvalidParameter naming what is missing."""
+    """The backend of ``type=gha,…``. Raises InvalidParameter, Unsupported naming the key."""
     known = {"scope", "url", "url_v2", "token", "version", "timeout"}
     for key in values:
         if key not in known:
-            raise InvalidParameter(f"key {key!r} of a gha cache is not supported")
+            raise Unsupported(f"key {key!r} of a gha cache is not supported")
     version = values.get("version", "2" if values.get("url_v2") else "1")
     url = values.get("url_v2", "") if version == "2" else values.get("url", "")
     if not url:
