@@ -45,7 +45,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("allow-direct-routing", _B, "allow-direct-routing", help="Refused"),
     Option("authorization-plugin", _L, "authorization-plugins", help="Refused"),
     Option("bip", _T, "bip", help="IPv4 address (CIDR) of the default bridge"),
-    Option("bip6", _T, "bip6", help="Refused"),
+    Option("bip6", _T, "bip6", help="IPv6 address (CIDR) of the default bridge"),
     Option("bridge", _T, "bridge", "b", "Name of the default bridge; none for no default network"),
     Option("bridge-accept-fwmark", _T, "bridge-accept-fwmark", help="Refused"),
     Option("builder", _M, "builder", help="Policies of the build cache (gc, as in daemon.json)"),
@@ -63,7 +63,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("default-address-pool", _L, "default-address-pools", help="Pools of new networks"),
     Option("default-cgroupns-mode", _T, "default-cgroupns-mode", help="host or private"),
     Option("default-gateway", _T, "default-gateway", help="IPv4 gateway of the default bridge"),
-    Option("default-gateway-v6", _T, "default-gateway-v6", help="Refused"),
+    Option(
+        "default-gateway-v6", _T, "default-gateway-v6", help="IPv6 gateway of the default bridge"
+    ),
     Option("default-ipc-mode", _T, "default-ipc-mode", help="shareable or private"),
     Option("default-network-opt", _M, "default-network-opts", help="Refused"),
     Option("default-runtime", _T, "default-runtime", help="Runtime of containers that name none"),
@@ -81,7 +83,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("firewall", _T, "firewall", help="open, or respect-host: obey a host that drops"),
     Option("firewall-backend", _T, "firewall-backend", help="nftables is the only one"),
     Option("fixed-cidr", _T, "fixed-cidr", help="IPv4 subnet of the default bridge's containers"),
-    Option("fixed-cidr-v6", _T, "fixed-cidr-v6", help="Refused"),
+    Option(
+        "fixed-cidr-v6", _T, "fixed-cidr-v6", help="IPv6 subnet of the default bridge's containers"
+    ),
     Option("group", _T, "group", "G", "Group of the Unix sockets (docker)"),
     Option("host", _L, "hosts", "H", "Sockets to listen on (unix://, tcp://, fd://)"),
     Option("host-gateway-ip", _L, "host-gateway-ips", help="What host-gateway resolves to"),
@@ -98,7 +102,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("ip-masq", _B, "ip-masq", help="Masquerade what leaves the default bridge"),
     Option("ip6tables", _B, "ip6tables", help="As --iptables"),
     Option("iptables", _B, "iptables", help="Whether to add firewall rules (nftables)"),
-    Option("ipv6", _B, "ipv6", help="Refused"),
+    Option("ipv6", _B, "ipv6", help="IPv6 on the default bridge"),
     Option("label", _L, "labels", help="key=value labels of the daemon"),
     Option("live-restore", _B, "live-restore", help="Always so"),
     Option("log-driver", _T, "log-driver", help="Default log driver of containers"),

@@ -71,6 +71,10 @@ class EngineConfig:
     bridge_address: str = ""
     fixed_cidr: str = ""
     default_gateway: str = ""
+    bridge_ipv6: bool = False
+    bridge_address6: str = ""
+    fixed_cidr6: str = ""
+    default_gateway6: str = ""
     bridge_mtu: int = 1500
     bridge_enabled: bool = True
     icc: bool = True

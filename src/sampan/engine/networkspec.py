@@ -15,7 +15,7 @@ from sampan.errors import Forbidden, InvalidParameter, Unsupported
 from sampan.network import ipam
 from sampan.network.model import IPNetwork, NetworkSpec, Subnet
 from sampan.network.options import network_spec
-from sampan.network.priority import DEFAULT_GATEWAY
+from sampan.network.priority import DEFAULT_GATEWAYS
 from sampan.network.remoteipam import HeldPool, PoolRequest
 from sampan.wire.network import IPAM, IPAMConfig, NetworkCreateRequest, NetworkSummary
 
@@ -132,10 +132,7 @@ def _ipam(
         )
     if wanted.driver == "null" or driver in ("host", "null", "ns", "cni"):
         return IPAM(driver=wanted.driver or "null", config=[], options=wanted.options)
-    pools = [ipam.Pool(ipam.parse_network(p.base), p.size) for p in config.address_pools]
-    pools = pools or list(ipam.DEFAULT_POOLS)
-    if not any(pool.base.version == 6 for pool in pools):
-        pools.append(ipam.ula_pool(network_seed(config)))
+    pools = _pools(config)
     found: list[IPAMConfig] = []
     versions = set()
     for entry in wanted.config or []:
@@ -158,6 +155,15 @@ def _ipam(
             prefix = ipam.choose_subnet(pools, taken, version)
             found.append(wire_subnet(ipam.make_subnet(prefix, with_gateway=True)))
     return IPAM(driver=wanted.driver or "default", config=found, options=wanted.options)
+
+
+def _pools(config: EngineConfig) -> list[ipam.Pool]:
+    """What subnets nobody names are cut from."""
+    pools = [ipam.Pool(ipam.parse_network(p.base), p.size) for p in config.address_pools]
+    pools = pools or list(ipam.DEFAULT_POOLS)
+    if not any(pool.base.version == 6 for pool in pools):
+        pools.append(ipam.ula_pool(network_seed(config)))
+    return pools
 
 
 def network_seed(config: EngineConfig) -> bytes:
@@ -232,22 +238,39 @@ def spec(record: NetworkRecord, config: EngineConfig) -> NetworkSpec:
 
 
 def default_bridge(
-    config: EngineConfig, network_id: str, now: int, taken: Sequence[IPNetwork]
+    config: EngineConfig,
+    network_id: str,
+    now: int,
+    taken: Sequence[IPNetwork],
+    present: Sequence[Subnet] = (),
 ) -> NetworkRecord:
-    """The record of the network ``bridge``, from the daemon's options (``--bip`` and so on)."""
-    if config.bridge_address:
-        interface = ip_interface(config.bridge_address)
-        prefix: IPNetwork = interface.network
-        gateway = interface.ip
-        ip_range = ipam.parse_network(config.fixed_cidr) if config.fixed_cidr else None
-        subnet = Subnet(prefix=prefix, gateway=gateway, ip_range=ip_range)
-    else:
-        pools = [ipam.Pool(ipam.parse_network(p.base), p.size) for p in config.address_pools]
-        chosen = ipam.choose_subnet(pools or ipam.DEFAULT_POOLS, taken, 4)
-        subnet = ipam.make_subnet(chosen)
-    if config.default_gateway:
-        outside = {DEFAULT_GATEWAY: ipam.parse_address(config.default_gateway)}
-        subnet = replace(subnet, auxiliary=outside)
+    """The record of the network ``bridge``, from the daemon's options (``--bip`` and so on).
+
+    ``present`` are the subnets it has had: where no option names one, they stay. Raises
+    :class:`InvalidParameter` for options that are wrong.
+    """
+    wanted = [(4, config.bridge_address, config.fixed_cidr, config.default_gateway)]
+    options6 = (config.bridge_address6, config.fixed_cidr6, config.default_gateway6)
+    if config.bridge_ipv6:
+        wanted.append((6, *options6))
+    elif any(options6):
+        raise InvalidParameter("IPv6 options of the default bridge need --ipv6")
+    subnets = []
+    for version, address, fixed, gateway in wanted:
+        kept = next((s.prefix for s in present if s.prefix.version == version), None)
+        if address:
+            subnet = _bridge_subnet(address, fixed)
+        elif fixed:
+            subnet = ipam.make_subnet(ipam.parse_network(fixed))
+        else:
+            prefix = kept or ipam.choose_subnet(_pools(config), taken, version)
+            subnet = ipam.make_subnet(prefix)
+        if subnet.prefix.version != version:
+            raise InvalidParameter(f"{subnet.prefix} is no IPv{version} subnet of the bridge")
+        if gateway:
+            outside = {DEFAULT_GATEWAYS[version]: ipam.parse_address(gateway)}
+            subnet = replace(subnet, auxiliary=outside)
+        subnets.append(subnet)
     options = {
         "com.docker.network.bridge.default_bridge": "true",
         "com.docker.network.bridge.enable_icc": str(config.icc).lower(),
@@ -261,8 +284,22 @@ def default_bridge(
         name="bridge",
         created=now,
         driver="bridge",
-        ipam=IPAM(driver="default", config=[wire_subnet(subnet)]),
+        enable_ipv6=config.bridge_ipv6,
+        ipam=IPAM(driver="default", config=[wire_subnet(subnet) for subnet in subnets]),
         options=options,
+    )
+
+
+def _bridge_subnet(address: str, fixed: str) -> Subnet:
+    """The default bridge's subnet by its own address, containers in ``fixed``."""
+    try:
+        interface = ip_interface(address)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid CIDR address: {address}") from error
+    return Subnet(
+        prefix=interface.network,
+        gateway=interface.ip,
+        ip_range=ipam.parse_network(fixed) if fixed else None,
     )
 
 

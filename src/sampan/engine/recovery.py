@@ -116,12 +116,13 @@ async def _default_bridge(core: Core) -> None:
     taken = await core.threads.run(used_networks, skip)
     network_id = present.id if present is not None else core.new_id()
     created = present.record.created if present is not None else clock.now()
-    wanted = networkspec.default_bridge(core.config, network_id, created, [*others, *taken])
+    subnets = present.spec.subnets if present is not None else ()
+    wanted = networkspec.default_bridge(
+        core.config, network_id, created, [*others, *taken], subnets
+    )
     if present is None:
         await _add_network(core, wanted)
         return
-    if not core.config.bridge_address:
-        wanted = msgspec.structs.replace(wanted, ipam=present.record.ipam)
     if wanted != present.record:
         await core.state.write(
             (

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from sampan.network.model import EndpointSpec, NetworkSpec, Subnet
 
-#: the auxiliary address that containers use as their gateway instead of the bridge (Docker's)
-DEFAULT_GATEWAY = "DefaultGatewayIPv4"
+#: the auxiliary addresses that containers use as gateways instead of the bridge (Docker's), by
+#: IP version
+DEFAULT_GATEWAYS = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ def with_gateways(connections: Sequence[Connection]) -> tuple[EndpointSpec, ...]
     result = []
     for connection in connections:
         gateways = tuple(
-            subnet.auxiliary.get(DEFAULT_GATEWAY, subnet.gateway)
+            subnet.auxiliary.get(DEFAULT_GATEWAYS[subnet.prefix.version], subnet.gateway)
             for subnet in _first_of_each_family(connection.network)
             if subnet.gateway is not None
             and chosen.get(subnet.prefix.version) == connection.endpoint.endpoint_id

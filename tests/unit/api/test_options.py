@@ -140,7 +140,6 @@ def test_an_option_given_twice_is_a_conflict() -> None:
 @pytest.mark.parametrize(
     ("flag", "name"),
     [
-        ("--bip6=fd00::1/64", "bip6"),
         ("--containerd=/x", "containerd"),
         ("--live-restore=false", "live-restore"),
         ("--selinux-enabled", "selinux-enabled"),
