@@ -40,7 +40,13 @@ _SCOPED_OPEN = frozenset(
         "/volumes/prune",
     }
 )
-_SCOPED_OBJECTS = ("/containers/{name}", "/exec/{name}", "/networks/{name}", "/volumes/{name}")
+_SCOPED_OBJECTS = (
+    "/containers/{name}",
+    "/sampan/containers/{name}",
+    "/exec/{name}",
+    "/networks/{name}",
+    "/volumes/{name}",
+)
 #: reads that are not: input of a terminal
 _NOT_READS = frozenset({"/containers/{name}/attach/ws"})
 

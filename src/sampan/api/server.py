@@ -179,7 +179,7 @@ async def check_scope(call: Call, pattern: str) -> None:
         "networks": partial(_network_labels, call),
         "volumes": partial(_volume_labels, call),
     }
-    kind, _, rest = pattern.lstrip("/").partition("/")
+    kind, _, rest = pattern.removeprefix("/sampan").lstrip("/").partition("/")
     finder = finders.get(kind)
     if finder is None or not rest.startswith("{name}"):
         return

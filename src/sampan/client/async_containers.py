@@ -56,6 +56,10 @@ class Containers:
         """Everything known about a container; ``size`` adds SizeRw and SizeRootFs (bytes)."""
         return await self._threads.run(self._service.inspect, ref, size=size)
 
+    async def init(self, ref: str) -> None:
+        """Set up everything of a start but let the program wait until :meth:`start`."""
+        await self._threads.run(self._service.init, ref)
+
     async def start(self, ref: str) -> None:
         """Start; returns once the program's execve succeeded. Does nothing to a running one."""
         await self._threads.run(self._service.start, ref)

@@ -83,6 +83,10 @@ class Containers:
         path = f"/containers/{ref}/json"
         return self._transport.call(ContainerInspectResponse, "GET", path, {"size": size})
 
+    def init(self, ref: str) -> None:
+        """Set up everything of a start but let the program wait until :meth:`start`."""
+        self._transport.do("POST", f"/sampan/containers/{ref}/init")
+
     def start(self, ref: str) -> None:
         """Start; returns once the program's execve succeeded. Does nothing to a running one."""
         self._act(ref, "start")

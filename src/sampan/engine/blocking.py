@@ -97,6 +97,10 @@ class Containers:
         """Everything known about a container; ``size`` adds SizeRw and SizeRootFs (bytes)."""
         return self._loop.call(self._service.inspect(ref, size=size))
 
+    def init(self, ref: str) -> None:
+        """Set up everything of a start but let the program wait until :meth:`start`."""
+        self._loop.call(self._service.init(ref))
+
     def start(self, ref: str) -> None:
         """Start; returns once the program's execve succeeded."""
         self._loop.call(self._service.start(ref))

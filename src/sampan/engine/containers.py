@@ -19,6 +19,7 @@ from sampan.engine import (
     links,
     listing,
     logs,
+    preparing,
     processes,
     removal,
     sizes,
@@ -166,6 +167,19 @@ class Containers:
         except NotFound:
             return ()  # its snapshot was lost; everything else can still be told
 
+    async def init(self, ref: str) -> None:
+        """Set up everything of a start but let the program wait until :meth:`start`.
+
+        The container is ``initialized`` then (``created`` to Docker's clients); :meth:`stop` and
+        :meth:`remove` undo it. Raises Conflict when it runs or is initialized, else as
+        :meth:`start`.
+        """
+        await self._whole(self._init(self._find(ref)))
+
+    async def _init(self, container: Container) -> None:
+        async with container.lock:
+            await preparing.prepare(self._core, container)
+
     async def start(self, ref: str) -> None:
         """Start; returns once the program's execve succeeded.
 
@@ -179,7 +193,10 @@ class Containers:
             starting.check_startable(container)
             cancel_restart(core, container)
             try:
-                run = await starting.start(core, container)
+                if container.prepared is not None:
+                    run = await preparing.let_go(core, container)
+                else:
+                    run = await starting.start(core, container)
             except SampanError:
                 if container.record.host_config.auto_remove:
                     await removal.remove_locked(core, container, volumes=True)
@@ -271,7 +288,7 @@ class Containers:
         for container in core.containers:
             status = container.state.status
             if (
-                status not in (Status.CREATED, Status.EXITED, Status.DEAD)
+                status not in (Status.CREATED, Status.INITIALIZED, Status.EXITED, Status.DEAD)
                 or (limit is not None and container.record.created / 1e9 > limit)
                 or not match_labels(container.record.config.labels or {}, checked)
             ):

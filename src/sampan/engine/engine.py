@@ -17,7 +17,16 @@ from typing import Unpack
 
 from sampan.build.recipe import Recipe
 from sampan.content.store import FileStore
-from sampan.engine import building, collecting, imagepolicy, imageremoval, recovery, running, subids
+from sampan.engine import (
+    building,
+    collecting,
+    imagepolicy,
+    imageremoval,
+    preparing,
+    recovery,
+    running,
+    subids,
+)
 from sampan.engine.building import BuildArguments, BuiltImage
 from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
@@ -165,6 +174,7 @@ class Engine:
         for container in core.containers:
             if container.health is not None:
                 container.health.stop()
+            preparing.let_be(container)
             if container.run is not None:
                 run, container.run = container.run, None
                 asyncio.get_running_loop().remove_reader(run.events.fileno())
@@ -183,7 +193,7 @@ class Engine:
 
         async with asyncio.TaskGroup() as group:
             for container in self._core.containers:
-                if container.run is not None:
+                if container.live is not None:
                     group.create_task(stop(container.id))
 
     async def __aenter__(self) -> Engine:

@@ -11,7 +11,7 @@ from sampan.engine import clock
 from sampan.engine.config import EngineConfig
 from sampan.engine.fabric import Fabric, Plug, dns_names
 from sampan.engine.lifecycle import Status
-from sampan.engine.record import MountRecord, Record
+from sampan.engine.record import MountRecord, Record, State
 from sampan.engine.table import Container
 from sampan.model.mount import Mount
 from sampan.network.publish import port_map
@@ -101,7 +101,7 @@ def state(container: Container) -> ContainerState:
     """The ``State`` object."""
     now = container.state
     return ContainerState(
-        status=now.status,
+        status=shown_status(now),
         running=now.alive or now.status == Status.RESTARTING,
         paused=now.status == Status.PAUSED,
         restarting=now.status == Status.RESTARTING,
@@ -114,6 +114,11 @@ def state(container: Container) -> ContainerState:
         finished_at=clock.rfc3339(now.finished_at),
         health=health(container),
     )
+
+
+def shown_status(state: State) -> Status:
+    """The status in Docker's words, which know no containers that are set up only."""
+    return Status.CREATED if state.status == Status.INITIALIZED else state.status
 
 
 def health(container: Container) -> Health | None:
@@ -304,7 +309,7 @@ def summary(
         size_rw=size_rw,
         size_root_fs=size_root,
         labels=record.config.labels or {},
-        state=container.state.status,
+        state=shown_status(container.state),
         status=status_text(container, now),
         host_config=ContainerSummaryHostConfig(
             network_mode=record.host_config.network_mode,
@@ -371,6 +376,8 @@ def status_text(container: Container, now: int) -> str:
             return "Dead"
         case Status.CREATED:
             return "Created"
+        case Status.INITIALIZED:
+            return "Initialized"
         case Status.EXITED:
             ago = human_duration((now - current.finished_at) / 1e9)
             return f"Exited ({current.exit_code}) {ago} ago"

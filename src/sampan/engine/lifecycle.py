@@ -12,6 +12,9 @@ Rule: everything that decides whether an operation fits a container's status liv
                          ▼         │
                       restarting ──start──► running
 
+    created, exited ──init──► initialized ──start──► running
+                                  └──stop──► created
+
     any ──remove──► removing ──failed──► dead
 """
 
@@ -24,9 +27,13 @@ from sampan.errors import Conflict
 
 
 class Status(StrEnum):
-    """Container statuses as the API names them."""
+    """Container statuses as the API names them.
+
+    ``INITIALIZED`` (podman's: all is set up, the program waits) is ``created`` in Docker's API.
+    """
 
     CREATED = "created"
+    INITIALIZED = "initialized"
     RUNNING = "running"
     PAUSED = "paused"
     RESTARTING = "restarting"
@@ -38,6 +45,7 @@ class Status(StrEnum):
 class Event(StrEnum):
     """What can happen to a container."""
 
+    INIT = "init"
     START = "start"
     START_FAILED = "start-failed"
     EXIT = "exit"
@@ -51,8 +59,15 @@ class Event(StrEnum):
 
 TRANSITIONS: Final[dict[Status, dict[Event, Status]]] = {
     Status.CREATED: {
+        Event.INIT: Status.INITIALIZED,
         Event.START: Status.RUNNING,
         Event.START_FAILED: Status.CREATED,
+        Event.REMOVE: Status.REMOVING,
+    },
+    Status.INITIALIZED: {
+        Event.START: Status.RUNNING,
+        Event.START_FAILED: Status.CREATED,
+        Event.STOP: Status.CREATED,
         Event.REMOVE: Status.REMOVING,
     },
     Status.RUNNING: {
@@ -72,6 +87,7 @@ TRANSITIONS: Final[dict[Status, dict[Event, Status]]] = {
         Event.REMOVE: Status.REMOVING,
     },
     Status.EXITED: {
+        Event.INIT: Status.INITIALIZED,
         Event.START: Status.RUNNING,
         Event.START_FAILED: Status.EXITED,
         Event.BACKOFF: Status.RESTARTING,

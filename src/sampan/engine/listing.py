@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from sampan.engine.fabric import Fabric
 from sampan.engine.filters import boolean, check_filters, match_labels, match_pattern
 from sampan.engine.imagetable import ImageTable
-from sampan.engine.inspecting import health
+from sampan.engine.inspecting import health, shown_status
 from sampan.engine.lifecycle import Status
 from sampan.engine.options import Filters
 from sampan.engine.table import Container, ContainerTable
@@ -60,7 +60,7 @@ def select(
         state = container.state
         if not show_all and not (state.alive or state.status == Status.RESTARTING):
             continue
-        if wanted_status and state.status not in wanted_status:
+        if wanted_status and not {state.status, shown_status(state)} & wanted_status:
             continue
         if exited and not (state.status == Status.EXITED and state.exit_code in exited):
             continue

@@ -230,10 +230,10 @@ class Networks:
             settings = msgspec.structs.replace(settings, mac_address=mac)
         async with container.lock:
             self._check_connectable(network, container)
-            if container.run is not None and network.plugged:
+            if container.live is not None and network.plugged:
                 await self._plug(network, container, settings)
             networks = {**container.record.networks, network.name: settings}
-            if container.run is None and set(networks) == {"none", network.name}:
+            if container.live is None and set(networks) == {"none", network.name}:
                 del networks["none"]
             container.record = msgspec.structs.replace(container.record, networks=networks)
             await core.state.write(update_record(container))
@@ -321,7 +321,7 @@ class Networks:
                 core.fabric.leave(container.id, [plug])
             try:
                 await core.state.write(*statements)
-                if plug is not None and container.run is not None:
+                if plug is not None and container.live is not None:
                     await self._unplug(container, plug)
             finally:
                 if plug is not None:

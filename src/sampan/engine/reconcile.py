@@ -47,7 +47,14 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopt:
-    """The container runs: watch over it again."""
+    """The container runs, or is prepared to: watch over it again."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """What was prepared for the container is gone: it is merely created."""
 
     id: str
 
@@ -110,7 +117,16 @@ class EraseFiles:
 
 
 Action: TypeAlias = (
-    Adopt | Abort | NoteExit | Release | Remove | Start | EraseExec | EraseSnapshot | EraseFiles
+    Adopt
+    | Forget
+    | Abort
+    | NoteExit
+    | Release
+    | Remove
+    | Start
+    | EraseExec
+    | EraseSnapshot
+    | EraseFiles
 )
 
 
@@ -143,6 +159,10 @@ def _container(row: Row, observed: Observed) -> Iterator[Action]:
         if row.status in (Status.REMOVING, Status.DEAD):
             yield Remove(id=row.id)
         return
+    prepared = row.status == Status.INITIALIZED
+    if prepared and monitor == "created":
+        yield Adopt(id=row.id)
+        return
     if monitor == "created":
         yield Abort(id=row.id)  # the start was under way: its client has had no answer
     code = observed.exits.get(row.id)
@@ -155,6 +175,8 @@ def _container(row: Row, observed: Observed) -> Iterator[Action]:
         yield EraseExec(id=row.id)
     if row.endpoints:
         yield Release(id=row.id)
+    if prepared and not ended:
+        yield Forget(id=row.id)
     if row.status in (Status.REMOVING, Status.DEAD) or (ended and row.auto_remove):
         yield Remove(id=row.id)
         return

@@ -12,14 +12,21 @@ from pathlib import Path
 
 import msgspec
 
-from sampan.engine import clock, logforwarding, naming, networkspec, removal, supervision
+from sampan.engine import (
+    clock,
+    logforwarding,
+    naming,
+    networkspec,
+    removal,
+    sharedmemory,
+    supervision,
+)
 from sampan.engine import reconcile as rec
 from sampan.engine.core import Core, decode_container, log
 from sampan.engine.fabric import Network, Plug
 from sampan.engine.lifecycle import ALIVE, Status
 from sampan.engine.networkrecord import NetworkRecord
 from sampan.engine.networks import insert_network
-from sampan.engine.starting import unmount_shared_memory
 from sampan.engine.table import Container, Run
 from sampan.engine.userns import Lease
 from sampan.errors import NotFound, SampanError
@@ -44,7 +51,7 @@ async def restore(core: Core) -> None:
     actions = rec.reconcile(_rows(core, endpoints), found.observed)
     await _perform_all(core, [a for a in actions if not isinstance(a, rec.Start)], found, endpoints)
     await core.threads.run(_converge, core)
-    await core.threads.run(core.volumes.sweep, [c for c in core.containers if c.run is not None])
+    await core.threads.run(core.volumes.sweep, [c for c in core.containers if c.live is not None])
     await core.threads.run(_drop_unfinished, core)
     await core.threads.run(core.snapshots.sweep)
     await _perform_all(core, [a for a in actions if isinstance(a, rec.Start)], found, endpoints)
@@ -220,6 +227,10 @@ async def _perform(
     match action:
         case rec.Adopt(id=name):
             await _adopt(core, name, found, endpoints.get(name, []))
+        case rec.Forget(id=name):
+            await core.state.write(
+                core.change(core.containers.find(name), status=Status.CREATED, pid=0)
+            )
         case rec.Abort(id=name):
             await core.threads.run(_abort, core, name, found)
         case rec.NoteExit(id=name, recorded=recorded):
@@ -259,10 +270,21 @@ async def _adopt(core: Core, name: str, found: _Found, plugs: list[Plug]) -> Non
         shared_memory=str(shared) if shared.exists() else "",
         ended=asyncio.get_running_loop().create_future(),
     )
-    container.run = run
+    prepared = live.status == "created"
+    if prepared:
+        await core.threads.run(monitor.keep)
+        container.prepared = run
+    else:
+        container.run = run
     container.endpoints = {plug.network.id: plug for plug in plugs}
     for plug in plugs:
         core.fabric.hold(plug)
+    core.fabric.enter(container, plugs)
+    names = naming.name_files(core, container, plugs)
+    if names.resolver is not None:
+        await core.threads.run(core.fabric.resolve_for, name, live.pid, names.resolver)
+    if prepared:
+        return
     state = container.state
     frozen = await core.threads.run(cgroup.frozen, core.facts.layout, live.cgroup)
     core.state.submit(
@@ -273,10 +295,6 @@ async def _adopt(core: Core, name: str, found: _Found, plugs: list[Plug]) -> Non
             started_at=state.started_at if state.status in ALIVE else clock.now(),
         )
     )
-    core.fabric.enter(container, plugs)
-    names = naming.name_files(core, container, plugs)
-    if names.resolver is not None:
-        await core.threads.run(core.fabric.resolve_for, name, live.pid, names.resolver)
     supervision.watch(core, container, run)
 
 
@@ -298,7 +316,7 @@ def _erase_exec(core: Core, name: str) -> None:
     directory = core.exec_directory(name)
     shared = directory / "shm"
     if shared.exists():
-        unmount_shared_memory(str(shared))
+        sharedmemory.unmount(str(shared))
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -7,7 +7,7 @@ import signal as signals
 
 import msgspec
 
-from sampan.engine import logforwarding, stopping, waiting
+from sampan.engine import logforwarding, preparing, stopping, waiting
 from sampan.engine.attaching import discard
 from sampan.engine.backoff import cancel_restart
 from sampan.engine.core import Core, delete_container, log, update_record
@@ -64,6 +64,7 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
     Once the row is gone nothing is left that could bring it back; what remains of it on disk
     after a failure is swept by the next reconciliation.
     """
+    await preparing.give_up(core, container)
     status = after(container.state.status, Event.REMOVE)
     if container.run is not None:
         raise Conflict(f"container {container.id} was started while being removed")

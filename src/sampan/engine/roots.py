@@ -92,7 +92,7 @@ def bare(core: Core, container: Container) -> int:
 
 def _open(core: Core, container: Container, *, writable: bool) -> Root:
     try:
-        run = container.run
+        run = container.live
         if run is not None:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             try:

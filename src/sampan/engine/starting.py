@@ -28,6 +28,7 @@ from sampan.engine import (
     naming,
     ownership,
     roots,
+    sharedmemory,
     usernamespaces,
     users,
 )
@@ -38,7 +39,7 @@ from sampan.engine.lifecycle import Event, Status, after
 from sampan.engine.naming import NameFiles
 from sampan.engine.record import MountRecord
 from sampan.engine.security import SecurityOptions, parse_security_options
-from sampan.engine.spec import Resolved, runtime_spec
+from sampan.engine.spec import Resolved, resources, runtime_spec
 from sampan.engine.table import Container, Run
 from sampan.engine.usernamespaces import donor
 from sampan.engine.volumestore import with_sources
@@ -51,10 +52,10 @@ from sampan.errors import (
     SampanError,
     StartFailed,
 )
-from sampan.kernel import mount as kernel_mount
 from sampan.model import oci
 from sampan.model.idmap import IdMap
-from sampan.runtime.client import CreateRequest, Monitor
+from sampan.runtime.client import CreateRequest, Making, Monitor, Outline
+from sampan.runtime.plan import cgroup_path
 from sampan.wire.container import ResourcesUlimit
 
 #: seconds a monitor may take to end after a failed start
@@ -66,6 +67,7 @@ class _Launch:
     """What the loop's thread decided, for the thread that acts."""
 
     request: CreateRequest
+    making: Making | None
     plugs: Sequence[Plug]
     #: whether its network namespace is a new one
     own_network: bool
@@ -99,10 +101,13 @@ def check_startable(container: Container) -> None:
         raise Conflict("container is marked for removal and cannot be started")
 
 
-async def start(core: Core, container: Container, *, automatic: bool = False) -> Run:
+async def start(
+    core: Core, container: Container, *, automatic: bool = False, hold: bool = False
+) -> Run:
     """Start a container whose lock the caller holds; returns its run.
 
-    ``automatic`` starts (restart policy) keep the restart count. Raises as
+    ``automatic`` starts (restart policy) keep the restart count. With ``hold`` everything is done
+    but the last step, which is :func:`sampan.engine.preparing.let_go`'s. Raises as
     :meth:`sampan.engine.containers.Containers.start`.
     """
     check_startable(container)
@@ -111,17 +116,27 @@ async def start(core: Core, container: Container, *, automatic: bool = False) ->
     except SampanError as error:
         record_failure(core, container, error)
         raise
+    making = None
     try:
         await logforwarding.connect(core, container)
-        launch = _plan(core, container, plugs)
+        making = _begin(core, container)
+        launch = _plan(core, container, plugs, making)
         core.fabric.enter(container, plugs)
-        launched = await core.threads.run(_perform, core, container, launch)
+        launched = await core.threads.run(_perform, core, container, launch, hold)
     except SampanError as error:
+        if making is not None:
+            await core.threads.run(making.give_up)
         core.fabric.release(plugs)
         record_failure(core, container, error)
         await logforwarding.finish(container)
         raise
-    run = _started(core, container, launch, launched, automatic=automatic)
+    run = _run(core, container, launch, launched)
+    if hold:
+        await _learn_addresses(core, container, launch)
+        return run
+    for client, stream in zip(launch.clients, launched.streams, strict=True):
+        client.resolve(stream)
+    started(core, container, run, automatic=automatic)
     await _learn_addresses(core, container, launch)
     if container.pending:
         await plug_pending(core, container)
@@ -157,7 +172,31 @@ def record_failure(core: Core, container: Container, error: SampanError) -> None
     container.pending.clear()
 
 
-def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
+def _begin(core: Core, container: Container) -> Making | None:
+    """Have what needs no plan made while we plan, if a thread is free to follow soon."""
+    record = container.record
+    if core.config.cgroup_driver == "systemd" or core.threads.busy:
+        return None
+    host = record.host_config
+    remapped, _ = usernamespaces.of(core, container)
+    return core.launcher.begin(
+        Outline(
+            container_id=record.id,
+            directory=core.exec_directory(record.id),
+            cgroup=cgroup_path(core.cgroups_path(record), record.id),
+            resources=resources(host, core.host),
+            user_namespace=remapped == "",
+            log=logconfig.settings(record),
+            terminal=bool(record.config.tty),
+            open_stdin=bool(record.config.open_stdin),
+            stdin_once=bool(record.config.stdin_once),
+        )
+    )
+
+
+def _plan(
+    core: Core, container: Container, plugs: Sequence[Plug], making: Making | None
+) -> _Launch:
     """Decide everything about this start; no effects."""
     record = container.record
     host = record.host_config
@@ -170,13 +209,10 @@ def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
     hostname = owner.record.hostname if owner is not None else record.hostname
     files = None if owner is not None else naming.name_files(core, container, plugs)
     name_directory = core.directory((owner or container).id)
-    shared_memory = _shared_memory(core, container)
+    shared_memory = sharedmemory.place(core, container)
     joined, ids = namespaces(core, container)
-    sources = [
-        mount
-        for mount in with_sources(record.mounts, record.id, core.config.pins)
-        if mount.type != "image"
-    ]
+    mounts = with_sources(record.mounts, record.id, core.config.pins)
+    sources = [mount for mount in mounts if mount.type != "image"]
     resolved = Resolved(
         namespaces=joined,
         id_map=ids,
@@ -196,6 +232,7 @@ def _plan(core: Core, container: Container, plugs: Sequence[Plug]) -> _Launch:
     )
     return _Launch(
         request=_request(core, container, runtime_spec(record, core.host, resolved)),
+        making=making,
         plugs=plugs,
         own_network=joined.get("network") == "",
         files=files,
@@ -296,20 +333,8 @@ def _named_namespace(core: Core, container: Container) -> str:
     return ""
 
 
-def _shared_memory(core: Core, container: Container) -> str:
-    """The host path bound over /dev/shm, "" for a tmpfs of the container's own."""
-    mode = container.record.host_config.ipc_mode or ""
-    if mode == "host":
-        return "/dev/shm"
-    if mode == "shareable":
-        return str(core.exec_directory(container.id) / "shm")
-    if mode.startswith("container:"):
-        return str(core.exec_directory(donor(core, mode, "ipc").id) / "shm")
-    return ""
-
-
-def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
-    """Act, in a thread. Raises after having undone everything."""
+def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _Launched:
+    """Act, in a thread; ``hold``: all but let the program run. Raises having undone everything."""
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, launch.request.directory, ignore_errors=True)
         if launch.files is not None:
@@ -321,9 +346,9 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
         imagemounts.pin_parts(core, container.id, launch.mounts, undo)
         _give_away(core, container, launch)
         if launch.shared_memory:
-            _mount_shared_memory(launch.shared_memory, launch.shared_memory_size, launch.id_map)
-            undo.callback(unmount_shared_memory, launch.shared_memory)
-        monitor = core.launcher.create(launch.request)
+            sharedmemory.mount(launch.shared_memory, launch.shared_memory_size, launch.id_map)
+            undo.callback(sharedmemory.unmount, launch.shared_memory)
+        monitor = core.launcher.create(launch.request, launch.making)
         undo.callback(monitor.close)
         # A start that fails has undone everything by itself; before it, we must.
         before_start = undo.enter_context(ExitStack())
@@ -332,7 +357,7 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
         undo.callback(os.close, pidfd)
         plugs = _connect(core, container, launch, monitor, undo)
         streams = []
-        for client in launch.clients:
+        for client in () if hold else launch.clients:
             options = client.options
             stream = monitor.attach(
                 stdin=options.stdin, stdout=options.stdout, stderr=options.stderr
@@ -342,7 +367,10 @@ def _perform(core: Core, container: Container, launch: _Launch) -> _Launched:
         events = monitor.watch()
         undo.callback(_until_gone, events)
         before_start.pop_all()
-        monitor.start()
+        if hold:
+            monitor.keep()
+        else:
+            monitor.start()
         undo.pop_all()
     return _Launched(monitor=monitor, events=events, pidfd=pidfd, plugs=plugs, streams=streams)
 
@@ -396,28 +424,10 @@ def _until_gone(events: socket.socket) -> None:
             pass
 
 
-def _mount_shared_memory(path: str, size: int, ids: IdMap | None) -> None:
-    """A tmpfs several containers can bind over their /dev/shm, their root's."""
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    flags = kernel_mount.MS_NOSUID | kernel_mount.MS_NOEXEC | kernel_mount.MS_NODEV
-    uid, gid = (ids.root if ids is not None else None) or (0, 0)
-    data = f"mode=1777,size={size},uid={uid},gid={gid}"
-    kernel_mount.mount("shm", path, "tmpfs", flags, data)
-
-
-def unmount_shared_memory(path: str) -> None:
-    """Undo the mount, if it is there; lazily, since a joined container may still hold it."""
-    with suppress(OSError):
-        kernel_mount.umount2(path, kernel_mount.MNT_DETACH)
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _started(
-    core: Core, container: Container, launch: _Launch, launched: _Launched, *, automatic: bool
-) -> Run:
-    """The program runs: make it known, and watch over it."""
+def _run(core: Core, container: Container, launch: _Launch, launched: _Launched) -> Run:
+    """What is there now, as the container's."""
     container.endpoints = {plug.network.id: plug for plug in launched.plugs}
-    run = Run(
+    return Run(
         monitor=launched.monitor,
         events=launched.events,
         pidfd=launched.pidfd,
@@ -426,13 +436,17 @@ def _started(
         shared_memory=launch.shared_memory,
         ended=asyncio.get_running_loop().create_future(),
     )
+
+
+def started(core: Core, container: Container, run: Run, *, automatic: bool = False) -> None:
+    """The program runs: make it known, before somebody watches over it."""
     container.run = run
     state = container.state
     core.state.submit(
         core.change(
             container,
             status=after(state.status, Event.START),
-            pid=launched.monitor.pid,
+            pid=run.monitor.pid,
             started_at=clock.now(),
             exit_code=0,
             error="",
@@ -441,12 +455,9 @@ def _started(
             restart_count=state.restart_count if automatic else 0,
         )
     )
-    for client, stream in zip(launch.clients, launched.streams, strict=True):
-        client.resolve(stream)
     container.pending = [c for c in container.pending if not c.socket.done()]
     _publish_connections(core, container)
     core.publish(container, "start")
-    return run
 
 
 def _publish_connections(core: Core, container: Container) -> None:
@@ -468,11 +479,15 @@ def _publish_connections(core: Core, container: Container) -> None:
 async def plug_pending(core: Core, container: Container) -> None:
     """Plug clients that came while the container was being started."""
     clients, container.pending = container.pending, []
+    run = container.live
+    if run is None:
+        discard(clients)  # it has ended already
+        return
     for client in clients:
         options = client.options
         try:
             stream = await core.threads.run(
-                container.monitor.attach,
+                run.monitor.attach,
                 stdin=options.stdin,
                 stdout=options.stdout,
                 stderr=options.stderr,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal as signals
 
+from sampan.engine import preparing
 from sampan.engine.backoff import cancel_restart
 from sampan.engine.core import Core
 from sampan.engine.lifecycle import Status
@@ -69,6 +70,10 @@ async def stop(core: Core, container: Container, signal: str | None, seconds: in
     await settled(container)
     if cancel_restart(core, container):
         core.publish(container, "stop")
+        return
+    if container.prepared is not None:
+        async with container.lock:
+            await preparing.give_up(core, container)
         return
     run = container.run
     if run is None:

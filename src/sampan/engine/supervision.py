@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from sampan.engine import clock, logforwarding, removal, restart, waiting
 from sampan.engine.attaching import discard
 from sampan.engine.core import Core, log
-from sampan.engine.fabric import Plug
 from sampan.engine.health import HealthMonitor
 from sampan.engine.lifecycle import Event, Status, after
-from sampan.engine.starting import start, unmount_shared_memory
+from sampan.engine.releasing import release
+from sampan.engine.starting import start
 from sampan.engine.table import Container, Run
 from sampan.errors import SampanError
 from sampan.runtime.client import ExitRecord, read_exit, recover
@@ -151,7 +150,7 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
             core.events.publish("volume", "unmount", mount.name, attributes)
     core.fabric.leave(container.id, plugs)
     try:
-        await core.threads.run(_clean, core, container, run, plugs)
+        await core.threads.run(release, core, container, run, plugs)
     except (OSError, SampanError) as error:
         # What is left is found by the next reconciliation; the container has ended all the same.
         log.warning("cleaning up after container %s: %s", container.id[:12], error)
@@ -166,17 +165,6 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
         await removal.remove_locked(core, container, volumes=True)
     elif not core.closing.is_set():
         _consider_restart(core, container, ran_for)
-
-
-def _clean(core: Core, container: Container, run: Run, plugs: Sequence[Plug]) -> None:
-    """Release what a run held outside its processes; in a thread."""
-    run.monitor.close()
-    core.fabric.resolver.unplug(container.id)
-    core.fabric.detach(plugs)
-    if run.shared_memory:
-        unmount_shared_memory(run.shared_memory)
-    shutil.rmtree(core.exec_directory(container.id), ignore_errors=True)
-    core.volumes.release(container, core.containers)
 
 
 def _forget_execs(core: Core, container: Container) -> None:

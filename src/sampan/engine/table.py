@@ -62,6 +62,8 @@ class Container:
     state: State = field(default_factory=State)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     run: Run | None = None
+    #: everything of a run but its program, which waits to be let go
+    prepared: Run | None = None
     endpoints: dict[str, Plug] = field(default_factory=dict)
     waiters: list[Waiter] = field(default_factory=list)
     pending: list[PendingAttachment] = field(default_factory=list)
@@ -86,6 +88,11 @@ class Container:
     def name(self) -> str:
         """The name without a slash."""
         return self.record.name
+
+    @property
+    def live(self) -> Run | None:
+        """The namespaces there are: of a program that runs or waits to be let go."""
+        return self.run or self.prepared
 
     @property
     def monitor(self) -> Monitor:

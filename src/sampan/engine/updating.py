@@ -41,8 +41,8 @@ async def update(
                     "container"
                 )
             merged = msgspec.structs.replace(merged, restart_policy=policy)
-        if container.run is not None:
-            await core.threads.run(_apply, core, container.run.cgroup, merged)
+        if container.live is not None:
+            await core.threads.run(_apply, core, container.live.cgroup, merged)
         container.record = msgspec.structs.replace(container.record, host_config=merged)
         await core.state.write(update_record(container))
     core.publish(container, "update")

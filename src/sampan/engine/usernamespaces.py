@@ -13,7 +13,7 @@ from sampan.model.idmap import IdMap
 def donor(core: Core, mode: str, namespace: str) -> Container:
     """The running container that ``container:...`` names. Raises NotFound, Conflict."""
     found = core.containers.find(mode.partition(":")[2])
-    if found.run is None:
+    if found.live is None:
         raise Conflict(
             f"cannot join {namespace} namespace of a non running container: {found.name}"
         )
@@ -61,5 +61,5 @@ def of(core: Core, container: Container) -> tuple[str | None, IdMap | None]:
 
 
 def _shared(found: Container) -> tuple[str | None, IdMap | None]:
-    ids = found.run.id_map if found.run is not None else None
+    ids = found.live.id_map if found.live is not None else None
     return (None, None) if ids is None else (f"/proc/{found.state.pid}/ns/user", ids)

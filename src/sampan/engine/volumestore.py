@@ -242,7 +242,7 @@ class VolumeStore:
         used = {
             mount.name
             for other in others
-            if other.run is not None and other is not container
+            if other.live is not None and other is not container
             for mount in other.record.mounts
             if mount.type == "volume"
         }

@@ -52,6 +52,7 @@ class Worker:
         self._filter = None if flags < 0 else Filter(program=state.seccomp_program, flags=flags)
         self._starter: Connection | None = None
         self._aborter: Connection | None = None
+        self._keeper: Connection | None = None
         self._creator: Connection | None = None
         self._watchers: list[Connection] = []
         self._connections: set[Connection] = set()
@@ -185,6 +186,9 @@ class Worker:
 
     def task_ready(self, task: Task) -> None:
         """Init waits; it goes on when somebody asked."""
+        if self._keeper is not None:
+            self._keeper.reply({"ok": True})
+            self._keeper = None
         if self._starter is not None:
             task.start()
 
@@ -266,7 +270,7 @@ class Worker:
             "error": "" if self._error is None else self._error.message,
         }
         records.write(self._directory, records.EXIT, record)
-        unheard = self._starter is None and self._aborter is None
+        unheard = self._starter is self._aborter is self._keeper is None
         lingers = self._error is not None and unheard and self._creator is not None
         if not lingers:
             self._stop_listening()
@@ -293,6 +297,9 @@ class Worker:
             error = self._error or StartFailed(spawn.DIED)
             starter, self._starter = self._starter, None
             starter.fail(error)
+        if self._keeper is not None:
+            keeper, self._keeper = self._keeper, None
+            keeper.fail(self._error or StartFailed(spawn.DIED))
         if self._aborter is not None:
             self._aborter.reply({"ok": True})
         self._leave()
@@ -381,6 +388,20 @@ class Worker:
         if self._main.state == "ready":
             self._main.start()
 
+    def _keep(self, connection: Connection, message: Message, blob: bytes) -> None:
+        """Init is to wait for whoever starts it, also when who made it is gone."""
+        if self._error is not None and self._finished:
+            connection.fail(self._error)
+            self._leave()
+            return
+        if self._error is None and self._main.state not in ("setup", "ready"):
+            raise Conflict("the container was started already")
+        self._creator = None
+        if self._error is None and self._main.state == "ready":
+            connection.reply({"ok": True})
+        else:
+            self._keeper = connection  # of a failing one: answered when its end is recorded
+
     def _abort_request(self, connection: Connection, message: Message, blob: bytes) -> None:
         if self._finished:
             connection.reply({"ok": True})
@@ -453,6 +474,7 @@ class Worker:
 
 _HANDLERS = {
     "start": Worker._start,
+    "keep": Worker._keep,
     "abort": Worker._abort_request,
     "attach": Worker._attach,
     "watch": Worker._watch,

@@ -40,6 +40,19 @@ def test_life_cycle(both: Both, sampan: DockerCli, name: str) -> None:
     both("inspect", "-f", "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}", name)
 
 
+def test_init_lets_the_program_wait(sampan: DockerCli, name: str) -> None:
+    sampan("create", "--name", name, "busybox", "echo", "began")
+    assert sampan("container", "init", name).stdout == f"{name}\n"
+    listed = sampan("ps", "-a", "--filter", f"name={name}", "--format", "{{.State}} {{.Status}}")
+    assert listed.stdout == "created Initialized\n"
+    assert sampan("logs", name).stdout == ""
+    assert sampan("start", "-a", name).stdout == "began\n"
+    sampan("container", "init", name)
+    sampan("rm", name)
+    missing = sampan("container", "init", "nope", status=1)
+    assert missing.stderr == "Error response from daemon: No such container: nope\n"
+
+
 def test_several_at_once_and_some_missing(sampan: DockerCli, name: str) -> None:
     sampan("create", "--name", name, "busybox", "true")
     result = sampan("rm", "nope", name, "nope2", status=1)

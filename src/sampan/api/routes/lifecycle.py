@@ -24,6 +24,12 @@ async def start(call: Call) -> web.StreamResponse:
     return reply.empty()
 
 
+async def init(call: Call) -> web.StreamResponse:
+    """``POST /sampan/containers/{id}/init``: set up what a start does, let the program wait."""
+    await call.engine.containers.init(call.name)
+    return reply.empty()
+
+
 async def stop(call: Call) -> web.StreamResponse:
     """``POST /containers/{id}/stop``."""
     await call.engine.containers.stop(call.name, _signal(call), call.optional_integer("t"))
@@ -111,6 +117,7 @@ async def checkpoints(call: Call) -> web.StreamResponse:
 _ONE = "/containers/{name}"
 ROUTES = (
     Route(method="POST", pattern=f"{_ONE}/start", handler=start, effect=Effect.WRITE),
+    Route(method="POST", pattern=f"/sampan{_ONE}/init", handler=init, effect=Effect.WRITE),
     Route(method="POST", pattern=f"{_ONE}/stop", handler=stop, effect=Effect.WRITE),
     Route(method="POST", pattern=f"{_ONE}/restart", handler=restart, effect=Effect.WRITE),
     Route(method="POST", pattern=f"{_ONE}/kill", handler=kill, effect=Effect.WRITE),

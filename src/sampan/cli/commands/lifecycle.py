@@ -73,10 +73,10 @@ def _unpause(session: Session, arguments: Arguments) -> int:
 
 
 def _init(session: Session, arguments: Arguments) -> int:
-    try:
-        return _simple(session, arguments, "init", {})
-    except DaemonError as error:
-        raise CliError(f"the daemon cannot prepare containers: {error.message}") from error
+    def act(name: str) -> None:
+        session.client.post(f"/sampan/containers/{name}/init", {})
+
+    return for_each(session, arguments.positional, act)
 
 
 def _rename(session: Session, arguments: Arguments) -> None:
