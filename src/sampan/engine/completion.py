@@ -142,6 +142,12 @@ def networks(body: ContainerCreateRequest, mode: str) -> dict[str, EndpointSetti
                 "network-modes"
             )
         return {}
+    if mode.startswith("ns:"):
+        if wanted.keys() - {mode, "default"}:
+            raise InvalidParameter(
+                "conflicting options: a network namespace of others has no further networks"
+            )
+        return {}
     # What the default network is depends on the daemon (``--bridge=none``).
     aliases = {"default": "none" if mode == "none" else "bridge"}
     found = {

@@ -249,7 +249,7 @@ class Networks:
                 "container sharing network namespace with the host cannot be connected to any "
                 "other network"
             )
-        if mode.startswith("container:"):
+        if mode.startswith(("container:", "ns:")):
             raise Forbidden(
                 "container sharing network namespace with another container or host cannot be "
                 "connected to any other network"

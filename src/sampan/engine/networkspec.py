@@ -14,7 +14,7 @@ from sampan.engine.networkrecord import NetworkRecord
 from sampan.errors import Forbidden, InvalidParameter, Unsupported
 from sampan.network import ipam
 from sampan.network.model import IPNetwork, NetworkSpec, Subnet
-from sampan.network.options import network_spec
+from sampan.network.options import GATEWAY_MODE, network_spec
 from sampan.network.priority import DEFAULT_GATEWAYS
 from sampan.network.remoteipam import HeldPool, PoolRequest
 from sampan.wire.network import IPAM, IPAMConfig, NetworkCreateRequest, NetworkSummary
@@ -145,7 +145,8 @@ def _ipam(
         prefix = ipam.parse_network(entry.subnet)
         _check_overlap(prefix, own)
         versions.add(prefix.version)
-        found.append(wire_subnet(_subnet(entry, prefix, internal=bool(body.internal))))
+        bare = _isolated(body, prefix.version)
+        found.append(wire_subnet(_subnet(entry, prefix, with_gateway=not bare)))
     for version, enabled in ((4, ipv4), (6, ipv6)):
         if version in versions and not enabled:
             raise InvalidParameter(
@@ -153,7 +154,8 @@ def _ipam(
             )
         if enabled and version not in versions:
             prefix = ipam.choose_subnet(pools, taken, version)
-            found.append(wire_subnet(ipam.make_subnet(prefix, with_gateway=True)))
+            bare = _isolated(body, version)
+            found.append(wire_subnet(ipam.make_subnet(prefix, with_gateway=not bare)))
     return IPAM(driver=wanted.driver or "default", config=found, options=wanted.options)
 
 
@@ -179,9 +181,15 @@ def _check_overlap(prefix: IPNetwork, own: Sequence[IPNetwork]) -> None:
             )
 
 
-def _subnet(entry: IPAMConfig, prefix: IPNetwork, *, internal: bool) -> Subnet:
+def _isolated(body: NetworkCreateRequest, version: int) -> bool:
+    """Whether the host is to have no address on the network (gateway mode ``isolated``)."""
+    return (body.options or {}).get(f"{GATEWAY_MODE}{version}") == "isolated"
+
+
+def _subnet(entry: IPAMConfig, prefix: IPNetwork, *, with_gateway: bool) -> Subnet:
     return ipam.make_subnet(
         prefix,
+        with_gateway=with_gateway,
         gateway=ipam.parse_address(entry.gateway.partition("/")[0]) if entry.gateway else None,
         ip_range=ipam.parse_network(entry.ip_range) if entry.ip_range else None,
         auxiliary={

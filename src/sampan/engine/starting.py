@@ -320,17 +320,30 @@ def namespaces(core: Core, container: Container) -> tuple[dict[str, str], IdMap 
             path = f"/proc/{owner.state.pid}/ns/{name}"
         if kind == "network" and not path:
             path = _named_namespace(core, container)
+            _check_namespace(path)
         found[kind] = path
     return found, ids
 
 
 def _named_namespace(core: Core, container: Container) -> str:
-    """The namespace a network of driver ``ns`` stands for, "" without one."""
+    """The namespace that ``--network ns:PATH`` or a network of driver ``ns`` names, "" without."""
+    mode = container.record.host_config.network_mode or ""
+    if mode.startswith("ns:"):
+        return mode.removeprefix("ns:")
     for name in container.record.networks:
         network = core.fabric.find(name)
         if network.record.driver == "ns":
             return network.spec.path
     return ""
+
+
+def _check_namespace(path: str) -> None:
+    """Say here what is wrong with a namespace to join: the container's first process is terse."""
+    if path:
+        try:
+            os.stat(path)
+        except OSError as error:
+            raise StartFailed(f"network namespace {path}: {error.strerror}") from error
 
 
 def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _Launched:

@@ -202,6 +202,10 @@ def validate_modes_together(config: ContainerConfig, host: HostConfig) -> None:
     """Options that contradict the network or UTS mode."""
     mode = host.network_mode or ""
     shared = mode.startswith("container:")
+    if mode.startswith("ns:") and not mode.startswith("ns:/"):
+        raise InvalidParameter(f"invalid network mode {mode}: expected ns:PATH, an absolute path")
+    if mode.startswith("ns:") and (host.port_bindings or host.publish_all_ports):
+        raise InvalidParameter("conflicting options: port publishing and the ns network mode")
     if host.uts_mode == "host" and config.hostname:
         raise InvalidParameter("conflicting options: hostname and the UTS mode")
     if shared and config.hostname:

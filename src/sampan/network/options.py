@@ -20,6 +20,8 @@ from sampan.network.traffic import EGRESS_OPTION, INGRESS_OPTION, limits_of
 _BRIDGE = "com.docker.network.bridge."
 MTU = "com.docker.network.driver.mtu"
 BRIDGE_NAME = f"{_BRIDGE}name"
+#: with the IP version behind
+GATEWAY_MODE = f"{_BRIDGE}gateway_mode_ipv"
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")
 _VXLAN_MAX = (1 << 24) - 1
@@ -281,8 +283,8 @@ _TABLES: Mapping[str, Mapping[str, _Apply]] = {
         f"{_BRIDGE}inhibit_ipv4": _set_inhibit,
         f"{_BRIDGE}trusted_host_interfaces": _set_trusted,
         f"{_BRIDGE}host_binding_ipv4": _set_host_binding,
-        f"{_BRIDGE}gateway_mode_ipv4": _set_mode4,
-        f"{_BRIDGE}gateway_mode_ipv6": _set_mode6,
+        f"{GATEWAY_MODE}4": _set_mode4,
+        f"{GATEWAY_MODE}6": _set_mode6,
         # Marks the network containers join by default; the engine knows which that is.
         f"{_BRIDGE}default_bridge": _accept,
         "com.docker.network.host_ipv4": _set_snat4,

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sampan.errors import InvalidParameter, StartFailed, Unsupported
+from sampan.errors import InvalidParameter, SampanError, StartFailed, Unsupported
 from sampan.kernel import rtdump, rtnetlink
 from sampan.kernel.netlink import NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
@@ -174,8 +174,11 @@ class OverlayDriver:
         """See :meth:`Driver.converge`."""
         roomy = [(with_room(spec), endpoints) for spec, endpoints in desired]
         lost = self._bridge.converge(roomy)
-        for spec, _ in roomy:
-            self._ensure_tunnel(spec)
+        for spec, endpoints in roomy:
+            try:
+                self._ensure_tunnel(spec)
+            except SampanError:
+                lost += tuple(e.endpoint_id for e in endpoints if e.endpoint_id not in lost)
         strays = sorted(self._tunnels() - {tunnel_name(spec) for spec, _ in roomy})
         try:
             with self._lock:

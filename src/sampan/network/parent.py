@@ -13,7 +13,7 @@ import errno
 import threading
 from collections.abc import Iterator, Sequence
 
-from sampan.errors import Conflict, InvalidParameter, StartFailed, Unsupported
+from sampan.errors import Conflict, InvalidParameter, SampanError, StartFailed, Unsupported
 from sampan.kernel import rtdump, rtnetlink
 from sampan.kernel.netlink import Message, NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
@@ -48,6 +48,7 @@ class ParentDriver:
 
     def __init__(self, instance: str = "sampan", name: str = "macvlan") -> None:
         """``name`` is the driver's; parents it made are told by it and ``instance``."""
+        self._name = name
         self._group = link_group(f"{instance}-{name}")
         self._lock = threading.Lock()
         self._socket = NetlinkSocket()
@@ -60,6 +61,7 @@ class ParentDriver:
         """See :meth:`Driver.ensure`."""
         name = spec.parent or own_parent(spec)
         with self._lock, _translated(f"cannot prepare parent {name}"):
+            self._check_supported()
             if rtdump.link(self._socket, name) is not None:
                 return
             if not spec.parent:
@@ -80,6 +82,20 @@ class ParentDriver:
                 raise InvalidParameter(f"parent interface {name} was not found on the host")
             options = LinkOptions(up=True, group=self._group)
             self._socket.request([rtnetlink.vlan_add(name, base.index, vlan[1], options)])
+
+    def _check_supported(self) -> None:
+        """Refuse at once what no container could be connected to.
+
+        A kernel that knows such interfaces asks for the parent next, which nobody names here.
+        """
+        options = LinkOptions()
+        if self._name == "ipvlan":
+            message = rtnetlink.ipvlan_add("probe", 0, "l2", "bridge", options)
+        else:
+            message = rtnetlink.macvlan_add("probe", 0, "bridge", options)
+        [error] = self._socket.attempt([message])
+        if error is not None and error.errno == errno.EOPNOTSUPP:
+            raise Unsupported(f"this kernel has no {self._name} interfaces")
 
     def attach(self, spec: NetworkSpec, endpoint: EndpointSpec, netns_fd: int) -> EndpointStatus:
         """See :meth:`Driver.attach`. Ports are not published: the container has its own address
@@ -130,14 +146,19 @@ class ParentDriver:
     def converge(
         self, desired: Sequence[tuple[NetworkSpec, Sequence[EndpointSpec]]]
     ) -> tuple[str, ...]:
-        """See :meth:`Driver.converge`. Endpoints live in their namespaces alone."""
-        for spec, _ in desired:
-            self.ensure(spec)
+        """See :meth:`Driver.converge`. Endpoints live in their namespaces alone; those whose parent
+        cannot be made again are lost."""
+        lost: list[str] = []
+        for spec, endpoints in desired:
+            try:
+                self.ensure(spec)
+            except SampanError:
+                lost.extend(endpoint.endpoint_id for endpoint in endpoints)
         wanted = {spec.parent or own_parent(spec) for spec, _ in desired}
         strays = sorted(self.observe().networks - wanted)
         with self._lock, _translated("cannot remove left-over interfaces"):
             self._socket.request([rtnetlink.link_delete(name) for name in strays])
-        return ()
+        return tuple(lost)
 
 
 def _child(
@@ -158,7 +179,7 @@ def _translated(what: str) -> Iterator[None]:
         detail = f"{what}: {error.strerror}" + (f" ({error.filename})" if error.filename else "")
         # "Unknown device type" is EOPNOTSUPP: the kernel was built without the driver.
         if error.errno == errno.EOPNOTSUPP:
-            raise Unsupported(detail) from error
+            raise Unsupported(f"{what}: this kernel cannot {error.filename}") from error
         if error.errno in (errno.EBUSY, errno.EEXIST):
             raise Conflict(detail) from error
         raise StartFailed(detail) from error

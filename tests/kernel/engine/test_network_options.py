@@ -10,7 +10,10 @@ import pytest
 
 from sampan.engine.engine import Engine
 from sampan.errors import Conflict, Forbidden, InvalidParameter, SampanError, Unsupported
+from sampan.kernel import rtdump
+from sampan.kernel.netlink import NetlinkSocket
 from sampan.wire.container import (
+    ContainerState,
     EndpointIPAMConfig,
     EndpointSettings,
     HostConfig,
@@ -200,6 +203,44 @@ async def test_routes_and_ports_move_as_networks_come_and_go(world: World, engin
             greeted(18700)
     finally:
         await again.close()
+
+
+async def test_a_network_namespace_of_others(engine: Engine) -> None:
+    await start(engine, "owner")
+    pid = ((await engine.containers.inspect("owner")).state or ContainerState()).pid
+    there = HostConfig(network_mode=f"ns:/proc/{pid}/ns/net")
+    shown = await output(engine, "owner", "ip", "addr")
+    assert (await run(engine, "ip", "addr", host=there)).output == shown
+    await start(engine, "guest", host=there)
+    with pytest.raises(Forbidden, match="sharing network namespace"):
+        await engine.networks.connect("bridge", NetworkConnectRequest(container="guest"))
+    await engine.containers.remove("guest", force=True)
+    assert await output(engine, "owner", "ip", "addr") == shown
+    for mode, ports, words in (
+        ("ns:relative", None, "an absolute path"),
+        ("ns:/proc/self/ns/net", {"80/tcp": [PortBinding()]}, "port publishing and the ns"),
+        ("ns:/run/netns/none-such", None, "/run/netns/none-such: No such file"),
+    ):
+        with pytest.raises(SampanError, match=words):
+            await run(engine, "true", host=HostConfig(network_mode=mode, port_bindings=ports))
+
+
+async def test_an_isolated_network_has_no_gateway(engine: Engine) -> None:
+    isolated = {f"com.docker.network.bridge.gateway_mode_ipv{v}": "isolated" for v in (4, 6)}
+    fields = {"internal": True, "enable_ipv6": True, "options": isolated}
+    subnet = IPAMConfig(subnet="10.89.0.0/24")
+    made = await engine.networks.create(network("alone", subnet, **fields))
+    shown = (await engine.networks.inspect("alone")).ipam
+    assert shown is not None
+    assert [entry.gateway for entry in shown.config or []] == [None, None]
+    done = await run(engine, "sh", "-c", "ip addr; ip route", host=HostConfig(network_mode="alone"))
+    assert "inet 10.89.0.1/24" in done.output
+    assert "default" not in done.output
+    with NetlinkSocket() as sock:
+        bridge = rtdump.link(sock, f"br-{made.id[:12]}")
+        assert bridge is not None
+        held = [a.interface for a in rtdump.addresses(sock) if a.index == bridge.index]
+    assert not [a for a in held if not a.is_link_local]
 
 
 async def test_loopback_is_up_without_any_network(engine: Engine) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 from ipaddress import ip_address, ip_interface
 
 import pytest
 
 from sampan.errors import InvalidParameter, NotFound, Unsupported
-from sampan.kernel import netns, rtdump
+from sampan.kernel import netns, rtdump, rtnetlink
 from sampan.kernel.netlink import NetlinkSocket
+from sampan.kernel.rtnetlink import LinkOptions
 from sampan.network import ipam
 from sampan.network.drivers import Drivers
 from sampan.network.model import NetworkSpec
@@ -70,21 +72,59 @@ def test_macvlan_without_parent_connects_containers_only(world: World) -> None:
 def test_ipvlan_works_or_says_what_the_kernel_lacks(world: World) -> None:
     with contextlib.closing(Drivers("other")) as drivers:
         net = spec_of("ipvlan", "203.0.113.0/24", parent="uplink")
+        if not has_ipvlan():
+            with pytest.raises(Unsupported, match="this kernel has no ipvlan interfaces"):
+                drivers["ipvlan"].ensure(net)
+            return
         drivers["ipvlan"].ensure(net)
         fd = world.namespace()
         world.serve(world.outside, 80, "outside")
         endpoint = make_endpoint(net, 10)
-        if has_ipvlan():
-            drivers["ipvlan"].attach(net, endpoint, fd)
-            assert world.ask(fd, OUTSIDE4, 80) == "outside 203.0.113.10"
-        else:
-            with pytest.raises(Unsupported, match="Unknown device type"):
-                drivers["ipvlan"].attach(net, endpoint, fd)
+        drivers["ipvlan"].attach(net, endpoint, fd)
+        assert world.ask(fd, OUTSIDE4, 80) == "outside 203.0.113.10"
 
 
 def has_ipvlan() -> bool:
-    refusal = subprocess.run(["ip", "link", "add", "type", "ipvlan"], capture_output=True)
+    return has_links("ipvlan")
+
+
+def has_links(kind: str) -> bool:
+    """Whether the kernel has links of a kind."""
+    refusal = subprocess.run(["ip", "link", "add", "type", kind], capture_output=True)
     return b"Unknown device type" not in refusal.stderr
+
+
+def test_a_vlan_of_the_parent_is_made_and_removed(world: World) -> None:
+    with contextlib.closing(Drivers("other")) as drivers:
+        net = spec_of("macvlan", "10.9.10.0/24", parent="uplink.10")
+        if not has_links("vlan"):
+            with pytest.raises(Unsupported, match=r"this kernel cannot create vlan uplink\.10"):
+                drivers["macvlan"].ensure(net)
+            return
+        with netns.entered(world.outside), NetlinkSocket() as sock:
+            index = socket.if_nametoindex("uplink")
+            sock.request([rtnetlink.vlan_add("uplink.10", index, 10, LinkOptions(up=True))])
+            tagged = socket.if_nametoindex("uplink.10")
+            sock.request([rtnetlink.address_add(tagged, ip_interface("10.9.10.99/24"))])
+        world.serve(world.outside, 80, "outside")
+        drivers["macvlan"].ensure(net)
+        assert drivers["macvlan"].observe().networks == {"uplink.10"}
+        fd = world.namespace()
+        drivers["macvlan"].attach(net, make_endpoint(net, 2, gateways=()), fd)
+        assert world.ask(fd, "10.9.10.99", 80) == "outside 10.9.10.2"
+        drivers["macvlan"].remove(net)
+        assert not drivers["macvlan"].observe().networks
+
+
+def test_a_parent_that_is_gone_costs_no_other_network(world: World) -> None:
+    with contextlib.closing(Drivers("other")) as drivers:
+        lost = spec_of("macvlan", "10.9.0.0/24", parent="gone0")
+        kept = NetworkSpec(id="b" * 12, name="kept", driver="macvlan")
+        endpoint = make_endpoint(lost, 2)
+        pairs = [(lost, [endpoint]), (kept, [make_endpoint(kept, 3, addresses=())])]
+        assert drivers["macvlan"].converge(pairs) == (endpoint.endpoint_id,)
+        assert drivers["macvlan"].observe().networks == {f"dm-{kept.id}"}
+        drivers["macvlan"].converge([])
 
 
 def test_overlay_connects_containers_of_two_hosts(world: World) -> None:
