@@ -25,6 +25,7 @@ from sampan.engine import (
     links,
     logconfig,
     logforwarding,
+    namespacing,
     naming,
     ownership,
     roots,
@@ -41,13 +42,11 @@ from sampan.engine.record import MountRecord
 from sampan.engine.security import SecurityOptions, parse_security_options
 from sampan.engine.spec import Resolved, resources, runtime_spec
 from sampan.engine.table import Container, Run
-from sampan.engine.usernamespaces import donor
 from sampan.engine.volumestore import with_sources
 from sampan.errors import (
     CommandNotExecutable,
     CommandNotFound,
     Conflict,
-    InvalidParameter,
     NotModified,
     SampanError,
     StartFailed,
@@ -205,12 +204,12 @@ def _plan(
         apparmor="apparmor" in core.facts.lsm,
         selinux="selinux" in core.facts.lsm,
     )
-    owner = shared_network(core, container)
+    owner = namespacing.shared_network(core, container)
     hostname = owner.record.hostname if owner is not None else record.hostname
     files = None if owner is not None else naming.name_files(core, container, plugs)
     name_directory = core.directory((owner or container).id)
     shared_memory = sharedmemory.place(core, container)
-    joined, ids = namespaces(core, container)
+    joined, ids = namespacing.namespaces(core, container)
     mounts = with_sources(record.mounts, record.id, core.config.pins)
     sources = [mount for mount in mounts if mount.type != "image"]
     resolved = Resolved(
@@ -281,69 +280,6 @@ def _seccomp(core: Core, container: Container, security: SecurityOptions) -> oci
         available=core.host.capabilities,
     )
     return seccomp_filter(profile, granted, core.facts.kernel, core.facts.machine)
-
-
-def shared_network(core: Core, container: Container) -> Container | None:
-    """The running container whose network this one shares, if its mode says so."""
-    mode = container.record.host_config.network_mode or ""
-    return donor(core, mode, "network") if mode.startswith("container:") else None
-
-
-def namespaces(core: Core, container: Container) -> tuple[dict[str, str], IdMap | None]:
-    """OCI namespace type -> path to join ("" new); types of the host's are left out.
-
-    And the ids of the user namespace, if there is one.
-    """
-    host = container.record.host_config
-    found = {"mount": ""}
-    user, ids = usernamespaces.of(core, container)
-    if user is not None:
-        found["user"] = user
-    for kind, mode in (
-        ("network", host.network_mode),
-        ("uts", host.uts_mode),
-        ("pid", host.pid_mode),
-        ("ipc", host.ipc_mode),
-        ("cgroup", host.cgroupns_mode),
-    ):
-        if mode == "host":
-            continue
-        path = ""
-        if mode and mode.startswith("container:"):
-            owner = donor(core, mode, kind)
-            if kind == "ipc" and owner.record.host_config.ipc_mode != "shareable":
-                raise InvalidParameter(
-                    f"can't join IPC of container {owner.name}: non-shareable IPC "
-                    "(hint: use IpcMode:shareable for the donor container)"
-                )
-            name = {"network": "net"}.get(kind, kind)
-            path = f"/proc/{owner.state.pid}/ns/{name}"
-        if kind == "network" and not path:
-            path = _named_namespace(core, container)
-            _check_namespace(path)
-        found[kind] = path
-    return found, ids
-
-
-def _named_namespace(core: Core, container: Container) -> str:
-    """The namespace that ``--network ns:PATH`` or a network of driver ``ns`` names, "" without."""
-    mode = container.record.host_config.network_mode or ""
-    if mode.startswith("ns:"):
-        return mode.removeprefix("ns:")
-    for name in container.record.networks:
-        network = core.fabric.find(name)
-        if network.record.driver == "ns":
-            return network.spec.path
-    return ""
-
-
-def _check_namespace(path: str) -> None:
-    """Say here what is wrong with a namespace to join: the container's first process is terse."""
-    if path:
-        try:
-            os.stat(path)
-        except OSError as error:
-            raise StartFailed(f"network namespace {path}: {error.strerror}") from error
 
 
 def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _Launched:
