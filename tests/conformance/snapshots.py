@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError
 from sampan.kernel.openat import in_root
 from sampan.layer import ChangeKind, Destination, Whiteouts, apply
 from sampan.layer.stream import Chunks
-from sampan.snapshot import Kind, Snapshotter
+from sampan.snapshot import VOLATILE, Kind, Snapshotter, records
 from sampan.snapshot.rootfs import changes, detached_mount, diff, export
 
 
@@ -235,3 +236,26 @@ class SnapshotterSuite:
         finally:
             os.close(fd)
         assert str(volume) not in Path("/proc/self/mountinfo").read_text()
+
+    def test_volatile_is_on_the_disk_before_it_is_committed(
+        self, snapshots: Snapshotter, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        snapshots.prepare("box", None, {VOLATILE: "", "kept": "1"})
+        self.edit(snapshots, "box", lambda top: Path(top, "a").write_text("1"))
+        kinds: list[Kind] = []
+
+        def fail(fd: int) -> None:
+            assert os.fstat(fd).st_dev == root.stat().st_dev
+            kinds.append(self.make(root).stat("box").kind)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(records, "syncfs", fail)
+            with pytest.raises(SampanError, match="committing snapshot one"):
+                snapshots.commit("one", "box")
+        assert kinds == [Kind.ACTIVE]
+        for either in (snapshots, self.make(root)):
+            assert either.stat("box").kind is Kind.ACTIVE
+            assert not either.exists("one")
+        snapshots.commit("one", "box")
+        assert self.make(root).stat("one").labels == {"kept": "1"}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import Unsupported
-from sampan.snapshot import Snapshotter
+from sampan.snapshot import VOLATILE, Snapshotter
 from sampan.snapshot.copy import CopySnapshotter
-from sampan.snapshot.overlay import VOLATILE, OverlaySnapshotter
+from sampan.snapshot.overlay import OverlaySnapshotter
 from sampan.snapshot.rootfs import detached_mount
 from tests.conformance.snapshots import SnapshotterSuite
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 
 class TestOverlaySnapshotter(SnapshotterSuite):
     def make(self, root: Path) -> Snapshotter:
-        return OverlaySnapshotter(root, volatile=True)
+        return OverlaySnapshotter(root)
 
     def test_many_layers(self, snapshots: Snapshotter) -> None:
         parent = None
@@ -41,25 +41,22 @@ class TestOverlaySnapshotter(SnapshotterSuite):
         snapshots.prepare("box", "two")
         assert self.read(snapshots, "box") == {"a": "1", "b": "2"}
 
-    def test_volatile_can_be_mounted_again(self, snapshots: Snapshotter) -> None:
+    def test_volatile_can_be_mounted_again(self, snapshots: Snapshotter, root: Path) -> None:
         self.layer(snapshots, "one", None, a="1")
-        snapshots.prepare("box", "one", {VOLATILE: "1"})
+        (mount,) = snapshots.prepare("box", "one", {VOLATILE: ""})
+        options = dict(option.split("=") for option in mount.options if "=" in option)
         for turn in "xy":
-            mounts = snapshots.mounts("box")
-            assert "volatile" in mounts[0].options
-            fd = detached_mount(
-                (
-                    mounts[0].__class__(
-                        type="overlay",
-                        source="overlay",
-                        options=tuple(o for o in mounts[0].options if o != "volatile"),
-                    ),
-                ),
-                writable=True,
-            )
-            Path(f"/proc/self/fd/{fd}/{turn}").write_text(turn)
-            os.close(fd)
+            self.edit(snapshots, "box", lambda top, turn=turn: Path(top, turn).write_text(turn))
+            # the kernel's own note that it was mounted so, which refuses any other mount
+            assert Path(options["workdir"], "work", "incompat", "volatile").is_dir()
+            with pytest.raises(OSError, match="Invalid argument"):
+                detached_mount((mount,), writable=True)
         assert self.read(snapshots, "box") == {"a": "1", "x": "x", "y": "y"}
+        again = self.make(root)  # as after the engine was killed
+        self.edit(again, "box", lambda top: Path(top, "z").write_text("z"))
+        again.commit("two", "box")
+        again.prepare("next", "two")
+        assert self.read(again, "next") == {"a": "1", "x": "x", "y": "y", "z": "z"}
 
 
 class TestCopySnapshotter(SnapshotterSuite):

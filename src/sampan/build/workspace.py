@@ -18,10 +18,11 @@ from sampan.content import ContentStore
 from sampan.errors import Conflict, NotFound
 from sampan.image import Unpacker, chain_ids
 from sampan.layer import Compression, compress
+from sampan.layer.ahead import Ahead
 from sampan.model.descriptor import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Descriptor
 from sampan.model.digest import Digest
 from sampan.model.mount import Mount
-from sampan.snapshot import Snapshotter
+from sampan.snapshot import VOLATILE, Snapshotter
 from sampan.snapshot.rootfs import detached_mount, diff
 
 _MEDIA_TYPES = {
@@ -76,7 +77,7 @@ class Workspace:
         """A writable snapshot on ``chain``; :meth:`keep` makes a layer of it, else it is gone."""
         # shaped like a container's, so that what a crash leaves is swept as theirs is
         key = uuid.uuid4().hex + uuid.uuid4().hex
-        mounts = self.snapshotter.prepare(key, str(chain) if chain else None)
+        mounts = self.snapshotter.prepare(key, str(chain) if chain else None, {VOLATILE: ""})
         try:
             yield Change(key=key, mounts=mounts)
         finally:
@@ -86,7 +87,7 @@ class Workspace:
     @contextlib.contextmanager
     def writable(self, change: Change) -> Iterator[int]:
         """A descriptor of the changed root, for writing, while the block lasts."""
-        root = detached_mount(change.mounts, writable=True)
+        root = detached_mount(self.snapshotter.mounts(change.key), writable=True)
         try:
             yield root
         finally:
@@ -101,8 +102,8 @@ class Workspace:
         if epoch is not None:
             tar = bound_times(tar, epoch)
         hashed = hashlib.sha256()
-        with self.content.writer() as writer:
-            for chunk in compress(_through(tar, hashed), self.compression, self.level):
+        with self.content.writer() as writer, Ahead(_through(tar, hashed)) as chunks:
+            for chunk in compress(chunks, self.compression, self.level):
                 writer.write(chunk)
             size = writer.offset
             blob = writer.commit()

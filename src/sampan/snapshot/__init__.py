@@ -25,6 +25,11 @@ from typing import Protocol
 
 from sampan.model.mount import Mount
 
+#: A label of an active snapshot that need not survive a power failure (``docker run --rm``, a step
+#: of a build): where the driver can, no fsync(2) of its writer waits for the disk, and unmounting
+#: flushes nothing. Committing such a snapshot makes it durable first.
+VOLATILE = "sampan.volatile"
+
 
 class Kind(StrEnum):
     """What may be done with a snapshot."""
@@ -81,7 +86,7 @@ class Snapshotter(Protocol):
         ...
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        """The mounts of an active snapshot or view, the same each time.
+        """The mounts of an active snapshot or view, the same each time; asked for before each use.
 
         The first has destination ``""``. Raises NotFound; InvalidParameter when committed.
         """
@@ -93,7 +98,8 @@ class Snapshotter(Protocol):
         ``parent`` rebases a snapshot prepared without one, so that layers unpack in parallel;
         drivers that copy raise Unsupported for it. Raises Conflict when ``name`` exists (the
         caller then removes ``key``), NotFound when ``key`` does not, InvalidParameter when it is
-        not active.
+        not active, what the disk raises. A :data:`VOLATILE` one is on the disk before its record
+        says that it is committed.
         """
         ...
 
@@ -130,4 +136,4 @@ class Snapshotter(Protocol):
         ...
 
 
-__all__ = ["Kind", "SnapshotInfo", "Snapshotter", "Usage"]
+__all__ = ["VOLATILE", "Kind", "SnapshotInfo", "Snapshotter", "Usage"]

@@ -8,30 +8,26 @@ from pathlib import Path
 
 from sampan.errors import InvalidParameter, storage_error
 from sampan.model.mount import Mount
-from sampan.snapshot import Kind, SnapshotInfo, Usage
+from sampan.snapshot import VOLATILE, Kind, SnapshotInfo, Usage
 from sampan.snapshot.records import Record, Records
 
 #: overlayfs's own limit on stacked layers (fs/overlayfs/params.h, OVL_MAX_STACK).
 MAX_LOWERS = 500
-#: A label of a snapshot that need not survive a power failure (``docker run --rm``): its mount
-#: gets ``volatile``, which spares the flush of the whole file system at unmount (Linux 5.10).
-VOLATILE = "sampan.volatile"
 #: Marks in upper directories must be whiteouts and opaque directories alone, so that they read as
 #: a layer: no redirects, no metadata-only copies, no index that ties an upper to its lowers.
 _PLAIN = ("index=off", "metacopy=off", "redirect_dir=off")
 
 
 class OverlaySnapshotter:
-    """A :class:`~sampan.snapshot.Snapshotter` below directory ``root``.
+    """A :class:`~sampan.snapshot.Snapshotter` below directory ``root``; one process owns a root.
 
-    ``volatile`` says whether the kernel knows the mount option. One process owns a root.
+    Snapshots labelled :data:`~sampan.snapshot.VOLATILE` are mounted with ``volatile`` (Linux 5.10).
     """
 
     name = "overlay2"
 
-    def __init__(self, root: Path, *, volatile: bool = False) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self._volatile = volatile
         try:
             self._records = Records(root)
         except OSError as error:
@@ -97,9 +93,9 @@ class OverlaySnapshotter:
                 f"workdir={work}",
                 *_PLAIN,
             )
-            if self._volatile and VOLATILE in record.info.labels:
+            if VOLATILE in record.info.labels:
                 # Overlay refuses an upper once mounted volatile until this mark is removed; we
-                # made the promise not to care, so that the container can be started again.
+                # made the promise not to care, so that it can be mounted again.
                 _remove_mark(work / "work" / "incompat" / "volatile")
                 options += ("volatile",)
         return (Mount(type="overlay", source="overlay", options=options),)
@@ -138,7 +134,9 @@ class OverlaySnapshotter:
 
 
 def _remove_mark(path: Path) -> None:
+    """Remove overlay's mark that ``path`` is (Documentation/filesystems/overlayfs, "Volatile")."""
     try:
+        (path / "dirty").unlink(missing_ok=True)
         path.rmdir()
     except FileNotFoundError:
         return

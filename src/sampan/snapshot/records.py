@@ -27,7 +27,7 @@ from sampan.kernel.inodeflags import FS_TOPDIR_FL, add_flags
 from sampan.kernel.syncfs import syncfs
 from sampan.layer.removal import remove_tree
 from sampan.layer.tree import DIRECTORY_FLAGS, walk
-from sampan.snapshot import Kind, SnapshotInfo, Usage
+from sampan.snapshot import VOLATILE, Kind, SnapshotInfo, Usage
 
 KEY_LIMIT = 512
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -53,8 +53,11 @@ class Records:
         # ext4 avoids inodes deleted within the last minutes, one by one, so that files made where
         # a tree was just removed cost up to a millisecond each. Under a directory so marked it
         # gives every new tree a block group of its own, as it does under / (ext4(5), ialloc.c).
-        with suppress(OSError):  # other file systems do not know the mark and do not need it
-            add_flags(root, FS_TOPDIR_FL)
+        # So the work directories, too: a directory copied up is made there, and what is then made
+        # in it goes to the same group.
+        for directory in (root, self.work):
+            with suppress(OSError):  # other file systems do not know the mark and do not need it
+                add_flags(directory, FS_TOPDIR_FL)
         self._clock = clock
         self._lock = threading.Lock()
         self._records = {record.info.key: record for record in self._load()}
@@ -143,13 +146,19 @@ class Records:
         """Rename active ``key`` to committed ``name``; see Snapshotter.commit for errors."""
         if not name or len(name) > KEY_LIMIT:
             raise InvalidParameter(f"invalid snapshot key {name[:80]!r}")
+        if VOLATILE in self.get(key).info.labels:
+            try:
+                self.sync()  # nobody else did: not the writer's fsync(2), not the unmounting
+            except OSError as error:
+                raise storage_error(error, f"committing snapshot {name}") from error
         with self._lock:
             record = self.get(key)
             if record.info.kind is not Kind.ACTIVE:
                 raise InvalidParameter(f"snapshot {key} is {record.info.kind}, not active")
             if name in self._records or name in self._claimed:
                 raise Conflict(f"snapshot {name} exists already")
-            info = replace(record.info, key=name, kind=Kind.COMMITTED)
+            labels = {key: text for key, text in record.info.labels.items() if key != VOLATILE}
+            info = replace(record.info, key=name, kind=Kind.COMMITTED, labels=labels)
             if parent is not None:
                 if record.info.parent is not None:
                     raise InvalidParameter(f"snapshot {key} has a parent already")

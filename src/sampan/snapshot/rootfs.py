@@ -51,9 +51,10 @@ def _one(mount: Mount, *, writable: bool) -> int:
         raise InvalidParameter(f"a {mount.type} mount cannot be the root of a snapshot")
     options = _overlay_options(mount, writable=writable)
     attributes = 0 if writable and "ro" not in mount.options else kernel.MOUNT_ATTR_RDONLY
-    lowers = options.pop("lowerdir").split(":")
+    lowers = (options.pop("lowerdir") or "").split(":")
+    pairs: list[tuple[str, str | None]]
     try:
-        pairs = [("lowerdir+", lower) for lower in lowers] + list(options.items())
+        pairs = [*(("lowerdir+", lower) for lower in lowers), *options.items()]
         return kernel.new_filesystem("overlay", "overlay", pairs, attributes)
     except OSError as error:
         if error.filename != "lowerdir+":
@@ -67,18 +68,27 @@ def _one(mount: Mount, *, writable: bool) -> int:
     return _in_own_namespace(lambda: _mounted_overlay(joined, options, attributes))
 
 
-def _overlay_options(mount: Mount, *, writable: bool) -> dict[str, str]:
+def _overlay_options(mount: Mount, *, writable: bool) -> dict[str, str | None]:
     """Overlay's options by key; for reading, the upper directory is the topmost lower one."""
-    options = dict(option.split("=", 1) for option in mount.options if "=" in option)
+    options: dict[str, str | None] = {}
+    for option in mount.options:
+        key, equals, value = option.partition("=")
+        if equals:
+            options[key] = value
     if not writable and "upperdir" in options:
         options["lowerdir"] = f"{options.pop('upperdir')}:{options['lowerdir']}"
         options.pop("workdir", None)
+    elif "volatile" in mount.options:
+        options["volatile"] = None
     return options
 
 
-def _mounted_overlay(lowers: str, options: dict[str, str], attributes: int) -> int:
+def _mounted_overlay(lowers: str, options: dict[str, str | None], attributes: int) -> int:
     """Overlay through mount(2), in a namespace of this thread's own."""
-    data = ",".join([f"lowerdir={lowers}", *(f"{key}={value}" for key, value in options.items())])
+    flags_and_values = (
+        key if value is None else f"{key}={value}" for key, value in options.items()
+    )
+    data = ",".join([f"lowerdir={lowers}", *flags_and_values])
     flags = kernel.MS_RDONLY if attributes & kernel.MOUNT_ATTR_RDONLY else 0
     kernel.mount("overlay", "/proc", "overlay", flags, data)
     return kernel.clone_tree(kernel.AT_FDCWD, "/proc", recursive=False)
