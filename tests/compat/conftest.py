@@ -104,6 +104,7 @@ class Sampand:
             f"--data-root={self.root / 'data'}",
             f"--exec-root={self.root / 'exec'}",
             f"--pidfile={self.root / 'pid'}",
+            f"--plugin-dir={self.root / 'plugins'}",
             f"--config-file={self.root / 'daemon.json'}",
             f"--cgroup-parent=/{self.namespace}",
             "--debug",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,7 +32,7 @@ class Call:
     """A decoded request line with the daemon it was sent to.
 
     ``parts`` are the values of the route's ``{...}``, ``access`` what the socket it came through
-    may do.
+    may do, ``taken`` the body when it has been read already.
     """
 
     request: web.BaseRequest
@@ -40,6 +40,7 @@ class Call:
     version: ApiVersion
     access: Access
     parts: dict[str, str] = field(default_factory=dict)
+    taken: bytes | None = None
 
     @property
     def engine(self) -> Engine:
@@ -125,11 +126,21 @@ class Call:
     async def raw_body(self, *, required: bool = True) -> bytes:
         """The bytes of a JSON body, its media type checked and its size bounded."""
         request = self.request
+        if self.taken is not None:
+            return self.taken
         await self.accept_body()
         raw = await body.read(request.content)
+        if raw and self.daemon.authorization is not None:
+            raise InvalidParameter(
+                "Content-Type must be 'application/json' where authorization plugins decide"
+            )
         if raw or required:
             body.check_type(request.headers.get("Content-Type", ""))
         return raw
+
+    def stream(self) -> AsyncIterator[bytes]:
+        """The body in pieces, as they come."""
+        return self.request.content.iter_any() if self.taken is None else _piece(self.taken)
 
     async def accept_body(self) -> None:
         """Tell a client that waits for it (``Expect: 100-continue``) to send its body."""
@@ -148,3 +159,7 @@ class Call:
         if value and value not in known:
             raise InvalidParameter(f"invalid {name}: {value!r}")
         return value
+
+
+async def _piece(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -43,7 +43,9 @@ _B, _I, _T, _L, _M = Kind.BOOL, Kind.INT, Kind.TEXT, Kind.LIST, Kind.MAP
 OPTIONS: tuple[Option, ...] = (
     Option("add-runtime", _M, "runtimes", help="Register an additional OCI runtime (name=path)"),
     Option("allow-direct-routing", _B, "allow-direct-routing", help="Refused"),
-    Option("authorization-plugin", _L, "authorization-plugins", help="Refused"),
+    Option(
+        "authorization-plugin", _L, "authorization-plugins", help="Plugins asked of each request"
+    ),
     Option("bip", _T, "bip", help="IPv4 address (CIDR) of the default bridge"),
     Option("bip6", _T, "bip6", help="IPv6 address (CIDR) of the default bridge"),
     Option("bridge", _T, "bridge", "b", "Name of the default bridge; none for no default network"),

@@ -21,9 +21,9 @@ from sampan import __version__
 from sampan.api import logformat
 from sampan.api.options import UsageError, Value, merge, parse_flags, read_file, usage
 from sampan.api.pidfile import pidfile
+from sampan.api.server import Daemon
 from sampan.api.serving import notify, serving
 from sampan.api.settings import DEFAULT_CONFIG_FILE, Settings, interpret, with_proxies
-from sampan.engine.engine import Engine
 from sampan.errors import InvalidParameter, SampanError
 
 log = logging.getLogger("sampan.daemon")
@@ -130,17 +130,17 @@ class _Process:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with AsyncExitStack() as stack:
             stack.enter_context(pidfile(settings.pidfile))
-            engine = await stack.enter_async_context(
+            daemon = await stack.enter_async_context(
                 serving(settings, passed_sockets=self._environment.passed_sockets)
             )
             notify("READY=1", self._environment.notify_socket)
             gc.collect()
             gc.freeze()
-            await self._until_stopped(engine)
+            await self._until_stopped(daemon)
             notify("STOPPING=1", self._environment.notify_socket)
             log.info("shutting down; containers go on running")
 
-    async def _until_stopped(self, engine: Engine) -> None:
+    async def _until_stopped(self, daemon: Daemon) -> None:
         while not self._stop.is_set():
             waits = {asyncio.ensure_future(event.wait()) for event in (self._stop, self._reload)}
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -148,13 +148,13 @@ class _Process:
                 wait.cancel()
             if self._reload.is_set():
                 self._reload.clear()
-                await self._read_again(engine)
+                await self._read_again(daemon)
 
-    async def _read_again(self, engine: Engine) -> None:
+    async def _read_again(self, daemon: Daemon) -> None:
         """SIGHUP: what can change while running does; a faulty file changes nothing."""
         try:
             settings = load(self._flags)
-            await engine.reload(settings.engine)
+            await daemon.reload(settings)
         except SampanError as error:
             log.error("configuration not reloaded: %s", error.message)
             return

@@ -15,21 +15,26 @@ from aiohttp import web
 
 from sampan.api import reply
 from sampan.api.access import FULL, Access
+from sampan.api.authorization import Authorization
 from sampan.api.call import Call
 from sampan.api.hijack import Taken
 from sampan.api.metrics import RequestMetrics
 from sampan.api.protocol import Protocol, Server
-from sampan.api.router import Effect, Match, Router, split_version
+from sampan.api.router import Effect, Match, Route, Router, split_version
 from sampan.api.routes import all_routes
 from sampan.api.version import CURRENT, negotiate
-from sampan.errors import InvalidParameter, NotFound
+from sampan.engine.threads import Threads
+from sampan.errors import InvalidParameter, NotFound, SampanError
 
 if TYPE_CHECKING:
+    from sampan.api.settings import Settings
     from sampan.buildkit.service import BuildKit
     from sampan.engine.engine import Engine
 
 log = logging.getLogger("sampan.api")
 
+#: plugins asked at the same time
+_AUTHORIZATIONS = 16
 #: how long cancelled requests get at the end
 SETTLE_SECONDS = 2.0
 
@@ -48,10 +53,18 @@ class Daemon:
     experimental: bool = False
     buildkit: bool = False
     buildkit_service: BuildKit | None = None
+    authorization: Authorization | None = None
+    threads: Threads = field(default_factory=lambda: Threads(_AUTHORIZATIONS))
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     router: Router = field(default_factory=lambda: Router(all_routes()))
     background: set[asyncio.Task[web.StreamResponse]] = field(default_factory=set)
     active: set[asyncio.Task[object]] = field(default_factory=set)
+
+    async def reload(self, settings: Settings) -> None:
+        """Take over what can change while running does; when it raises, nothing has changed."""
+        authorization = await Authorization.of(settings, self.threads)
+        await self.engine.reload(settings.engine)
+        self.authorization = authorization
 
     def headers(self) -> dict[str, str]:
         """Headers of every answer."""
@@ -95,9 +108,9 @@ class Daemon:
             access.check(match.route)
             if access.scoped:
                 await check_scope(call, pattern)
-            if match.route.effect is Effect.WRITE:
-                return await self._to_the_end(match.route.handler(call))
-            return await match.route.handler(call)
+            if self.authorization is not None:
+                return await self._authorized(self.authorization, call, match.route)
+            return await self._handled(call, match.route)
         except Exception as problem:
             if reply.gone(request):
                 return Taken()
@@ -107,6 +120,29 @@ class Daemon:
                 request.protocol.resume_http()
             self.active.discard(task)
             self.metrics.observe(request.method, pattern, time.perf_counter() - started)
+
+    async def _handled(self, call: Call, route: Route) -> web.StreamResponse:
+        if route.effect is Effect.WRITE:
+            return await self._to_the_end(route.handler(call))
+        return await route.handler(call)
+
+    async def _authorized(
+        self, authorization: Authorization, call: Call, route: Route
+    ) -> web.StreamResponse:
+        """Carry out what plugins allow; an answer they deny is not sent, unless it was already."""
+        call, shown = await authorization.request(call)
+        try:
+            response = await self._handled(call, route)
+        except SampanError as problem:
+            response = reply.failure(problem)
+        if isinstance(response, Taken):
+            return response
+        try:
+            await authorization.answer(call, shown, response)
+        except SampanError:
+            if not response.prepared:
+                raise
+        return response
 
     def _route(self, access: Access, request: web.BaseRequest) -> tuple[Call, Match | web.Response]:
         asked, path = split_version(request.path)

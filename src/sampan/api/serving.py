@@ -16,6 +16,7 @@ from aiohttp import web
 
 from sampan import __version__
 from sampan.api import listeners, metrics, reply
+from sampan.api.authorization import Authorization
 from sampan.api.server import Daemon
 from sampan.api.settings import Settings
 from sampan.api.tls import TlsServer
@@ -26,7 +27,7 @@ log = logging.getLogger("sampan.api")
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[Engine]:
+async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[Daemon]:
     """Serve the API while the context lasts; it begins once requests are answered.
 
     ``passed_sockets`` is the number of sockets systemd handed over. At the end no new connection
@@ -53,6 +54,8 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[E
             experimental=settings.engine.experimental,
             buildkit=settings.buildkit,
         )
+        stack.callback(daemon.threads.close)
+        daemon.authorization = await Authorization.of(settings, daemon.threads)
         for listener in bound:
             await _serve(stack, daemon, listener, settings.engine.shutdown_timeout)
         if settings.metrics_address:
@@ -60,7 +63,7 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[E
         log.info("daemon has completed initialization in %.0f ms", _since(began))
         for listener in bound:
             log.info("API listen on %s", listener.address)
-        yield engine
+        yield daemon
 
 
 def _since(began: float) -> float:

@@ -51,12 +51,12 @@ class Settings:
     tls: Tls | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)
     buildkit: bool = True
+    authorization_plugins: tuple[str, ...] = ()
 
 
 #: options that are refused whatever they say, with the reason
 _REFUSED = {
     "allow-direct-routing": "published ports are the only way in",
-    "authorization-plugin": "authorization plugins are not supported",
     "bridge-accept-fwmark": "firewall marks are not looked at",
     "containerd": "there is no containerd",
     "containerd-namespace": "there is no containerd",
@@ -112,6 +112,7 @@ def interpret(values: Mapping[str, Value]) -> Settings:
             for name in ("http-proxy", "https-proxy", "no-proxy")
             if options.text(name)
         },
+        authorization_plugins=options.strings("authorization-plugin"),
         buildkit=_on(options.table("feature").get("buildkit", True)),
     )
 

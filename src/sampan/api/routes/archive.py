@@ -65,7 +65,7 @@ async def put(call: Call) -> web.StreamResponse:
     await call.engine.containers.archive_put(
         call.name,
         path,
-        call.request.content.iter_any(),
+        call.stream(),
         no_overwrite_dir_non_dir=call.flag("noOverwriteDirNonDir"),
         copy_uid_gid=call.flag("copyUIDGID"),
     )

@@ -37,7 +37,7 @@ async def build(call: Call) -> web.StreamResponse:
         raise InvalidParameter(f"unsupported isolation: {call.text('isolation')!r}")
     options = _options(call)
     await call.accept_body()
-    body: AsyncIterator[bytes] = call.request.content.iter_any()
+    body: AsyncIterator[bytes] = call.stream()
     return await reply.progress(call.request, call.engine.builds.build(body, options))
 
 
@@ -49,9 +49,7 @@ async def _by_buildkit(call: Call) -> web.StreamResponse:
     outputs = tuple((one.type, one.attrs) for one in _outputs(call.text("outputs")))
     asked = Asked(options=_options(call), session=call.text("session"), outputs=outputs)
     await call.accept_body()
-    return await reply.progress(
-        call.request, service.old.build(asked, call.request.content.iter_any())
-    )
+    return await reply.progress(call.request, service.old.build(asked, call.stream()))
 
 
 class _Output(msgspec.Struct, rename="pascal"):

@@ -75,6 +75,8 @@ async def version(call: Call) -> web.StreamResponse:
 async def info(call: Call) -> web.StreamResponse:
     """``GET /info``."""
     answer = gate.info_answer(complete(await call.engine.system.info()), call.version)
+    if call.daemon.authorization is not None:
+        answer["Plugins"]["Authorization"] = list(call.daemon.authorization.names)
     return reply.json(answer)
 
 

@@ -52,7 +52,7 @@ async def _import(call: Call, source: str) -> web.StreamResponse:
         async with _download(source) as archive:
             return await _imported(call, archive, options)
     await call.accept_body()
-    return await _imported(call, call.request.content.iter_any(), options)
+    return await _imported(call, call.stream(), options)
 
 
 async def _imported(
@@ -102,7 +102,7 @@ async def load(call: Call) -> web.StreamResponse:
     """``POST /images/load``."""
     await call.accept_body()
     messages = await call.engine.images.load(
-        call.request.content.iter_any(),
+        call.stream(),
         quiet=call.flag("quiet", default=True),
         platform=call.platforms(),
     )

@@ -76,7 +76,7 @@ async def export(call: Call) -> web.StreamResponse:
 async def import_(call: Call) -> web.StreamResponse:
     """``POST /volumes/{name}/import``: extract a tar into the volume."""
     await call.accept_body()
-    await call.engine.volumes.import_(call.name, call.request.content.iter_any())
+    await call.engine.volumes.import_(call.name, call.stream())
     return reply.empty(200)
 
 
