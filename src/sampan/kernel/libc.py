@@ -53,6 +53,7 @@ _EVERYWHERE = {  # Since Linux 5.1 new calls have one number on all architecture
     "pidfd_getfd": 438,
     "faccessat2": 439,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
 }
 _BY_MACHINE = {"x86_64": _X86_64, "aarch64": _AARCH64}
 _NUMBERS = _EVERYWHERE | _BY_MACHINE.get(os.uname().machine, {})

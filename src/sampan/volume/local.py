@@ -19,10 +19,8 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import threading
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 
 from sampan.content.atomic import atomic_write, fsync_directory
@@ -33,13 +31,14 @@ from sampan.errors import (
     NoSpace,
     NotFound,
     SampanError,
-    StartFailed,
     Unsupported,
 )
 from sampan.kernel import mount, openat
 from sampan.runtime.copy_up import copy_tree
+from sampan.volume import quota
 from sampan.volume.model import Volume, check_name
-from sampan.volume.options import VolumeMount, volume_mount
+from sampan.volume.mounting import perform
+from sampan.volume.options import size_limit, volume_mount
 
 _METADATA = "volume.json"
 _DATA = "_data"
@@ -78,6 +77,7 @@ class LocalVolumes:
         options). Raises :class:`InvalidParameter` for a bad name or option."""
         check_name(name)
         volume_mount(options or {})
+        size = size_limit(options or {})
         volume = Volume(
             name=name,
             mountpoint=self._root / name / _DATA,
@@ -91,11 +91,23 @@ class LocalVolumes:
             with _translated(f"create {name}"):
                 directory = self._root / name
                 directory.mkdir(mode=0o701, exist_ok=True)
+                new = not volume.mountpoint.exists()
                 volume.mountpoint.mkdir(mode=0o755, exist_ok=True)
+                try:
+                    self._limit(volume.mountpoint, size)
+                except SampanError:
+                    if new:
+                        volume.mountpoint.rmdir()
+                        directory.rmdir()
+                    raise
                 fsync_directory(directory)
                 atomic_write(directory / _METADATA, _encode(volume))
                 fsync_directory(self._root)
         return volume
+
+    def _limit(self, directory: Path, size: int) -> None:
+        if size:
+            quota.limit(directory, size, self._root.glob(f"*/{_DATA}"))
 
     def record(
         self,
@@ -159,6 +171,8 @@ class LocalVolumes:
                 os.rename(self._root / name, doomed)
                 fsync_directory(self._root)
         with _translated(f"remove {name}"):
+            if size_limit(volume.options):
+                quota.forget(doomed / _DATA)
             shutil.rmtree(doomed)
 
     def rename(self, name: str, new: str) -> Volume:
@@ -190,12 +204,14 @@ class LocalVolumes:
             mountpoint=self._root / new / _DATA,
             created_at=created_at,
             labels=dict(source.labels if labels is None else labels),
+            options={key: value for key, value in source.options.items() if key == "size"},
         )
         work = self._root / f"{_UNFINISHED}{secrets.token_hex(8)}"
         with contextlib.ExitStack() as undo, _translated(f"snapshot {name}"):
             work.mkdir(mode=0o701)
             undo.callback(shutil.rmtree, work, ignore_errors=True)
             (work / _DATA).mkdir(mode=0o755)
+            self._limit(work / _DATA, size_limit(made.options))
             copy_directory(source.mountpoint, work / _DATA)
             atomic_write(work / _METADATA, _encode(made))
             with self._lock:
@@ -227,7 +243,7 @@ class LocalVolumes:
         if wanted is not None:
             with self._lock:
                 if not _is_mounted(volume.mountpoint):
-                    _perform(volume, wanted)
+                    perform(wanted, name, volume.mountpoint)
         return volume.mountpoint
 
     def unmount(self, name: str) -> None:
@@ -378,58 +394,6 @@ def disk_usage(directory: Path) -> int:
             if entry.is_dir(follow_symlinks=False):
                 stack.append(entry.path)
     return total
-
-
-def _perform(volume: Volume, wanted: VolumeMount) -> None:
-    """Mount what a volume's options say on its directory."""
-    options = wanted.options
-    try:
-        if options.bind:
-            tree = mount.clone_tree(_AT_FDCWD, wanted.device, recursive=options.recursive_bind)
-        else:
-            tree = mount.new_filesystem(
-                wanted.type, wanted.device, mount_data(wanted), options.set_
-            )
-        with mount.descriptor(tree):
-            if options.bind and (options.set_ or options.clear):
-                mount.mount_setattr(tree, "", set_=options.set_, clear=options.clear)
-            if options.recursive_set or options.recursive_clear:
-                mount.mount_setattr(
-                    tree,
-                    "",
-                    set_=options.recursive_set,
-                    clear=options.recursive_clear,
-                    recursive=True,
-                )
-            for kind, recursive in options.propagation:
-                mount.mount_setattr(tree, "", propagation=kind, recursive=recursive)
-            mount.move_mount(tree, _AT_FDCWD, str(volume.mountpoint))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        if error.errno == errno.ENODEV and not options.bind:
-            reason = f"this kernel has no file system {wanted.type}"
-        raise StartFailed(
-            f"failed to mount local volume {volume.name}: mount {wanted.device}: {reason}"
-        ) from error
-
-
-def mount_data(wanted: VolumeMount) -> list[tuple[str, str | int | None]]:
-    """The file system's own options; the kernel wants addresses where people write names."""
-    data: list[tuple[str, str | int | None]] = list(wanted.options.data)
-    host = wanted.network_address
-    if not host:
-        return data
-    named = any(key in ("addr", "ip") for key, _ in data)
-    with contextlib.suppress(ValueError):
-        ip_address(host)
-        return data if named else [*data, ("addr", host)]
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
-    except OSError as error:
-        raise StartFailed(f"cannot resolve {host} of a volume's addr option") from error
-    if not named:
-        return [*data, ("addr", str(found))]
-    return [(key, str(found) if key in ("addr", "ip") else value) for key, value in data]
 
 
 def _is_mounted(directory: Path) -> bool:

@@ -1,23 +1,26 @@
 """Options of the local driver (``docker volume create -o``) and what they mean (pure).
 
-options ::= { "type" | "o" | "device" }
+options ::= { "type" | "o" | "device" } | [ "size" ]
 
-Without any, a volume is a directory of ours. With them it is whatever mount(8) would make of
-``mount -t TYPE -o O DEVICE``: tmpfs, bind, nfs, cifs, ext4, overlay...
+Without any, a volume is a directory of ours, which ``size`` limits. With them it is whatever
+mount(8) would make of ``mount -t TYPE -o O DEVICE``: tmpfs, bind, nfs, cifs, ext4, overlay...
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import InvalidParameter
 from sampan.runtime import mount_options
 from sampan.runtime.mount_options import MountOptions
 
-_KNOWN = ("type", "o", "device")
+_KNOWN = ("type", "o", "device", "size")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+_SCALE = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 #: option -> options it is nothing without (as dockerd's)
-_NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
+_NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type"), "size": ()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +44,9 @@ class VolumeMount:
 def volume_mount(options: Mapping[str, str]) -> VolumeMount | None:
     """The mount that ``options`` ask for, ``None`` for a plain directory.
 
-    Raises :class:`InvalidParameter` naming the option that is unknown or missing,
-    :class:`Unsupported` for a size limit of a plain directory.
+    Raises :class:`InvalidParameter` naming the option that is unknown or missing.
     """
     for key in options:
-        if key == "size":
-            raise Unsupported(
-                "volume option size is not supported: quota size requested but no quota support; "
-                "use type=tmpfs with o=size=..., or a file system of that size as device"
-            )
         if key not in _KNOWN:
             raise InvalidParameter(f'invalid option: "{key}"')
     present = {key for key, value in options.items() if value}
@@ -57,8 +54,10 @@ def volume_mount(options: Mapping[str, str]) -> VolumeMount | None:
         for needed in _NEEDS[key]:
             if needed not in present:
                 raise InvalidParameter(f'missing required option: "{needed}"')
-    if not present:
+    if not present - {"size"}:
         return None
+    if "size" in present:
+        raise InvalidParameter("volume option size limits a plain directory: give o=size=... here")
     words = [word for word in options.get("o", "").split(",") if word]
     parsed = mount_options.parse(words)
     if parsed.bind and not options["device"].startswith("/"):
@@ -70,3 +69,18 @@ def volume_mount(options: Mapping[str, str]) -> VolumeMount | None:
     if parsed.bind and parsed.data:
         raise InvalidParameter(f"invalid option of a bind volume: {parsed.data[0][0]!r}")
     return VolumeMount(type=options["type"], device=options["device"], options=parsed)
+
+
+def size_limit(options: Mapping[str, str]) -> int:
+    """How many bytes a volume may hold (``size=10m``, powers of 1024), 0 for no limit.
+
+    Raises :class:`InvalidParameter`.
+    """
+    text = options.get("size", "").strip()
+    if not text:
+        return 0
+    match = _SIZE.fullmatch(text)
+    size = int(float(match[1]) * (1 << _SCALE[match[2].lower()])) if match else 0
+    if not size:
+        raise InvalidParameter(f"invalid value of volume option size: {text!r}")
+    return size

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sampan.errors import Conflict, Corrupt, NotFound, StartFailed
+from sampan.errors import Conflict, Corrupt, NotFound, StartFailed, Unsupported
 from sampan.kernel import mount
 from sampan.volume.local import LocalVolumes, disk_usage, unpin
 
@@ -164,3 +166,93 @@ def test_a_file_system_the_kernel_lacks_is_named(volumes: LocalVolumes) -> None:
     with pytest.raises(StartFailed, match="mount x: this kernel has no file system nosuchfs"):
         volumes.mount("net")
     volumes.remove("net")
+
+
+def image(path: Path, *features: str) -> Path:
+    """A file that holds an empty ext4 file system."""
+    with open(path, "wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", *features, path], check=True)
+    return path
+
+
+@pytest.mark.parametrize("words", ["", "loop", "loop,noatime"])
+def test_a_file_that_holds_a_file_system(volumes: LocalVolumes, tmp_path: Path, words: str) -> None:
+    file = image(tmp_path / "disk")
+    before = attached_to(tmp_path)
+    volumes.create(
+        "disk", created_at=NOW, options={"type": "ext4", "device": str(file), "o": words}
+    )
+    there = volumes.mount("disk")
+    assert (there / "lost+found").is_dir()
+    (there / "kept").write_text("x")
+    assert attached_to(tmp_path) == [str(file)]
+    volumes.unmount("disk")
+    assert before == attached_to(tmp_path) == []
+    options = {"type": "ext4", "device": str(file), "o": "ro,noload"}
+    volumes.create("again", created_at=NOW, options=options)
+    there = volumes.mount("again")
+    assert (there / "kept").read_text() == "x"
+    with pytest.raises(OSError, match="Read-only file system"):
+        (there / "more").write_text("x")
+    volumes.unmount("again")
+    # what holds none fails and keeps no device
+    (tmp_path / "empty").write_bytes(bytes(1 << 20))
+    options = {"type": "ext4", "device": str(tmp_path / "empty")}
+    volumes.create("empty", created_at=NOW, options=options)
+    with pytest.raises(StartFailed, match="failed to mount local volume empty"):
+        volumes.mount("empty")
+    assert attached_to(tmp_path) == []
+
+
+def attached_to(directory: Path) -> list[str]:
+    """Files below a directory that are loop devices now."""
+    found = (
+        path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file")
+    )
+    return sorted(name for name in found if name.startswith(f"{directory}/"))
+
+
+def test_size_is_kept_or_refused(volumes: LocalVolumes, tmp_path: Path) -> None:
+    """Where the file system has project quotas; elsewhere the volume is not made, and why is said."""
+    file = image(tmp_path / "disk", "-O", "project,quota")
+    volumes.create(
+        "base",
+        created_at=NOW,
+        options={"type": "ext4", "device": str(file), "o": "prjquota"},
+    )
+    try:
+        inner = LocalVolumes(volumes.mount("base") / "volumes")
+    except StartFailed:  # the kernel knows no quota files (CONFIG_QFMT_V2)
+        with pytest.raises(Unsupported, match="quota size requested but no quota support: "):
+            volumes.create("small", created_at=NOW, options={"size": "1m"})
+        with pytest.raises(NotFound):
+            volumes.get("small")
+        assert not (tmp_path / "volumes" / "small").exists()
+        return
+    made = [
+        inner.create(name, created_at=NOW, options={"size": size}).mountpoint
+        for name, size in (("one", "1m"), ("two", "2m"))
+    ]
+    free = inner.create("free", created_at=NOW).mountpoint
+
+    def filled(directory: Path) -> int:
+        """How many KiB fit."""
+        count = 0
+        with contextlib.suppress(OSError), open(directory / "big", "wb", buffering=0) as file:
+            for _ in range(4096):
+                file.write(bytes(1024))
+                count += 1
+        return count
+
+    # (a few blocks are the directory's)
+    assert 900 < filled(made[0]) <= 1024
+    assert 1900 < filled(made[1]) <= 2048
+    assert filled(free) == 4096
+    copy = inner.snapshot("one", "copy", created_at=NOW)
+    assert copy.options == {"size": "1m"}
+    with pytest.raises(OSError, match="quota"):
+        (copy.mountpoint / "more").write_bytes(bytes(1 << 20))
+    for name in ("one", "two", "free", "copy"):
+        inner.remove(name)
+    volumes.unmount("base")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import InvalidParameter
 from sampan.kernel import mount as m
-from sampan.volume.local import mount_data
 from sampan.volume.model import ANONYMOUS_LABEL, Volume, check_name
-from sampan.volume.options import volume_mount
+from sampan.volume.mounting import mount_data
+from sampan.volume.options import size_limit, volume_mount
 from sampan.volume.prune import prunable
 
 
@@ -66,9 +66,16 @@ def test_wrong_options_are_named(options: dict[str, str], message: str) -> None:
         volume_mount(options)
 
 
-def test_size_of_a_directory_is_unsupported() -> None:
-    with pytest.raises(Unsupported, match="size"):
-        volume_mount({"size": "10m"})
+def test_size_of_a_directory() -> None:
+    assert volume_mount({"size": "10m"}) is None
+    assert [size_limit({"size": text}) for text in ("10m", "1.5K", "7", "1GiB", "")] == [
+        10 << 20, 1536, 7, 1 << 30, 0,
+    ]  # fmt: skip
+    for text in ("0", "-1", "ten", "1x", "m"):
+        with pytest.raises(InvalidParameter, match="size"):
+            size_limit({"size": text})
+    with pytest.raises(InvalidParameter, match="o=size="):
+        volume_mount({"size": "10m", "type": "tmpfs", "device": "tmpfs"})
 
 
 @pytest.mark.parametrize("name", ["", "a", "-ab", "a/b", "..", "a b", "a" * 256])
