@@ -170,6 +170,8 @@ def test_a_file_system_the_kernel_lacks_is_named(volumes: LocalVolumes) -> None:
 
 def image(path: Path, *features: str) -> Path:
     """A file that holds an empty ext4 file system."""
+    if not Path("/dev/loop-control").exists():
+        subprocess.run(["modprobe", "loop"], check=True)
     with open(path, "wb") as file:
         file.truncate(16 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", *features, path], check=True)
@@ -214,7 +216,7 @@ def attached_to(directory: Path) -> list[str]:
 
 
 def test_size_is_kept_or_refused(volumes: LocalVolumes, tmp_path: Path) -> None:
-    """Where the file system has project quotas; elsewhere the volume is not made, and why is said."""
+    """Where the file system has project quotas; elsewhere no volume is made, and why is said."""
     file = image(tmp_path / "disk", "-O", "project,quota")
     volumes.create(
         "base",
