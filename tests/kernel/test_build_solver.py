@@ -361,3 +361,54 @@ async def test_git_sources(bench: Bench, web: tuple[str, Path]) -> None:
     assert not any(".git" in name for name in bench.files(built))
     with pytest.raises(DigestMismatch):
         await bench.build(f"FROM scratch\nADD --checksum=0000 {address}/r.git#main /src\n")
+
+
+LAZY = (
+    BASE.replace("scratch", "scratch AS base")
+    + "FROM base AS made\nCOPY a /a\nARG v=1\nRUN busybox cat a >/made; echo $v >>/made\n"
+    + "FROM base\nCOPY --from=made /made /made\nRUN echo last >/last\n"
+)
+
+
+def forget(bench: Bench, what: str) -> None:
+    """Drop the cache's records of steps that say ``what``."""
+    records = [one for one in bench.tools.cache.records() if what in one.description]
+    assert records
+    bench.tools.cache.forget([one.key for one in records])
+
+
+async def test_a_stage_whose_copies_are_known_is_not_made(bench: Bench) -> None:
+    first = await bench.build(LAZY)
+    forget(bench, "cat a")
+    recorder = Recorder()
+    again = await bench.build(LAZY, recorder)
+    assert again.image.id == first.image.id
+    assert again.cached
+    assert "COPY --from=made /made /made" in recorder.cached
+    assert not any("cat a" in text for text in recorder.cached + recorder.done)
+    assert len(bench.executor.ran) == 2
+    assert again.hermetic == first.hermetic
+
+
+@pytest.mark.parametrize("change", ["file", "argument", "instruction", "fresh", "whole", "pruned"])
+async def test_a_stage_is_made_when_it_may_differ(bench: Bench, change: str) -> None:
+    await bench.build(LAZY)
+    forget(bench, "cat a")
+    text, options, tools = LAZY, {}, bench.tools
+    match change:
+        case "file":
+            (bench.context / "a").write_text("two\n")
+        case "argument":
+            options = {"arguments": {"v": "2"}}
+        case "instruction":
+            text = LAZY.replace("cat a >", "cat a a >")
+        case "fresh":
+            options = {"no_cache_stages": frozenset(("made",))}
+        case "whole":
+            tools = replace(tools, whole=True)
+        case "pruned":
+            forget(bench, "COPY /made")
+    built = await replace(bench, tools=tools).build(text, **options)
+    assert len(bench.executor.ran) == (3 if change in ("fresh", "whole") else 4)
+    expected = {"file": "two\n1\n", "argument": "one\n2\n", "instruction": "one\none\n1\n"}
+    assert bench.read(built, "made") == expected.get(change, "one\n1\n")

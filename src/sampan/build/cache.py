@@ -22,6 +22,10 @@ create table if not exists record (
     created integer not null, used integer not null, uses integer not null
 ) strict, without rowid;
 create index if not exists record_used on record (used);
+create table if not exists definition (
+    definition text primary key, key text not null
+) strict, without rowid;
+create index if not exists definition_key on definition (key);
 """
 #: How many steps that change no files are remembered.
 _MOST_SEEN = 50_000
@@ -38,7 +42,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One step's result; ``layer`` None for a step that left no change. Times in seconds."""
+    """One step's result; ``layer`` None for a step that left no change. Times in seconds.
+
+    ``definition`` is what the step was made of, where a build has told
+    (:mod:`sampan.build.outline`).
+    """
 
     key: str
     parent: str
@@ -49,6 +57,7 @@ class Record:
     created: int
     used: int = 0
     uses: int = 0
+    definition: str = ""
 
 
 class BuildCache:
@@ -86,6 +95,22 @@ class BuildCache:
                 (now, key),
             ).fetchall()
         return _record(rows[0]) if rows else None
+
+    def defined(self, definition: str) -> str | None:
+        """The key of the step last made of ``definition``, whose record is there."""
+        with self._lock:
+            row = self._database.execute(
+                "select key from definition natural join record where definition = ?",
+                (definition,),
+            ).fetchone()
+        return str(row[0]) if row else None
+
+    def define(self, definition: str, key: str) -> None:
+        """A step made of ``definition`` has come to the record of ``key``."""
+        with self._lock:
+            self._database.execute(
+                "insert or replace into definition values (?, ?)", (definition, key)
+            )
 
     def seen(self, key: str) -> bool:
         """Whether a step that only changes the configuration was done before; it is from now on.
@@ -131,7 +156,10 @@ class BuildCache:
     def forget(self, keys: Sequence[str]) -> None:
         """Drop records; what they pinned is for garbage collection."""
         with self._lock:
-            self._database.executemany("delete from record where key = ?", [(key,) for key in keys])
+            for table in ("record", "definition"):
+                self._database.executemany(
+                    f"delete from {table} where key = ?", [(key,) for key in keys]
+                )
 
     def pinned(self) -> Iterator[Layer]:
         """The layers records refer to."""

@@ -53,9 +53,10 @@ class _Record(msgspec.Struct, omit_defaults=True):
     digest: str = ""
     layers: list[_Result] | None = None
     inputs: list[list[_Input]] | None = None
-    #: ours: what the step is called, and when it was done if it made no layer
+    #: ours: what the step is called, when it was done if it made no layer, what it was made of
     description: str = ""
     created: int = 0
+    definition: str = ""
 
 
 class _Config(msgspec.Struct, omit_defaults=True):
@@ -72,6 +73,7 @@ class Step:
     description: str
     created: int
     layer: tuple[Descriptor, Digest] | None
+    definition: str = ""
 
 
 def encode(records: Sequence[Record], *, blobs: Mapping[Digest, Descriptor] | None = None) -> bytes:
@@ -102,6 +104,7 @@ def encode(records: Sequence[Record], *, blobs: Mapping[Digest, Descriptor] | No
                 inputs=[[_Input(link=parent)]] if parent is not None else None,
                 description=f"{record.parent}\n{record.description}",
                 created=record.created,
+                definition=record.definition,
             )
         )
     return msgspec.json.encode(_Config(layers=layers, records=made))
@@ -145,7 +148,12 @@ def decode(raw: bytes) -> dict[str, Step]:
                 continue
         parent, _, description = record.description.partition("\n")
         found[key] = Step(
-            key=key, parent=parent, description=description, created=record.created, layer=layer
+            key=key,
+            parent=parent,
+            description=description,
+            created=record.created,
+            layer=layer,
+            definition=record.definition,
         )
     return found
 

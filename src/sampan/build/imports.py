@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sampan.build.cache import Layer, Record
 from sampan.build.cachefile import Step
@@ -24,6 +24,12 @@ class Imported:
     name: str
     steps: Mapping[str, Step]
     fetch: Callable[[Descriptor], Iterator[bytes]]
+    definitions: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keys by what the steps were made of."""
+        found = {one.definition: one.key for one in self.steps.values() if one.definition}
+        object.__setattr__(self, "definitions", found)
 
 
 def find(
@@ -42,6 +48,12 @@ def find(
         except SampanError as error:
             log.warning("cache %s: %s", one.name, error.message)
     return None
+
+
+def defined(imports: Sequence[Imported], definition: str) -> str | None:
+    """The key of the step made of ``definition`` that a cache has."""
+    found = (one.definitions.get(definition) for one in imports)
+    return next((key for key in found if key is not None), None)
 
 
 def _taken(one: Imported, step: Step, below: Digest | None, workspace: Workspace) -> Record:

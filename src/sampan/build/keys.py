@@ -46,6 +46,13 @@ def setting_key(parent: str, config: Mapping[str, object], text: str) -> str:
     return _hash("setting", parent, _sorted(config), text)
 
 
+def definition_key(
+    below: str, kind: str, written: str, contents: Mapping[str, str], around: str, epoch: str
+) -> str:
+    """What a step is made of: the definition below it, itself, and what its sources stand for."""
+    return _hash("definition", below, kind, written, _sorted(contents), around, epoch)
+
+
 def mount_label(mount: RunMount) -> str:
     """How a mount is named within a step's key."""
     return f"{mount.type}:{mount.target}"

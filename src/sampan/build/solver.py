@@ -8,6 +8,7 @@ step's last output is part of the error.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import urllib.parse
 from dataclasses import replace
@@ -17,12 +18,13 @@ import msgspec
 from sampan.build import work
 from sampan.build.cache import Layer, Record
 from sampan.build.finish import Outcome, finish, moment
-from sampan.build.imports import find
+from sampan.build.imports import defined, find
 from sampan.build.keys import base_key, setting_key
+from sampan.build.outline import Outlines
 from sampan.build.progress import Progress, Vertex
 from sampan.build.request import BuildRequest, Built, Material
 from sampan.build.selection import Tree
-from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
+from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments, sources
 from sampan.build.steps import DEFAULT_PATH, CopyStep, RunStep, Step, evaluate
 from sampan.build.tools import StageResult, Tools
 from sampan.dockerfile.config import Config
@@ -104,7 +106,9 @@ class Build:
         self.materials: set[Material] = set()
         self.records: dict[str, Record] = {}
         self._stages: dict[int, asyncio.Task[StageResult]] = {}
+        self._roots: dict[int, asyncio.Task[StageResult]] = {}
         self._bases: dict[tuple[str, str], asyncio.Task[StageResult]] = {}
+        self._outlines = Outlines(self)
         needed = self.plan.needed(self.plan.target(request.target))
         self._steps = sum(len(stage.steps) + 1 for stage in needed)
         self._numbers = {}
@@ -115,16 +119,18 @@ class Build:
 
     async def stage(self, stage: Stage) -> StageResult:
         """The finished stage; made once, however many need it."""
+        return await asyncio.shield(self._start(stage))
+
+    def _start(self, stage: Stage) -> asyncio.Task[StageResult]:
         task = self._stages.get(stage.index)
         if task is None:
             task = self.group.create_task(self._make(stage))
             self._stages[stage.index] = task
-        return await asyncio.shield(task)
+        return task
 
     async def _make(self, stage: Stage) -> StageResult:
         platform = self.plan.platform_of(stage, self.request.platform)
-        for name in self._prefetch(stage):  # start what this stage will wait for
-            self._stages.setdefault(name.index, self.group.create_task(self._make(name)))
+        definitions = await self._ahead(stage)
         base = await self._from(stage, platform)
         found = evaluate(
             stage.steps,
@@ -140,19 +146,59 @@ class Build:
         for position, step in enumerate(found.steps, 2):
             shown += step.action is not None
             vertex = self._vertex(stage, step, position, f"{shown}/{total}")
-            result = await self._step(stage, vertex, step, result)
+            definition = definitions[position - 2] if definitions else ""
+            result = await self._step(stage, vertex, step, result, definition)
         return replace(result, config=found.config)
 
-    def _prefetch(self, stage: Stage) -> tuple[Stage, ...]:
-        """The stages this one needs, so that they are made at the same time."""
-        needed = self.plan.needed(stage)[:-1]
-        return tuple(one for one in needed if one.index not in self._stages)
+    async def _ahead(self, stage: Stage) -> tuple[str, ...]:
+        """Start the stages this one will wait for, so that they are made at the same time.
+
+        A step that the cache knows by its definition waits for none; the definitions are returned,
+        of a stage that takes from others.
+        """
+        earlier = self.earlier(stage, self.plan.base_of(stage), base=True)
+        if earlier is not None:
+            self._start(earlier)
+        if not any(
+            self.earlier(stage, name) is not None
+            for _, instruction in stage.steps
+            for name in sources(instruction)
+        ):
+            return ()
+        outline = await self._outlines.of(stage)
+        for step, definition in zip(outline.steps, outline.definitions, strict=True):
+            if self._defined(definition) is None:
+                for one in self._taken_from(stage, step):
+                    self._start(one)
+        return outline.definitions
+
+    def earlier(self, stage: Stage, name: str, *, base: bool = False) -> Stage | None:
+        """The stage before ``stage`` that ``name`` means there; a ``base`` has no number."""
+        if base and name.isdecimal():
+            return None
+        return self.plan.find(name, before=stage.index)
+
+    def _taken_from(self, stage: Stage, step: Step) -> list[Stage]:
+        """The stages a step takes from."""
+        names: list[str] = []
+        if isinstance(step.action, CopyStep):
+            names = [step.action.from_]
+        elif isinstance(step.action, RunStep):
+            names = [mount.from_ for mount in step.action.mounts]
+        found = (self.earlier(stage, name) for name in names if name)
+        return [one for one in found if one is not None]
+
+    def _defined(self, definition: str) -> str | None:
+        """The key of the step that was made of ``definition`` before, unless all is wanted."""
+        if not definition or self.tools.whole:
+            return None
+        key = self.tools.cache.defined(definition)
+        return key or defined(self.tools.imports, definition)
 
     def _base_counts(self, stage: Stage) -> bool:
         """Whether FROM is a step to show: an earlier stage has been shown, scratch is nothing."""
         name = self.plan.base_of(stage)
-        earlier = not name.isdecimal() and self.plan.find(name, before=stage.index) is not None
-        return not earlier and name != SCRATCH
+        return self.earlier(stage, name, base=True) is None and name != SCRATCH
 
     def _name(self, stage: Stage, count: str, text: str) -> str:
         """A step as BuildKit names it; a stage alone in its file has no title."""
@@ -172,9 +218,23 @@ class Build:
             line=step.node.start,
         )
 
+    async def root(self, stage: Stage) -> StageResult:
+        """The image a stage is based on; found and shown once."""
+        task = self._roots.get(stage.index)
+        if task is None:
+            platform = self.plan.platform_of(stage, self.request.platform)
+            task = self.group.create_task(self._shown_base(stage, platform))
+            self._roots[stage.index] = task
+        return await asyncio.shield(task)
+
     async def _from(self, stage: Stage, platform: Platform) -> StageResult:
+        if self.earlier(stage, self.plan.base_of(stage), base=True) is None:
+            return await self.root(stage)
+        return await self._shown_base(stage, platform)
+
+    async def _shown_base(self, stage: Stage, platform: Platform) -> StageResult:
         name = self.plan.base_of(stage)
-        earlier = None if name.isdecimal() else self.plan.find(name, before=stage.index)
+        earlier = self.earlier(stage, name, base=True)
         acting = sum(isinstance(one, Run | Copy) or _is_workdir(one) for _, one in stage.steps)
         vertex = Vertex(
             id=f"{stage.index}/1",
@@ -199,7 +259,14 @@ class Build:
         return result
 
     async def _reference(self, name: str, platform: Platform) -> StageResult:
-        """The root of an image (or of nothing) as a stage to go on from."""
+        """The root of an image (or of nothing) as a stage to go on from; found once."""
+        task = self._bases.get((name, str(platform)))
+        if task is None:
+            task = self.group.create_task(self._image(name, platform))
+            self._bases[name, str(platform)] = task
+        return await asyncio.shield(task)
+
+    async def _image(self, name: str, platform: Platform) -> StageResult:
         named = self.request.contexts.get(name, name)
         if isinstance(named, Tree):
             raise Unsupported(f"FROM {name}: a local directory cannot be the base of a stage")
@@ -223,7 +290,7 @@ class Build:
         """What COPY --from or a mount's ``from`` names; the main context for ""."""
         if not name:
             return self.request.context
-        earlier = self.plan.find(name, before=stage.index)
+        earlier = self.earlier(stage, name)
         if earlier is not None:
             return await self.stage(earlier)
         named = self.request.contexts.get(name)
@@ -232,21 +299,26 @@ class Build:
         return await self._reference(name, self.request.platform)
 
     async def _step(
-        self, stage: Stage, vertex: Vertex, step: Step, result: StageResult
+        self, stage: Stage, vertex: Vertex, step: Step, result: StageResult, definition: str
     ) -> StageResult:
         author = step.author or result.author
-        await self._ready(stage, step)
+        record = await self._known(stage, step, result, definition)
+        if record is None:
+            for one in self._taken_from(stage, step):
+                await self.stage(one)  # so that the step is not told to go on meanwhile
         self.progress.started(vertex)
         if step.action is None:
             key = setting_key(result.key, step.config, step.created_by)
-            seen = self.tools.cache.seen(key) and not self._fresh(stage)
+            seen = self.tools.cache.seen(key) and not self.fresh(stage)
             self.progress.completed(vertex, cached=seen)
             history = result.history
             if step.created_by:
                 history = (*history, self._history(step, result.created, empty=True))
             return replace(result, config=step.config, history=history)
+        cached = True
         try:
-            record, cached = await work.perform(self, stage, vertex, step, result)
+            if record is None:
+                record, cached = await work.perform(self, stage, vertex, step, result)
         except BaseException as error:
             if isinstance(error, SampanError) and error.lines is None:
                 error.lines = (step.node.start, step.node.end)
@@ -254,6 +326,9 @@ class Build:
             raise
         self.progress.completed(vertex, cached=cached)
         self.ran |= not cached
+        if definition and self._taken_from(stage, step):
+            record = replace(record, definition=definition)
+            self.tools.cache.define(definition, record.key)
         layers = (*result.layers, record.layer) if record.layer else result.layers
         created = moment(record.created)
         self.records[record.key] = record
@@ -271,17 +346,14 @@ class Build:
             ),
         )
 
-    async def _ready(self, stage: Stage, step: Step) -> None:
-        """Wait for the stages a step takes from, so that it is not told to go on meanwhile."""
-        names: list[str] = []
-        if isinstance(step.action, CopyStep):
-            names = [step.action.from_]
-        elif isinstance(step.action, RunStep):
-            names = [mount.from_ for mount in step.action.mounts]
-        for name in filter(None, names):
-            earlier = self.plan.find(name, before=stage.index)
-            if earlier is not None:
-                await self.stage(earlier)
+    async def _known(
+        self, stage: Stage, step: Step, result: StageResult, definition: str
+    ) -> Record | None:
+        """The record of a step that takes from other stages, if the cache knows what came of it."""
+        key = self._defined(definition) if self._taken_from(stage, step) else None
+        if key is None:
+            return None
+        return await self.tools.in_thread(work.cached, self, stage, key, result)
 
     def _history(self, step: Step, created: str, *, empty: bool) -> History:
         epoch = self.request.epoch
@@ -299,7 +371,7 @@ class Build:
         What only an imported cache has is taken in, on top of chain ``below``. Blocking.
         """
         tools = self.tools
-        if self._fresh(stage):
+        if self.fresh(stage):
             return None
         record = tools.cache.find(key, int(time.time()))
         if (
@@ -314,7 +386,19 @@ class Build:
                 tools.cache.store(record)
         return record
 
-    def _fresh(self, stage: Stage) -> bool:
+    def reaches(self, action: RunStep) -> None:
+        """Note whether a program that was run for this build could reach a network."""
+        self.hermetic &= action.network == "none" or (
+            action.network == "default" and self.request.network == "none"
+        )
+
+    @property
+    def circumstances(self) -> str:
+        """What of the request programs see, besides what their steps say."""
+        hostname = self.request.arguments.get("BUILDKIT_SANDBOX_HOSTNAME", "")
+        return self.request.network + json.dumps(self.request.extra_hosts) + hostname
+
+    def fresh(self, stage: Stage) -> bool:
         """Whether a stage is to be built without the cache."""
         request = self.request
         return request.no_cache or stage.title.lower() in request.no_cache_stages

@@ -47,7 +47,11 @@ class InThread(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What a solver works with. ``scratch`` is a directory on a tmpfs, for secrets."""
+    """What a solver works with. ``scratch`` is a directory on a tmpfs, for secrets.
+
+    ``whole`` tells that the steps of every stage are wanted (a cache of them all is exported), so
+    that no stage is left out for what came of it before.
+    """
 
     workspace: Workspace
     cache: BuildCache
@@ -58,6 +62,7 @@ class Tools:
     mount_directory: Path
     in_thread: InThread
     imports: tuple[Imported, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

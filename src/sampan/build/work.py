@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import posixpath
 import shutil
@@ -21,6 +20,7 @@ from sampan.build.copying import digest, items
 from sampan.build.executor import ExtraMount, RunRequest
 from sampan.build.keys import copy_key, directory_key, mount_label, run_key
 from sampan.build.mounts import Prepared, prepare
+from sampan.build.outline import taking
 from sampan.build.progress import Vertex
 from sampan.build.remote import check_out, download, is_remote, parse_git
 from sampan.build.request import Material
@@ -99,7 +99,7 @@ def _copy(work: _Work, action: CopyStep, source: StageResult | Tree | None) -> t
         pairs = list(zip(copyings, trees, strict=True))
         content = ":".join(copying.content(tree, build.tools.hashes) for copying, tree in pairs)
         key = copy_key(result.key, action, content, build.epoch)
-        record = _cached(work, key, rebase=action.link)
+        record = _cached(work, key)
         if record is not None:
             return record, True
         with workspace.change(below) as change:
@@ -151,17 +151,20 @@ def _tree(work: _Work, source: StageResult | Tree | None, stack: ExitStack) -> T
     return source
 
 
-def _cached(work: _Work, key: str, *, rebase: bool = False) -> Record | None:
-    """The step's record, its layer on top of what this stage has."""
-    record = work.build.cached(key, work.stage, work.result.chain)
+def cached(build: Build, stage: Stage, key: str, result: StageResult) -> Record | None:
+    """The record of ``key``, its layer on top of what a stage has; None when it is not there."""
+    record = build.cached(key, stage, result.chain)
     if record is None or record.layer is None:
         return record
-    if rebase:
-        chain = _chain(work.result.chain, record.layer.diff_id)
-        record = replace(record, layer=replace(record.layer, chain_id=chain))
-    assert record.layer is not None
-    exists = work.build.tools.workspace.snapshotter.exists(str(record.layer.chain_id))
-    return record if exists else None
+    # it may have been made on another root: a linked copy, or before a step below was done anew
+    chain = _chain(result.chain, record.layer.diff_id)
+    if not build.tools.workspace.snapshotter.exists(str(chain)):
+        return None
+    return replace(record, layer=replace(record.layer, chain_id=chain))
+
+
+def _cached(work: _Work, key: str) -> Record | None:
+    return cached(work.build, work.stage, key, work.result)
 
 
 def _chain(below: Digest | None, diff_id: Digest) -> Digest:
@@ -191,9 +194,7 @@ async def _run(work: _Work, action: RunStep) -> tuple[Record, bool]:
     build = work.build
     if action.security == "insecure" and not build.request.insecure_allowed:
         raise InvalidParameter("this build may not use RUN --security=insecure")
-    build.hermetic &= action.network == "none" or (
-        action.network == "default" and build.request.network == "none"
-    )
+    build.reaches(action)
     sources = {
         mount: await build.source(work.stage, mount.from_)
         for mount in action.mounts
@@ -311,29 +312,12 @@ def _run_key(
             contents[mount_label(mount)] = f"{source.key}:{mount.source}"
         elif source is not None:
             contents[mount_label(mount)] = _tree_key(work, source, mount.source)
-    request = work.build.request
-    hostname = request.arguments.get("BUILDKIT_SANDBOX_HOSTNAME", "")
-    limits = json.dumps(request.extra_hosts) + hostname
-    return run_key(work.result.key, action, contents, request.network + limits, work.build.epoch)
+    build = work.build
+    return run_key(work.result.key, action, contents, build.circumstances, build.epoch)
 
 
 def _tree_key(work: _Work, tree: Tree, path: str) -> str:
-    step = CopyStep(
-        add=False,
-        from_="",
-        sources=(path or ".",),
-        inline=(),
-        destination="/",
-        chown="",
-        chmod="",
-        link=False,
-        parents=False,
-        exclude=(),
-        keep_git_dir=False,
-        checksum="",
-        unpack=None,
-    )
-    found = items(step, tree, owner=None, destination_is_directory=True, mtime=0)
+    found = items(taking(path), tree, owner=None, destination_is_directory=True, mtime=0)
     return digest(found, work.build.tools.hashes)
 
 

@@ -107,6 +107,7 @@ class Builder:
             tools,
             executor=_Executor(tools.executor, self.jobs),
             imports=await self._imports(job, asked),
+            whole=job.whole,
         )
         parts: list[Part] = []
         for request in requests:

@@ -26,6 +26,7 @@ from sampan.buildkit.rpc import Channel, ServerStream, Service
 from sampan.buildkit.sessions import METHOD_HEADER, Session, Sessions
 from sampan.buildkit.status import Status
 from sampan.buildkit.tunnel import tunnel
+from sampan.engine.buildcache import everything
 from sampan.engine.buildoutputs import descriptor_document
 from sampan.engine.engine import Engine
 from sampan.errors import InvalidParameter, SampanError, Unsupported
@@ -92,6 +93,7 @@ class Control:
             entitlements=frozenset(request.Entitlements),
             status=Status(request.Ref),
             uploaded=uploaded,
+            whole=everything(cache_entries(request.Cache.Exports)),
             cache_imports=(
                 *cache_entries(request.Cache.Imports),
                 *({"type": "registry", "ref": ref} for ref in request.Cache.ImportRefsDeprecated),

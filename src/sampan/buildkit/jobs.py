@@ -40,7 +40,10 @@ class Part:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """One build: whose it is, what it has told, and what the client returned of it."""
+    """One build: whose it is, what it has told, and what the client returned of it.
+
+    ``whole`` tells that a cache of all stages is exported.
+    """
 
     ref: str
     session: Session
@@ -49,6 +52,7 @@ class Job:
     status: Status
     uploaded: Path | None = None
     cache_imports: tuple[Mapping[str, str], ...] = ()
+    whole: bool = False
     returned: asyncio.Future[gateway.ReturnRequest] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )

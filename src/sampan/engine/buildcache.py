@@ -352,6 +352,11 @@ async def _read(store: ClientStore, digest: Digest) -> bytes:
     return bytes(data)
 
 
+def everything(given: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a cache of every stage is to be exported."""
+    return any(one.get("mode") == "max" for one in given)
+
+
 def _records(built: Sequence[Built], mode: str) -> list[Record]:
     """The steps to export, each once, after the one it stands on."""
     if mode not in ("min", "max"):

@@ -25,7 +25,7 @@ from sampan.build.request import BuildRequest, Built, Material
 from sampan.build.selection import Tree
 from sampan.dockerfile.ignore import IgnoreMatcher
 from sampan.dockerfile.parser import Dockerfile
-from sampan.engine.buildcache import Caches
+from sampan.engine.buildcache import Caches, everything
 from sampan.engine.buildoutputs import Made, Outputs
 from sampan.engine.builds import Builds
 from sampan.engine.buildsteps import Credentials
@@ -141,7 +141,9 @@ class Jobs:
         imports: tuple[Imported, ...],
     ) -> list[Built]:
         platforms = job.platforms or (Platform.host(),)
-        tools = replace(self.builds.tools(credentials), imports=imports)
+        tools = replace(
+            self.builds.tools(credentials), imports=imports, whole=everything(job.cache_to)
+        )
         built = []
         for platform in platforms:
             with ExitStack() as stack:

@@ -61,12 +61,19 @@ class Blobs:
                 await self.feed(blob, body)
             except (SampanError, OSError) as error:  # it may be that nothing was fed as yet
                 with contextlib.suppress(type(error)):
-                    await body.feed(_broken(error))
+                    await body.feed(_Broken(error))
 
         return body, asyncio.create_task(run())
 
 
-async def _broken(error: SampanError | OSError) -> AsyncIterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class _Broken:
     """A stream that fails from the start."""
-    raise error
-    yield b""
+
+    error: SampanError | OSError
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise self.error
