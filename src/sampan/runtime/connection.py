@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from sampan.errors import Conflict, SampanError
+from sampan.errors import Conflict, SampanError, StartFailed
 from sampan.runtime import json_text
 from sampan.runtime.channel import FRAME_LIMIT, Message
 from sampan.runtime.loop import READ, Loop
@@ -61,7 +61,12 @@ class Connection:
                 return
             body = bytes(self._buffer[_HEADER.size : end])
             del self._buffer[:end]
-            self._on_message(self, json_text.loads(body[:length]), body[length:])
+            try:
+                self._on_message(self, json_text.loads(body[:length]), body[length:])
+            except Exception as error:
+                # A mistake, of whoever asks or ours; it is no reason to end a container.
+                if self.open:
+                    self.fail(StartFailed(f"{type(error).__name__}: {error}"))
 
     def reply(self, message: Message) -> bool:
         """Send one frame; False (and closed) when the peer does not take it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +15,9 @@ from sampan.kernel import cgroup, namespaces
 from sampan.runtime import plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import Connection
-from sampan.runtime.loop import Loop
+from sampan.runtime.loop import Guarded, Loop
 from sampan.runtime.streams import Streams, close_ends, open_ends
-from sampan.runtime.task import Task
+from sampan.runtime.task import KILLED, Task
 
 DRAIN_SECONDS = 2.0  # as dockerd waits for output after the end
 _REMEMBERED = 256
@@ -29,7 +32,11 @@ class _Request:
 
 
 class ExecTasks:
-    """All execs of one container: owner of their tasks."""
+    """All execs of one container: owner of their tasks.
+
+    Whatever goes wrong with one, be it a mistake of ours, ends that one: the container and the
+    others go on.
+    """
 
     def __init__(
         self,
@@ -61,7 +68,7 @@ class ExecTasks:
         """Begin one; it is answered when it runs or has failed.
 
         ``into``: pidfd of the container and the namespaces to join; ``path``: its cgroup;
-        ``seccomp``: its filter. Raises :class:`Conflict`, :class:`OSError`.
+        ``seccomp``: its filter. Raises :class:`Conflict`, :class:`OSError`; nothing is left then.
         """
         name: str = message["exec_id"]
         if name in self._tasks or name in self.codes:
@@ -78,18 +85,24 @@ class ExecTasks:
             raise
         finally:
             close_ends(ends.child)
-        streams = Streams(
-            self._loop,
-            ends.ours,
-            terminal=plan.terminal,
-            stdin=message["stdin"],
-            stdin_once=True,
-            log=None,
-            patience=self._patience,
-            on_end=partial(self._output_ended, name),
-            held=True,
-        )
-        task = Task(self._loop, self, child, streams, limits=plan.limits, name=name)
+        loop = Guarded(self._loop, partial(self._broken, name))
+        try:
+            streams = Streams(
+                loop,
+                ends.ours,
+                terminal=plan.terminal,
+                stdin=message["stdin"],
+                stdin_once=True,
+                log=None,
+                patience=self._patience,
+                on_end=partial(self._output_ended, name),
+                held=True,
+            )
+            task = Task(loop, self, child, streams, limits=plan.limits, name=name)
+        except BaseException:
+            close_ends(ends.ours)
+            _discard(child)
+            raise
         self._tasks[name] = task
         self._requests[name] = _Request(connection, attach if attached else None)
         try:
@@ -99,6 +112,26 @@ class ExecTasks:
         except (StartFailed, OSError) as error:
             task.kill()
             self.task_failed(task, StartFailed(str(error)))
+        except Exception as error:
+            self._broken(name, error)
+
+    def _broken(self, name: str, error: Exception) -> None:
+        """What nobody expected: this exec ends, answered if it was not yet."""
+        task = self._tasks.get(name)
+        if task is None:
+            return
+        running = task.state == "running"
+        task.abandon()
+        self._loop.cancel(task)
+        reason = StartFailed(f"exec failed: {type(error).__name__}: {error}")
+        if not task.code:
+            task.code = KILLED + signal.SIGKILL if running else reason.exit_code
+        request = self._requests.pop(name, None)
+        if request is not None and request.connection.open:
+            request.connection.fail(reason)
+        self._finish(name)
+        with contextlib.suppress(Exception):  # perhaps they are what is broken
+            task.streams.close()
 
     def find(self, name: str) -> Task:
         """A running one. Raises :class:`NotFound`."""
@@ -124,9 +157,11 @@ class ExecTasks:
 
     def task_started(self, task: Task) -> None:
         """Answer, and make the asking connection its stream."""
-        request = self._requests.pop(task.name)
+        request = self._requests[task.name]
         answer = {"ok": True, "pid": task.child.pid, "warnings": task.child.warnings}
-        if request.connection.open and request.connection.reply(answer) and request.attach:
+        heard = request.connection.open and request.connection.reply(answer)
+        del self._requests[task.name]
+        if heard and request.attach:
             hand_over(request.connection, task.streams, request.attach)
         elif request.attach is not None and task.streams.waits_for_input:
             task.streams.close_stdin()
@@ -160,6 +195,13 @@ class ExecTasks:
         while len(self.codes) > _REMEMBERED:
             del self.codes[next(iter(self.codes))]
         self._tell({"event": "exec-exit", "exec_id": name, "code": task.code})
+
+
+def _discard(child: spawn.Child) -> None:
+    """Undo a spawn."""
+    signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+    child.close()
 
 
 def hand_over(connection: Connection, streams: Streams, attach: Message) -> None:

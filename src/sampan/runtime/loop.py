@@ -86,3 +86,48 @@ class Loop:
             if when <= now and self._deadlines.get(key, (0, None))[1] is callback:
                 del self._deadlines[key]
                 callback()
+
+
+class Guarded(Loop):
+    """A part of another loop: what its callbacks raise is told to ``failed`` and ends nothing else.
+
+    It is run by the other one and does not know quiet times.
+    """
+
+    def __init__(self, loop: Loop, failed: Callable[[Exception], None]) -> None:
+        self._loop = loop
+        self._failed = failed
+
+    def add(self, fd: int, events: int, callback: Callback) -> None:
+        """As the whole loop's."""
+
+        def guarded(ready: int) -> None:
+            try:
+                callback(ready)
+            except Exception as error:  # whatever it is, others go on
+                self._failed(error)
+
+        self._loop.add(fd, events, guarded)
+
+    def change(self, fd: int, events: int) -> None:
+        """As the whole loop's."""
+        self._loop.change(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """As the whole loop's."""
+        self._loop.remove(fd)
+
+    def deadline(self, key: object, seconds: float, callback: Callable[[], None]) -> None:
+        """As the whole loop's."""
+
+        def guarded() -> None:
+            try:
+                callback()
+            except Exception as error:
+                self._failed(error)
+
+        self._loop.deadline(key, seconds, guarded)
+
+    def cancel(self, key: object) -> None:
+        """As the whole loop's."""
+        self._loop.cancel(key)

@@ -151,6 +151,21 @@ class Task:
             self._loop.remove(self.child.channel.fileno())
             self.child.channel.close()
 
+    def abandon(self) -> None:
+        """End a process of ours (not with ``reap``) of which nobody wants to know any more."""
+        self.state = "ended"
+        self._close_channel()
+        if self.child.pidfd >= 0:
+            self.kill()
+            self._loop.remove(self.child.pidfd)
+            self._loop.add(self.child.pidfd, READ, self._abandoned_ended)
+
+    def _abandoned_ended(self, events: int) -> None:
+        self._loop.remove(self.child.pidfd)
+        with contextlib.suppress(ChildProcessError):  # it was reaped before it was abandoned
+            os.waitpid(self.child.pid, 0)
+        self.child.close()
+
     def _ended(self, events: int) -> None:
         """The process is a zombie: hear its last words, then reap it."""
         while self.child.channel.fileno() >= 0 and self._receive():
