@@ -28,6 +28,8 @@ check: install ## the fast part: linters, types, layers, pure tests (under a min
 
 test: install ## everything
 	tools/debian-packages test
+	-tools/debian-packages vm
+	-$(BIN)/python tools/vm/guest.py build $(VM_CACHE) # else its tests say why they are skipped
 	tools/in-namespaces $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests
 
 bench: install ## side by side with dockerd, podman, runc and crun

@@ -40,6 +40,10 @@ KERNEL = "linux-image-cloud-amd64"
 QEMU = "qemu-system-x86_64"
 #: Debian 12 has it in qemu-system-common, later ones in a package of its own.
 DAEMONS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
+#: Our child ends with us, however we end (setpriv(1)).
+WITH_US = ("setpriv", "--pdeathsig", "KILL")
+#: virtiofsd has its socket at once, unless something is wrong with it.
+SHARE_SECONDS = 30.0
 #: What finds the root file system and reports; the rest is loaded when it is asked for.
 MODULES = ("virtio_pci", "virtiofs", "virtio_console", "overlay")
 #: Of what Python finds beside us; and what of Python's own library no test imports.
@@ -94,15 +98,23 @@ mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /ro
 # Nothing this machine has enabled, generates or says about being a container itself.
 rm -rf /root/.dockerenv /root/etc/systemd/system
 mount -t tmpfs -o mode=755 none /root/lib/systemd/system-generators
-for place in $(cat /files/replaced); do rm -rf /root$place; done
-rm /files/replaced
-cp -a /files/. /root
 mkdir -p /root/lib/modules/$(busybox uname -r)
 mount --bind /lower$(cat /modules/tree) /root/lib/modules/$(busybox uname -r)
 for place in /tmp /var/tmp /var/lib/sampan /var/lib/containers; do
     mkdir -p /root$place
     mount -t tmpfs -o mode=1777 tmp /root$place
 done
+# Once more where those hide them: the checkout and its Python may be anywhere, below /tmp too.
+count=0
+for place in $(cat /modules/kept); do
+    count=$((count + 1))
+    mkdir -p /root$place /rw/upper$count /rw/work$count
+    layers=lowerdir=/lower$place,upperdir=/rw/upper$count,workdir=/rw/work$count
+    mount -t overlay -o $layers kept /root$place
+done
+for place in $(cat /files/replaced); do rm -rf /root$place; done
+rm /files/replaced
+cp -a /files/. /root
 mount --move /dev /root/dev
 umount /proc
 exec switch_root /root /sbin/init
@@ -111,6 +123,9 @@ exec switch_root /root /sbin/init
 _SERVICE = """[Unit]
 Description=sampan tests
 DefaultDependencies=no
+# However it ends, also when it cannot be started: a guest that waits for nobody is of no use.
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
 Wants=dbus.socket systemd-journald.socket
 After=dbus.socket systemd-journald.socket
 
@@ -126,7 +141,6 @@ StandardInput=null
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
-ExecStopPost=/bin/systemctl poweroff --force --force
 """
 
 _SCRIPT = """stty -F /dev/ttyS0 -onlcr cols 150
@@ -288,6 +302,7 @@ def _initramfs(modules: Path) -> bytes:
         ("bin/busybox", 0o100755, busybox.read_bytes()),
         ("init", 0o100755, _INIT.encode()),
         ("modules/tree", 0o100644, str(modules).encode()),
+        ("modules/kept", 0o100644, "\n".join(_kept()).encode()),
         ("modules/order", 0o100644, "\n".join(path.name for path in files).encode()),
         *((f"modules/{path.name}", 0o100644, path.read_bytes()) for path in files),
         ("files/etc/fstab", 0o100644, b""),
@@ -300,6 +315,12 @@ def _initramfs(modules: Path) -> bytes:
         *((f"{units}/{name}", 0o120777, b"/dev/null") for name in _MASKED.split()),
     ]
     return _cpio(content)
+
+
+def _kept() -> list[str]:
+    """Directories the tests run from, none below another: the checkout and Python's prefix."""
+    places = {ROOT, Path(sys.prefix).resolve()}
+    return sorted(str(place) for place in places if not places.intersection(place.parents))
 
 
 def _cpio(content: Iterable[Entry]) -> bytes:
@@ -367,23 +388,27 @@ def run(cache: Path, arguments: Sequence[str], options: Options) -> int:
 def _share(daemon: str, path: Path) -> Iterator[None]:
     """virtiofsd for the root directory of this machine."""
     options = "source=/,sandbox=chroot,cache=always,xattr,log_level=err"
+    deadline = time.monotonic() + SHARE_SECONDS
     with subprocess.Popen(
-        [daemon, f"--socket-path={path}", "-o", options, "-f"], stdin=subprocess.DEVNULL
+        [*WITH_US, daemon, f"--socket-path={path}", "-o", options, "-f"], stdin=subprocess.DEVNULL
     ) as process:
         try:
             while not path.exists():
                 if process.poll() is not None:
                     raise Missing(f"{daemon} ended with status {process.returncode}")
+                if time.monotonic() > deadline:
+                    raise Missing(f"{daemon} made no socket within {SHARE_SECONDS:.0f} seconds")
                 time.sleep(0.01)
             yield
         finally:
-            process.terminate()
+            process.kill()
 
 
 def _command(cache: Path, work: Path, options: Options) -> list[str]:
     report = options.report or work / "report"
     return [
         *(
+            *WITH_US,
             QEMU,
             "-accel",
             "tcg,thread=multi",
