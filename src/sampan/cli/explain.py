@@ -19,22 +19,35 @@ if TYPE_CHECKING:
 _NEARLY = 0.9
 _THROTTLED = 0.05
 _NANO_CPU = 10**9
+#: exit statuses by which a program says that it failed
+_SELF_FAILED = range(1, 126)
+#: what a seccomp profile did about a system call
+_DENIED = {
+    "kill": "Its seccomp profile had the kernel kill {program} for the system call {call}",
+    "trap": "Its seccomp profile sent {program} SIGSYS for the system call {call}",
+    "log": "Its seccomp profile logged that {program} made the system call {call}",
+}
 
 
-def explain(details: Document, sample: Document, events: list[Document]) -> list[str]:
+def explain(
+    details: Document, sample: Document, events: list[Document], denials: list[Document]
+) -> list[str]:
     """The findings about a container.
 
     ``details`` is its inspect object, ``sample`` its statistics (empty when it does not run),
-    ``events`` its events, oldest first.
+    ``events`` its events, ``denials`` what its seccomp profile acted on, oldest first.
     """
     state = table(details, "State")
     if flag(state, "Running"):
-        findings = [*_running(details, state), *_slow(details, sample), *_health(state)]
+        findings = [*_running(details, state), *_denied(denials)]
+        findings += [*_slow(details, sample), *_health(state)]
         return findings or ["It is running, and nothing holds it back."]
-    return [*_ended(details, state, events), *_health(state)]
+    return [*_ended(details, state, events, denials), *_health(state)]
 
 
-def _ended(details: Document, state: Document, events: list[Document]) -> list[str]:
+def _ended(
+    details: Document, state: Document, events: list[Document], denials: list[Document]
+) -> list[str]:
     if text(state, "Status") == "created":
         error = text(state, "Error")
         return [f"It could not be started: {error}." if error else "It was never started."]
@@ -45,14 +58,44 @@ def _ended(details: Document, state: Document, events: list[Document]) -> list[s
         findings.append(f"The kernel killed it because it reached its memory limit{bound}.")
     if text(state, "Error"):
         findings.append(f"The engine reported: {text(state, 'Error')}.")
+    findings += _denied(denials)
     findings += _by_request(events)
     findings.append(_exit_meaning(number(state, "ExitCode"), bool(findings)))
+    if not denials and number(state, "ExitCode") in _SELF_FAILED and _confined(details):
+        findings.append(
+            "If its seccomp profile refused it a system call, that left no trace: only its own "
+            "log can say."
+        )
     restarts = number(details, "RestartCount")
     if restarts:
         times = "once" if restarts == 1 else f"{restarts} times"
         policy = text(table(table(details, "HostConfig"), "RestartPolicy"), "Name")
         findings.append(f"Its restart policy ({policy}) had started it again {times}.")
     return findings
+
+
+def _confined(details: Document) -> bool:
+    """Whether it ran with a seccomp profile."""
+    host = table(details, "HostConfig")
+    options = host.get("SecurityOpt")
+    chosen = options if isinstance(options, list) else []
+    return not flag(host, "Privileged") and not any(
+        str(option).replace(":", "=") == "seccomp=unconfined" for option in chosen
+    )
+
+
+def _denied(denials: list[Document]) -> list[str]:
+    """One sentence for each system call, process and what was done about it."""
+    counted: dict[tuple[str, str, str], int] = {}
+    for denial in denials:
+        call = text(denial, "Name") or f"number {number(denial, 'Number')}"
+        key = (call, text(denial, "Program"), text(denial, "Action"))
+        counted[key] = counted.get(key, 0) + 1
+    return [
+        _DENIED[action].format(call=call, program=program) + (f" ({n} times)." if n > 1 else ".")
+        for (call, program, action), n in counted.items()
+        if action in _DENIED
+    ]
 
 
 def _actions(events: list[Document], action: str) -> list[Document]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 
 from sampan.client import containers
 from sampan.client.threads import AsyncConnection, Threads
@@ -21,6 +21,7 @@ from sampan.wire.container import (
     FilesystemChange,
     IDResponse,
 )
+from sampan.wire.denial import SystemCallDenial
 from sampan.wire.exec import ExecCreateRequest, ExecInspect, ExecStartRequest
 from sampan.wire.options import AttachOptions, CommitOptions, Filters, LogsOptions, PathStat
 from sampan.wire.stats import ContainerStatsResponse
@@ -113,6 +114,10 @@ class Containers:
     async def prune(self, filters: Filters | None = None) -> ContainersPruneReport:
         """Remove all stopped containers that match."""
         return await self._threads.run(self._service.prune, filters)
+
+    async def denials(self, ref: str) -> Sequence[SystemCallDenial]:
+        """System calls of its last run that its seccomp profile acted on."""
+        return await self._threads.run(self._service.denials, ref)
 
     async def top(self, ref: str, ps_args: str = "-ef") -> ContainerTopResponse:
         """The container's processes as the host's ps(1) prints them with ``ps_args``."""

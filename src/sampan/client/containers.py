@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from sampan.client.encoding import filters as encoded
 from sampan.client.encoding import path_stat, seconds
@@ -23,6 +23,7 @@ from sampan.wire.container import (
     FilesystemChange,
     IDResponse,
 )
+from sampan.wire.denial import SystemCallDenial
 from sampan.wire.exec import ExecCreateRequest, ExecInspect, ExecStartRequest
 from sampan.wire.options import AttachOptions, CommitOptions, Filters, LogsOptions, PathStat
 from sampan.wire.stats import ContainerStatsResponse
@@ -149,6 +150,11 @@ class Containers:
         """Remove all stopped containers that match."""
         query: Query = {"filters": encoded(filters)}
         return self._transport.call(ContainersPruneReport, "POST", "/containers/prune", query)
+
+    def denials(self, ref: str) -> Sequence[SystemCallDenial]:
+        """System calls of its last run that its seccomp profile acted on."""
+        path = f"/sampan/containers/{ref}/denials"
+        return self._transport.call(builtins.list[SystemCallDenial], "GET", path)
 
     def top(self, ref: str, ps_args: str = "-ef") -> ContainerTopResponse:
         """The container's processes as the host's ps(1) prints them with ``ps_args``."""

@@ -35,6 +35,7 @@ from sampan.wire.container import (
     FilesystemChange,
     IDResponse,
 )
+from sampan.wire.denial import SystemCallDenial
 from sampan.wire.exec import ExecCreateRequest, ExecInspect, ExecStartRequest
 from sampan.wire.image import (
     AuthConfig,
@@ -150,6 +151,10 @@ class Containers:
     def top(self, ref: str, ps_args: str = "-ef") -> ContainerTopResponse:
         """The container's processes as the host's ps(1) prints them with ``ps_args``."""
         return self._loop.call(self._service.top(ref, ps_args))
+
+    def denials(self, ref: str) -> Sequence[SystemCallDenial]:
+        """System calls of its last run that its seccomp profile acted on."""
+        return self._loop.call(self._service.denials(ref))
 
     def stats(
         self, ref: str, *, stream: bool = True, one_shot: bool = False

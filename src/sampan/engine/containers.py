@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from typing import TypeVar
 
 from sampan.engine import (
@@ -15,6 +15,7 @@ from sampan.engine import (
     clock,
     committing,
     creation,
+    denials,
     inspecting,
     links,
     listing,
@@ -66,6 +67,7 @@ from sampan.wire.container import (
     FilesystemChange,
     IDResponse,
 )
+from sampan.wire.denial import SystemCallDenial
 from sampan.wire.stats import ContainerStatsResponse
 
 T = TypeVar("T")
@@ -320,6 +322,14 @@ class Containers:
         found = await self._core.threads.run(look)
         self._core.publish(container, "top")
         return found
+
+    async def denials(self, ref: str) -> Sequence[SystemCallDenial]:
+        """System calls of its last run that its seccomp profile acted on, from the kernel's log.
+
+        Those it refused with an error number leave no trace. Raises Unsupported where the log
+        cannot be read.
+        """
+        return await denials.of(self._core, self._find(ref))
 
     async def stats(
         self, ref: str, *, stream: bool = True, one_shot: bool = False

@@ -87,12 +87,13 @@ class Record(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
 class State(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """Where a container is in its life.
 
-    ``stopped_by_user`` keeps restart policies from restarting it; ``restart_count`` counts
-    automatic restarts since the last manual start.
+    ``last_pid`` is what ``pid`` was in the last run. ``stopped_by_user`` keeps restart policies
+    from restarting it; ``restart_count`` counts automatic restarts since the last manual start.
     """
 
     status: Status = Status.CREATED
     pid: int = 0
+    last_pid: int = 0
     exit_code: int = 0
     error: str = ""
     oom_killed: bool = False

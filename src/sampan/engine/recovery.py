@@ -333,6 +333,7 @@ async def _note_exit(core: Core, name: str, *, recorded: bool) -> None:
             container,
             status=Status.EXITED if container.state.status != Status.REMOVING else Status.REMOVING,
             pid=0,
+            last_pid=container.state.pid,
             exit_code=record.code,
             oom_killed=record.oom,
             finished_at=record.at or clock.now(),

@@ -128,6 +128,7 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
         container,
         status=after(state.status, Event.EXIT),
         pid=0,
+        last_pid=state.pid,
         exit_code=record.code,
         oom_killed=record.oom or state.oom_killed,
         finished_at=record.at or clock.now(),

@@ -65,6 +65,14 @@ class Library:
             ctypes.c_uint32,
             ctypes.c_char_p,
         )
+        self._name = _typed(
+            handle,
+            "seccomp_syscall_resolve_num_arch",
+            ctypes.c_void_p,
+            ctypes.c_uint32,
+            ctypes.c_int,
+        )
+        self._free = _typed(ctypes.CDLL(None), "free", None, ctypes.c_void_p)
         self._rule_add = _typed(
             handle,
             "seccomp_rule_add_array",
@@ -101,6 +109,16 @@ class Library:
         """The real number of a system call there; negative when that architecture has none."""
         number: int = self._resolve_arch(architecture, name.encode())
         return number
+
+    def name_of(self, architecture: int, number: int) -> str:
+        """The name of a system call there (AUDIT_ARCH_* or SCMP_ARCH_*), "" without one."""
+        found = self._name(architecture, number)
+        if not found:
+            return ""
+        try:
+            return ctypes.string_at(found).decode()
+        finally:
+            self._free(found)
 
     def generate(
         self, default: int, architectures: tuple[int, ...], rules: tuple[Rule, ...]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -357,6 +359,55 @@ def test_why(sampan: DockerCli, name: str) -> None:
     said = sampan.out("why", name)
     assert "asked to end through the engine: SIGKILL" in said
     assert "Status 137: SIGKILL" in said
+
+
+def test_why_a_system_call_ended_it(sampan: DockerCli, name: str, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text(
+        json.dumps(
+            {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [
+                    {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"},
+                    {"names": ["symlink", "symlinkat"], "action": "SCMP_ACT_LOG"},
+                    {"names": ["rmdir"], "action": "SCMP_ACT_ERRNO"},
+                ],
+            }
+        )
+    )
+    options = ("--security-opt", f"seccomp={profile}", "--name", name)
+    sampan("run", *options, "busybox", "mkdir", "/x", status=159)
+    said = sampan.out("why", name)
+    assert "had the kernel kill mkdir for the system call mkdir" in said
+    assert "Status 159: SIGSYS ended it: a system call was denied by its seccomp profile" in said
+    sampan("rm", name)
+    script = "ln -s a b; ln -s a c; exec sleep 1000"
+    sampan("run", "-d", *options, "busybox", "sh", "-c", script)
+    assert "It is running, and nothing holds it back." in sampan.out("why", name)  # ln is gone
+    sampan("rm", "-f", name)
+    sampan("run", "-d", *options, "busybox", "ln", "-s", "a", "b")
+    sampan("wait", name)
+    assert "logged that ln made the system call symlink" in sampan.out("why", name)
+    sampan("rm", "-f", name)
+    sampan("run", *options, "busybox", "rmdir", "/tmp", status=1)
+    said = sampan.out("why", name)
+    assert "killed" not in said
+    assert "If its seccomp profile refused it a system call, that left no trace" in said
+
+
+def test_why_memory_and_processors(sampan: DockerCli, name: str) -> None:
+    eat = "x=a; while true; do x=$x$x; done"
+    limits = ("--memory", "16m", "--memory-swap", "16m")
+    sampan("run", "--name", name, *limits, "busybox", "sh", "-c", eat, status=137)
+    assert "because it reached its memory limit of 16MiB" in sampan.out("why", name)
+    sampan("rm", name)
+    busy = "while true; do :; done"
+    sampan("run", "-d", "--name", name, "--cpus", "0.1", "busybox", "sh", "-c", busy)
+    for _ in range(100):
+        if "held it back" in (said := sampan.out("why", name)):
+            break
+        time.sleep(0.1)
+    assert "Its CPU limit of 0.1 CPUs held it back in" in said
 
 
 def test_clone(sampan: DockerCli, name: str) -> None:

@@ -17,6 +17,9 @@ def event(action: str, **attributes: str) -> Document:
 
 
 ENDED: Document = {"Status": "exited", "Running": False}
+UNSEEN = (
+    "If its seccomp profile refused it a system call, that left no trace: only its own log can say."
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,9 @@ ENDED: Document = {"Status": "exited", "Running": False}
         ({"State": {**ENDED, "ExitCode": 0}}, [],
          ["It ended by itself with status 0 (success)."]),
         ({"State": {**ENDED, "ExitCode": 3}}, [],
+         ["It ended by itself with status 3; its log may say why.", UNSEEN]),
+        ({"State": {**ENDED, "ExitCode": 3},
+          "HostConfig": {"SecurityOpt": ["seccomp=unconfined"]}}, [],
          ["It ended by itself with status 3; its log may say why."]),
         ({"State": {**ENDED, "ExitCode": 137, "OOMKilled": True},
           "HostConfig": {"Memory": 64 << 20}}, [],
@@ -46,7 +52,7 @@ ENDED: Document = {"Status": "exited", "Running": False}
         ({"State": {"Status": "created"}}, [], ["It was never started."]),
         ({"State": {**ENDED, "ExitCode": 1}, "RestartCount": 4,
           "HostConfig": {"RestartPolicy": {"Name": "on-failure"}}}, [],
-         ["It ended by itself with status 1; its log may say why.",
+         ["It ended by itself with status 1; its log may say why.", UNSEEN,
           "Its restart policy (on-failure) had started it again 4 times."]),
         ({"State": {"Running": True}}, [], ["It is running, and nothing holds it back."]),
         ({"State": {"Running": True, "Paused": True}}, [],
@@ -54,7 +60,7 @@ ENDED: Document = {"Status": "exited", "Running": False}
     ],
 )  # fmt: skip
 def test_findings(details: Document, events: list[Document], findings: list[str]) -> None:
-    assert explain(details, {}, events) == findings
+    assert explain(details, {}, events, []) == findings
 
 
 def test_what_slows_a_container() -> None:
@@ -74,11 +80,23 @@ def test_what_slows_a_container() -> None:
         "memory_stats": {"usage": 950, "limit": 1000, "failcnt": 7},
         "pids_stats": {"current": 10, "limit": 10},
     }  # fmt: skip
-    assert explain(details, sample, []) == [
+    assert explain(details, sample, [], []) == [
         "Its CPU limit of 0.5 CPUs held it back in 50 % of the time slices, about a minute "
         "altogether.",
         "It uses 950B of the 1000B of memory it may have.",
         "It ran into its memory limit 7 times.",
         "It has 10 of the 10 processes it may have.",
         'Its health check failed the last 3 times: "no".',
+    ]
+
+
+def test_denials_are_counted() -> None:
+    denials: list[Document] = [
+        {"Name": "symlink", "Number": 88, "Program": "ln", "Action": "log"},
+        {"Name": "symlink", "Number": 88, "Program": "ln", "Action": "log"},
+        {"Name": "", "Number": 999, "Program": "x", "Action": "kill"},
+    ]
+    assert explain({"State": {"Running": True}}, {}, [], denials) == [
+        "Its seccomp profile logged that ln made the system call symlink (2 times).",
+        "Its seccomp profile had the kernel kill x for the system call number 999.",
     ]

@@ -126,6 +126,11 @@ async def top(call: Call) -> web.StreamResponse:
     return reply.json(complete(found))
 
 
+async def denials(call: Call) -> web.StreamResponse:
+    """``GET /sampan/containers/{id}/denials``: what its seccomp profile acted on."""
+    return reply.json(await call.engine.containers.denials(call.name))
+
+
 async def changes(call: Call) -> web.StreamResponse:
     """``GET /containers/{id}/changes``."""
     found = complete(await call.engine.containers.changes(call.name))
@@ -156,6 +161,7 @@ ROUTES = (
     Route(method="POST", pattern="/containers/create", handler=create, effect=Effect.WRITE),
     Route(method="POST", pattern="/containers/prune", handler=prune, effect=Effect.WRITE),
     Route(method="GET", pattern=f"{_ONE}/json", handler=inspect, effect=Effect.READ),
+    Route(method="GET", pattern=f"/sampan{_ONE}/denials", handler=denials, effect=Effect.READ),
     Route(method="GET", pattern=f"{_ONE}/top", handler=top, effect=Effect.READ),
     Route(method="GET", pattern=f"{_ONE}/changes", handler=changes, effect=Effect.READ),
     Route(method="POST", pattern=f"{_ONE}/update", handler=update, effect=Effect.WRITE),

@@ -6,7 +6,8 @@ from sampan.cli.clock import now, parse_rfc3339
 from sampan.cli.command import ONE, Command, Flag
 from sampan.cli.explain import explain
 from sampan.cli.kinds import BOOL
-from sampan.client.document import as_table, flag, table, text
+from sampan.client.document import as_table, flag, table, tables, text
+from sampan.client.failure import DaemonError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,15 @@ def _events(session: Session, details: Document) -> list[Document]:
     return list(session.client.stream("GET", "/events", query))
 
 
+def _denials(session: Session, name: str) -> list[Document]:
+    """What the daemon finds in the kernel's log; other daemons cannot tell."""
+    try:
+        found = session.client.get(f"/sampan/containers/{name}/denials")
+    except DaemonError:
+        return []
+    return tables({"": found}, "")
+
+
 def _why(session: Session, arguments: Arguments) -> None:
     name = arguments.positional[0]
     details = as_table(session.client.get(f"/containers/{name}/json"))
@@ -33,7 +43,7 @@ def _why(session: Session, arguments: Arguments) -> None:
     if flag(table(details, "State"), "Running"):
         query = {"stream": "0", "one-shot": "1"}
         sample = as_table(session.client.get(f"/containers/{name}/stats", query))
-    findings = explain(details, sample, _events(session, details))
+    findings = explain(details, sample, _events(session, details), _denials(session, name))
     if arguments.flag("json"):
         import json
 
@@ -50,7 +60,9 @@ WHY = Command(
     complete="container",
     detail=(
         "Reads the container's state, its limits, its statistics and its events, and says in "
-        "plain sentences what ended it (memory limit, signal, exit status, failed start) or what "
-        "slows it (CPU throttling, memory or process limit, failing health check)."
+        "plain sentences what ended it (memory limit, signal, exit status, failed start, a system "
+        "call its seccomp profile kills for) or what slows it (CPU throttling, memory or process "
+        "limit, failing health check). What a seccomp profile refuses with an error number leaves "
+        "no trace in the kernel, so nothing can tell of it."
     ),
 )
