@@ -89,6 +89,17 @@ def test_a_recipe_becomes_an_image(engine: sampan.Engine, context: Path, tmp_pat
     assert again.id == built.id
 
 
+def test_a_step_waits_for_no_disk(engine: sampan.Engine, context: Path, tmp_path: Path) -> None:
+    busybox = "/bin/busybox"
+    recipe = (
+        base()
+        .run(f"{busybox} grep ' / overlay ' /proc/mounts > /mounted", network="none")
+        .run(f"{busybox} cat /mounted > /again", network="none")
+    )
+    engine.build(recipe, context=context, outputs=[f"type=local,dest={tmp_path}/out"])
+    assert "volatile" in (tmp_path / "out" / "again").read_text()
+
+
 def test_directories_and_failures(engine: sampan.Engine, context: Path) -> None:
     (context / "Dockerfile").write_text(
         "FROM scratch AS x\nCOPY bin /bin\nRUN --network=none exit 7\n"

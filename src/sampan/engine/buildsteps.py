@@ -22,8 +22,9 @@ from sampan.engine.attaching import PendingAttachment
 from sampan.engine.core import Core, delete_container, insert_container
 from sampan.engine.creation import find_image
 from sampan.engine.images import Images
+from sampan.engine.lifecycle import Status
 from sampan.engine.options import AttachOptions, RegistryAuth
-from sampan.engine.record import MountRecord, Record
+from sampan.engine.record import MountRecord, Record, State
 from sampan.engine.starting import start
 from sampan.engine.table import Container, Run
 from sampan.errors import NotFound, SampanError
@@ -78,11 +79,14 @@ class StepExecutor:
         core = self._core
         container = Container(record=_record(core, request, request.hidden))
         directory = core.directory(request.key)
-        # stored as one to remove automatically: after a crash recovery does what we do below;
-        # and without what may be secret
+        # stored as one being removed, and once it runs as one to remove automatically: after a
+        # crash recovery does what we do below; and without what may be secret
         stored = _record(core, request)
         host = msgspec.structs.replace(stored.host_config, auto_remove=True)
-        row = Container(record=msgspec.structs.replace(stored, host_config=host))
+        row = Container(
+            record=msgspec.structs.replace(stored, host_config=host),
+            state=State(status=Status.REMOVING),
+        )
         await core.state.write(insert_container(row))
         try:
             await core.threads.run(directory.mkdir, 0o710, True, True)

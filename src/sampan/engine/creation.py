@@ -35,6 +35,7 @@ from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.image import Image
 from sampan.image.document import wire_descriptor
 from sampan.model.platform import Platform
+from sampan.snapshot import VOLATILE
 from sampan.wire.container import ContainerCreateRequest, ContainerCreateResponse, HostConfig
 
 
@@ -245,7 +246,7 @@ def _prepare(core: Core, record: Record, image: Image, undo: ExitStack) -> Recor
     _check_bind_sources(record)
     if devices := cdi.device_names(record.host_config):
         cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
-    _prepare_root(core, record.id, image)
+    _prepare_root(core, record, image)
     undo.callback(core.snapshots.remove, record.id)
     roots.mark(core, record.id)
     directory.mkdir(mode=0o710, parents=True)
@@ -259,14 +260,18 @@ def _prepare(core: Core, record: Record, image: Image, undo: ExitStack) -> Recor
     return msgspec.structs.replace(record, mounts=mounts)
 
 
-def _prepare_root(core: Core, key: str, image: Image) -> None:
-    """A writable snapshot of an image, which is unpacked if it never was (another platform's)."""
+def _prepare_root(core: Core, record: Record, image: Image) -> None:
+    """A writable snapshot of an image, which is unpacked if it never was (another platform's).
+
+    What is removed when it exits is so after a crash of the host as well: nothing need be synced.
+    """
     parent = str(image.chain_id) if image.chain_id else None
+    labels = {VOLATILE: ""} if record.host_config.auto_remove else None
     try:
-        core.snapshots.prepare(key, parent)
+        core.snapshots.prepare(record.id, parent, labels)
     except NotFound:
         core.unpacker.unpack(image)
-        core.snapshots.prepare(key, parent)
+        core.snapshots.prepare(record.id, parent, labels)
 
 
 def _check_bind_sources(record: Record) -> None:

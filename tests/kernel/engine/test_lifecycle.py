@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sampan.engine.engine import Engine
-from sampan.engine.options import AttachOptions
+from sampan.engine.options import AttachOptions, CommitOptions
 from sampan.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -22,12 +22,14 @@ from sampan.wire.hostconfig import Mount
 from tests.engines import (
     World,
     converse,
+    execute,
     import_busybox,
     logged,
     logs,
     request,
     restart,
     run,
+    start,
 )
 
 
@@ -170,6 +172,29 @@ async def test_auto_remove_leaves_nothing(engine: Engine) -> None:
     assert (await engine.volumes.list()).volumes == []
     assert not list(engine.config.containers.iterdir())
     assert not list(engine.config.exec_containers.iterdir())
+
+
+async def test_what_is_removed_at_exit_is_not_synced(engine: Engine) -> None:
+    show = ("grep", " / overlay ", "/proc/mounts")
+    assert "volatile" not in (await run(engine, *show)).output
+    assert "volatile" in (await run(engine, *show, host=HostConfig(auto_remove=True))).output
+    await start(engine, "brief", host=HostConfig(auto_remove=True))
+    assert await execute(engine, "brief", "sh", "-c", "echo 1 > /f") == 0
+    await engine.containers.restart("brief", timeout=0)  # mounts what was volatile once more
+    assert await execute(engine, "brief", "sh", "-c", "echo 2 >> /f && sync /f") == 0
+    _, taken = await engine.containers.archive_get("brief", "/f")
+    assert b"1\n2\n" in b"".join([chunk async for chunk in taken])
+    await engine.containers.commit("brief", CommitOptions(repo="kept"))
+    waiting = await engine.containers.wait("brief", "removed")
+    await engine.containers.kill("brief")
+    await waiting
+    again = ContainerCreateRequest(image="kept", cmd=["cat", "/f"], host_config=HostConfig())
+    made = await engine.containers.create(again, "after")
+    assert made.id
+    waiting = await engine.containers.wait(made.id, "next-exit")
+    await engine.containers.start(made.id)
+    await waiting
+    assert await logs(engine, made.id) == "1\n2\n"
 
 
 async def test_pause_and_kill(engine: Engine) -> None:
