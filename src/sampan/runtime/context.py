@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from sampan.kernel.seccomp import Filter
 from sampan.runtime.channel import Message, receive
 from sampan.runtime.identity import ROOT, Identity
+
+#: kind, source, options and MOUNT_ATTR_* flags of a new file system
+Source: TypeAlias = tuple[str, str, tuple[tuple[str, str | None], ...], int]
 
 
 class Refused(Exception):
@@ -40,7 +44,8 @@ class Context:
     by come over the channel; ``cgroups_done``: it is in them. ``preserve``: descriptors from 3 on
     left to the program. ``program``, ``environment``: what will be executed, once it is found.
     ``apart``: CLONE_NEW* flags init was not born with, and takes when it enters. ``listener``:
-    where a waiting init is started from when there is no monitor.
+    where a waiting init is started from when there is no monitor. ``premade``: detached mounts of
+    new file systems by what they were made from (:func:`premade_key`).
     """
 
     channel: socket.socket
@@ -65,6 +70,7 @@ class Context:
     preserve: int = 0
     listener: socket.socket | None = None
     apart: int = 0
+    premade: dict[Source, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def take(self, slot: str) -> int:

@@ -78,7 +78,7 @@ def _isolate(context: Context, streams: tuple[int, int, int]) -> None:
     forget_imports()
     for target, fd in enumerate(streams):
         os.dup2(fd, target)
-    keep = {context.channel.fileno()}
+    keep = {context.channel.fileno(), *context.premade.values()}
     if context.listener is not None:
         keep.add(context.listener.fileno())
     if context.into is not None:

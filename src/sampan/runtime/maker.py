@@ -106,6 +106,9 @@ class Maker:
         if state.cgroup:
             cgroup.create(cgroup.plan(self._layout, state.cgroup, outline["resources"]))
             self._stack.callback(cgroup.remove, self._layout, state.cgroup)
+            if self._spare is not None and self._layout.mode != "v2":
+                self._stack.callback(self.close)
+                self._spare.join(state.cgroup, self._layout)
         return state, ends.child
 
     def _read(self, client: socket.socket) -> tuple[channel.Message | None, bytes]:
@@ -165,6 +168,7 @@ class Maker:
     ) -> spawn.Child:
         """Another one, on the network of the one that waits if that fits."""
         network = -1 if self._spare is None else self._spare.network()
+        self.close()  # it may be in the container's cgroup, where it would count
         try:
             return spawn.spawn(
                 plan,

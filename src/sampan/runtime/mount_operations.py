@@ -19,7 +19,7 @@ from sampan.kernel import openat, tty
 from sampan.kernel.fsids import file_system_ids
 from sampan.model import oci
 from sampan.runtime import channel
-from sampan.runtime.context import Context
+from sampan.runtime.context import Context, Source
 from sampan.runtime.copy_up import copy_tree
 from sampan.runtime.userns import mapped_namespace
 
@@ -179,14 +179,30 @@ def filesystem(
     options: Sequence[tuple[str, str | None]],
     attributes: int,
 ) -> None:
-    """A detached mount of a new file system instance."""
-    data = [(key, value) for key, value in options]
-    try:
-        fd = m.new_filesystem(kind, source, data, attributes)
-    except OSError as error:
-        what = f"{kind} option {error.filename}" if data else kind
-        raise OSError(error.errno, error.strerror, what) from error
+    """A detached mount of a new file system instance; one that is premade, if there is."""
+    wanted = file_system(
+        slot=slot, kind=kind, source=source, options=options, attributes=attributes
+    )
+    fd = context.premade.pop(wanted, -1)
+    if fd < 0:
+        try:
+            fd = m.new_filesystem(*wanted)
+        except OSError as error:
+            what = f"{kind} option {error.filename}" if options else kind
+            raise OSError(error.errno, error.strerror, what) from error
     context.store(slot, fd)
+
+
+def file_system(
+    *,
+    slot: str,
+    kind: str,
+    source: str,
+    options: Sequence[tuple[str, str | None]],
+    attributes: int,
+) -> Source:
+    """What :func:`filesystem` makes, as a value to tell it by."""
+    return kind, source, tuple([(key, value) for key, value in options]), attributes
 
 
 def clone_tree(context: Context, *, slot: str, source: str, recursive: bool) -> None:

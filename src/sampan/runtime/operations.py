@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
 from sampan.runtime import mount_operations as mounts
+from sampan.runtime import net_devices
 from sampan.runtime import process_operations as processes
 from sampan.runtime.context import Context
 from sampan.runtime.operation import Operation
@@ -40,6 +41,7 @@ TABLE: MappingProxyType[str, tuple[Callable[..., None], str]] = MappingProxyType
         "clone_within": (mounts.clone_within, "binding"),
         "idmap": (mounts.idmap, "mapping the owners of"),
         # runtime's side only
+        "net_device": (net_devices.move, "moving the network device"),
         "oom_score_adj": (processes.oom_score_adj, "setting"),
         # init, before the root changes
         "enter": (processes.enter, "entering namespaces"),

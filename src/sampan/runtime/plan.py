@@ -23,7 +23,7 @@ from sampan.kernel.facts import Facts
 from sampan.kernel.seccomp import Filter
 from sampan.model import mount as model
 from sampan.model import oci
-from sampan.runtime import process_plan
+from sampan.runtime import net_devices, process_plan
 from sampan.runtime.mount_options import PROPAGATION
 from sampan.runtime.mount_plan import MountPlanner, id_map
 from sampan.runtime.operation import Operation, Value, describe, operation
@@ -176,6 +176,8 @@ def plan(
     choices = replace(choices, prelude=[*choices.prelude, *_hooks(hooks, options.state, "created")])
     made = process_plan.plan_process(process, facts, choices)
     host = list(planner.host)
+    if devices := linux.get("netDevices"):
+        host += net_devices.plan(devices, new, join)
     if "oomScoreAdj" in process:
         host.append(operation("oom_score_adj", value=process["oomScoreAdj"]))
     return Plan(
@@ -278,8 +280,6 @@ def _check_known(spec: oci.Spec, facts: Facts) -> None:
         raise Unsupported(f"linux.intelRdt{missing}")
     if linux.get("mountLabel") and "selinux" not in facts.lsm:
         raise Unsupported("linux.mountLabel: SELinux is not active here")
-    if linux.get("netDevices"):
-        raise Unsupported("linux.netDevices")
 
 
 def _namespaces(wanted: Sequence[oci.Namespace], facts: Facts) -> tuple[int, list[tuple[int, str]]]:

@@ -60,12 +60,17 @@ def await_cgroups(context: Context) -> None:
         return
     if context.cgroups_expected:
         _, fds = context.expect("cgroups")
-        for fd in fds:
-            with m.descriptor(fd):
-                os.write(fd, b"0")
+        join_cgroups(fds)
     context.cgroups_done = True
     if context.new & namespaces.CLONE_NEWCGROUP:
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
+
+
+def join_cgroups(files: Sequence[int]) -> None:
+    """Join cgroups by descriptors of their lists of members, which are closed."""
+    for fd in files:
+        with m.descriptor(fd):
+            os.write(fd, b"0")
 
 
 def hostname(context: Context, *, name: str) -> None:

@@ -207,8 +207,8 @@ def personality(value: oci.Personality) -> Operation:
     domain = value.get("domain", "")
     if domain not in _PERSONALITIES:
         raise InvalidParameter(f"linux.personality.domain: unknown {domain!r}")
-    if value.get("flags"):
-        raise Unsupported(f"linux.personality.flags: {value['flags']!r}")
+    if flags := value.get("flags"):
+        raise Unsupported(f"linux.personality.flags: the specification knows none: {flags[0]!r}")
     return operation("personality", persona=_PERSONALITIES[domain])
 
 

@@ -21,8 +21,9 @@ from sampan.kernel.facts import probe
 from sampan.model import oci
 from sampan.model.mount import Mount
 from sampan.runtime import channel, json_text, plan_codec, spawn
-from sampan.runtime.context import Context, Refused
+from sampan.runtime.context import Context, Refused, Source
 from sampan.runtime.maker import Maker
+from sampan.runtime.mount_operations import file_system
 from sampan.runtime.operations import Failure, perform
 from sampan.runtime.outline import Outline
 from sampan.runtime.plan import PlanOptions, plan
@@ -50,7 +51,11 @@ _HARMLESS = frozenset(
         "identify",
     }
 )
+#: What these show depends on where the process is that makes them: it joins its cgroups later.
+_OF_CGROUPS = frozenset({"cgroup", "cgroup2"})
 _NO_EXEC = ["nosuid", "noexec", "nodev"]
+_PTS = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+#: Mounts as nearly every container has them, to the letter: those are made ahead.
 _SPEC: oci.Spec = {
     "ociVersion": "1.2.0",
     "hostname": "rehearsal",
@@ -66,11 +71,22 @@ _SPEC: oci.Spec = {
     },
     "mounts": [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": _NO_EXEC},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": _NO_EXEC},
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": _NO_EXEC},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": _PTS},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*_NO_EXEC, "ro"]},
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
-        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": _NO_EXEC},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": _NO_EXEC},
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": [*_NO_EXEC, "mode=1777", f"size={64 << 20}"],
+        },
     ],
     "linux": {
         "namespaces": [
@@ -144,6 +160,18 @@ def worker(text: bytes, layout: cgroup.Layout) -> None:
         channel.send_frame(far, live_record(state, "created"))
         channel.send_value(pair, ("made", 0, state.directory, state.container_id))
         freeze(state)
+
+
+def waiting(text: bytes, root: int) -> dict[Source, int]:
+    """What a waiting first process does; the mounts it has ready then, for whom they fit."""
+    init(text, root)
+    made: dict[Source, int] = {}
+    for name, values in plan_codec.decode(json_text.loads(text)["plan"], b"").setup:
+        if name == "filesystem" and values["kind"] not in _OF_CGROUPS:
+            source = file_system(**values)  # type: ignore[arg-type]
+            with contextlib.suppress(OSError):
+                made[source] = m.new_filesystem(*source)
+    return made
 
 
 def init(text: bytes, root: int) -> None:

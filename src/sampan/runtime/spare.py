@@ -15,13 +15,15 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
-from sampan.kernel import mount, namespaces, prctl, process
+from sampan.kernel import cgroup, mount, namespaces, prctl, process
 from sampan.model.idmap import IdMap
 from sampan.runtime import channel, init, plan_codec, spawn
 from sampan.runtime.channel import Message
+from sampan.runtime.context import Source
 from sampan.runtime.plan import Plan
+from sampan.runtime.process_operations import join_cgroups
 from sampan.runtime.userns import hand_over
 
 _KINDS = (
@@ -31,6 +33,8 @@ _KINDS = (
     | namespaces.CLONE_NEWNET
 )
 _FAILED = 255
+_CGROUPS = "cgroups"
+Rehearsal: TypeAlias = Callable[[int], dict[Source, int]]
 
 
 class Spare:
@@ -39,12 +43,16 @@ class Spare:
     #: Seconds it is good for: its network namespace has taken on the host's sysctls as they were.
     SECONDS = 60.0
 
-    def __init__(self, rehearse: Callable[[int], None], *, user: bool = False) -> None:
-        """Make one; it is the child of our parent, which has to reap it, and calls ``rehearse``
-        with a directory of nobody before it waits. ``user``: in a user namespace of its own, with
-        no ids yet. Raises :class:`OSError`. The caller must be single-threaded."""
+    def __init__(self, rehearse: Rehearsal, *, user: bool = False) -> None:
+        """Make one; it is the child of our parent, which has to reap it.
+
+        Before it waits it calls ``rehearse`` with a directory of nobody, and keeps the mounts that
+        returns. ``user``: in a user namespace of its own, with no ids yet. Raises :class:`OSError`.
+        The caller must be single-threaded.
+        """
         self._made = time.monotonic()
         self._user = user
+        self._joined = False
         self._channel, theirs = channel.pair()
         kinds = _KINDS | (namespaces.CLONE_NEWUSER if user else 0)
         with theirs:
@@ -80,6 +88,12 @@ class Spare:
             return False
         return (plan.new | joined) & _KINDS == _KINDS and bool(plan.new & namespaces.CLONE_NEWPID)
 
+    def join(self, path: str, layout: cgroup.Layout) -> None:
+        """Have it join the cgroups at ``path`` before it is told the plan, if it is alive."""
+        with spawn.cgroup_files(path, layout) as fds, contextlib.suppress(OSError):
+            channel.send_value(self._channel, _CGROUPS, fds)
+            self._joined = True
+
     def become(self, value: Message, blob: bytes, streams: tuple[int, int, int]) -> spawn.Child:
         """Have it perform the plan that was encoded as ``value`` and ``blob``.
 
@@ -88,7 +102,9 @@ class Spare:
         if self._user:
             hand_over(streams, IdMap(value["uid_map"], value["gid_map"]))
         channel.send_value(self._channel, (value, blob), streams)
-        return spawn.Child(pid=self.pid, pidfd=self.pidfd, channel=self._channel)
+        return spawn.Child(
+            pid=self.pid, pidfd=self.pidfd, channel=self._channel, cgroup_joined=self._joined
+        )
 
     def network(self) -> int:
         """A descriptor of its network namespace; -1 when that is too old or its user namespace's,
@@ -109,23 +125,28 @@ class Spare:
         return self.pid
 
 
-def _wait(told: socket.socket, directory: int, rehearse: Callable[[int], None]) -> NoReturn:
+def _wait(told: socket.socket, directory: int, rehearse: Rehearsal) -> NoReturn:
     """In the waiting process: until somebody says what to become, or is gone."""
     try:
         gc.disable()
         prctl.set_dumpable(False)
         init.forget_imports()
         process.close_all_but({told.fileno(), directory})
-        if not channel.readable(told):
-            rehearse(directory)
+        premade = {} if channel.readable(told) else rehearse(directory)
         os.close(directory)
-        message, streams = channel.receive_value(told)
+        message, fds = channel.receive_value(told)
+        joined = message == _CGROUPS
+        if joined:
+            join_cgroups(fds)
+            message, fds = channel.receive_value(told)
         if message is None:
             os._exit(0)
         plan = plan_codec.decode(*message)
         context = spawn.init_context(plan, told)
-        context.cgroups_expected = bool(plan.cgroup)
+        context.cgroups_expected = bool(plan.cgroup) and not joined
+        if not plan.join:  # they are of our own namespaces
+            context.premade = premade
         context.apart = namespaces.CLONE_NEWNS
     except BaseException:
         os._exit(_FAILED)  # our maker notices; nothing may unwind into what it was doing
-    init.run(context, plan.setup, plan.finish, (streams[0], streams[1], streams[2]))
+    init.run(context, plan.setup, plan.finish, (fds[0], fds[1], fds[2]))

@@ -313,7 +313,8 @@ def _provide(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
         child.cgroup_made = True
     _perform_on_host(child, plan)
     if plan.cgroup and not child.cgroup_joined:
-        _offer_cgroups(child, plan.cgroup, layout)
+        with cgroup_files(plan.cgroup, layout) as fds:
+            channel.send(child.channel, {"kind": "cgroups"}, fds)
 
 
 def _perform_on_host(child: Child, plan: Plan) -> None:
@@ -335,16 +336,20 @@ def _perform_on_host(child: Child, plan: Plan) -> None:
             os.close(fd)
 
 
-def _offer_cgroups(child: Child, path: str, layout: cgroup.Layout) -> None:
-    """Open what init writes "0" to. A single-threaded process moves itself into a v1 cgroup by
-    ``tasks`` without the grace period that being moved costs (kernel/cgroup/members.py)."""
+@contextlib.contextmanager
+def cgroup_files(path: str, layout: cgroup.Layout) -> Iterator[list[int]]:
+    """Descriptors of what a process writes "0" to, to join a cgroup.
+
+    A single-threaded process moves itself into a v1 cgroup by ``tasks`` without the grace period
+    that being moved costs (kernel/cgroup/members.py).
+    """
     fds: list[int] = []
     try:
         for hierarchy in layout.owning:
             name = "cgroup.procs" if hierarchy.unified else "tasks"
             file = f"{hierarchy.directory(path)}/{name}"
             fds.append(os.open(file, os.O_WRONLY | os.O_CLOEXEC))
-        channel.send(child.channel, {"kind": "cgroups"}, fds)
+        yield fds
     finally:
         for fd in fds:
             os.close(fd)

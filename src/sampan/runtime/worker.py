@@ -14,7 +14,7 @@ import socket
 import time
 
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
-from sampan.kernel import cgroup
+from sampan.kernel import cgroup, namespaces
 from sampan.kernel.seccomp import Filter
 from sampan.runtime import channel, records, spawn
 from sampan.runtime.channel import Message
@@ -53,6 +53,7 @@ class Worker:
         self._starter: Connection | None = None
         self._aborter: Connection | None = None
         self._keeper: Connection | None = None
+        self._remapped = bool(state.joinable & namespaces.CLONE_NEWUSER)
         self._creator: Connection | None = None
         self._watchers: list[Connection] = []
         self._connections: set[Connection] = set()
@@ -387,6 +388,8 @@ class Worker:
         self._starter = connection  # of a failing one: answered when its end is recorded
         if self._main.state == "ready":
             self._main.start()
+        elif self._main.state == "setup" and not failing and not self._remapped:
+            self._main.start_when_ready()
 
     def _keep(self, connection: Connection, message: Message, blob: bytes) -> None:
         """Init is to wait for whoever starts it, also when who made it is gone."""

@@ -91,7 +91,7 @@ def _await(
         with contextlib.suppress(OSError):
             for user in kinds:
                 if not channel.readable(listener):
-                    spares[user] = Spare(lambda root: rehearsal.init(sample, root), user=user)
+                    spares[user] = Spare(lambda root: rehearsal.waiting(sample, root), user=user)
         try:
             client, _ = listener.accept()
         except TimeoutError:
