@@ -24,6 +24,7 @@ from sampan.api.router import Effect, Match, Route, Router, split_version
 from sampan.api.routes import all_routes
 from sampan.api.version import CURRENT, negotiate
 from sampan.engine.threads import Threads
+from sampan.engine.tracing import answered
 from sampan.errors import InvalidParameter, NotFound, SampanError
 
 if TYPE_CHECKING:
@@ -96,6 +97,15 @@ class Daemon:
 
     async def handle(self, access: Access, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a client that went away."""
+        tracing = self.engine.core.tracing
+        if tracing is None:
+            return await self._answer(access, request)
+        with tracing.request(request.method, request.path, request.headers) as span:
+            response = await self._answer(access, request)
+            answered(span, request.get("route", ""), response.status)
+            return response
+
+    async def _answer(self, access: Access, request: web.BaseRequest) -> web.StreamResponse:
         started = time.perf_counter()
         pattern = ""
         task = cast("asyncio.Task[object]", asyncio.current_task())
@@ -104,7 +114,7 @@ class Daemon:
             call, match = self._route(access, request)
             if isinstance(match, web.Response):
                 return match
-            pattern = match.route.pattern
+            request["route"] = pattern = match.route.pattern
             access.check(match.route)
             if access.scoped:
                 await check_scope(call, pattern)

@@ -21,7 +21,8 @@ from sampan.api.server import Daemon
 from sampan.api.settings import Settings
 from sampan.api.tls import TlsServer
 from sampan.engine.engine import Engine
-from sampan.errors import InvalidParameter
+from sampan.engine.tracing import Tracing
+from sampan.errors import InvalidParameter, Unsupported
 
 log = logging.getLogger("sampan.api")
 
@@ -47,6 +48,7 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[D
         began = time.monotonic()
         engine = await Engine.open(settings.engine)
         stack.push_async_callback(engine.close)
+        _trace(stack, engine)
         daemon = Daemon(
             engine=engine,
             product=__version__,
@@ -64,6 +66,18 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[D
         for listener in bound:
             log.info("API listen on %s", listener.address)
         yield daemon
+
+
+def _trace(stack: AsyncExitStack, engine: Engine) -> None:
+    """Tell of spans what the environment names; a collector nobody can reach stops nothing."""
+    try:
+        tracing = Tracing.configured(os.environ, __version__)
+    except Unsupported as error:
+        log.error("%s", error.message)
+        return
+    if tracing is not None:
+        engine.core.tracing = tracing
+        stack.push_async_callback(engine.core.threads.run_long, tracing.close)
 
 
 def _since(began: float) -> float:

@@ -188,7 +188,9 @@ class Builds:
         news = ClassicProgress(quiet=options.quiet)
         async with core.ingests:
             tools = self.tools(_credentials(options.auth))
-            task = core.tasks.spawn(solve(request, tools, news), "build", quiet=True)
+            task = core.tasks.spawn(
+                core.traced("build image", solve(request, tools, news)), "build", quiet=True
+            )
             identity = options.id or uuid.uuid4().hex
             self._running[identity] = task
             task.add_done_callback(lambda _: news.end())
@@ -230,7 +232,7 @@ class Builds:
         identity = uuid.uuid4().hex
         self._running[identity] = task
         try:
-            return await solve(request, tools, progress)
+            return await self._core.traced("build image", solve(request, tools, progress))
         finally:
             self._running.pop(identity, None)
             self._ended()

@@ -187,7 +187,9 @@ class Containers:
 
         Raises NotModified when it runs already, CommandNotFound, CommandNotExecutable, StartFailed.
         """
-        await self._whole(self._start(self._find(ref)))
+        container = self._find(ref)
+        work = self._core.traced("start container", self._start(container), container=container.id)
+        await self._whole(work)
 
     async def _start(self, container: Container) -> None:
         core = self._core

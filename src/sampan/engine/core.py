@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -42,7 +42,10 @@ from sampan.snapshot import Snapshotter
 if TYPE_CHECKING:
     from sampan.engine.execs import Exec
     from sampan.engine.fabric import Fabric
+    from sampan.engine.tracing import Tracing
     from sampan.engine.volumestore import VolumeStore
+
+T = TypeVar("T")
 
 log = logging.getLogger("sampan.engine")
 
@@ -73,6 +76,8 @@ class Core:
     ids: IdRanges
     #: ids of containers that ask for no user namespace of their own (``--userns-remap``)
     remap: IdMap | None = None
+    #: who is told of spans of what is done, if anybody
+    tracing: Tracing | None = None
     containers: ContainerTable = field(default_factory=ContainerTable)
     #: who else needs blobs and layers: each tells which (the build cache, for one)
     pins: list[Callable[[], set[Digest]]] = field(default_factory=list)
@@ -89,6 +94,13 @@ class Core:
             found = f"{self.random.getrandbits(256):064x}"
             if not found[:12].isdecimal():
                 return found
+
+    async def traced(self, name: str, work: Awaitable[T], **attributes: str) -> T:
+        """Do ``work``, as a span of that name where spans are told of."""
+        if self.tracing is None:
+            return await work
+        with self.tracing.span(name, attributes):
+            return await work
 
     def pinned(self) -> set[Digest]:
         """Blobs and layers (by chain id) that must stay although no image needs them."""

@@ -67,7 +67,8 @@ async def pull(
             found = await core.registry.tags(reference, account)
             names = [Reference(reference.domain, reference.path, each) for each in found]
         for name in names:
-            await _pull_one(core, name, wanted, account, report)
+            pulling = _pull_one(core, name, wanted, account, report)
+            await core.traced("pull image", pulling, image=str(name))
 
     async def work(report: Callable[[Event], None]) -> None:
         for reference in candidates[:-1]:
