@@ -31,7 +31,8 @@ _IFLA_STATS64, _IFLA_GROUP, _IFLA_EXT_MASK = 23, 27, 29
 _RTEXT_FILTER_SKIP_STATS = 8
 _OPERATIONAL = (b"\x06", b"\x00")  # IF_OPER_UP, IF_OPER_UNKNOWN
 _INFO_KIND = 1
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_F_PERMANENT, _SCOPE_UNIVERSE = 0x80, 0
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _RT_TABLE_MAIN, _RTN_UNICAST, _RTN_LOCAL = 254, 1, 2
 _NDA_DST, _NDA_LLADDR = 1, 2
@@ -194,6 +195,21 @@ def addresses(sock: NetlinkSocket) -> list[Address]:
         packed = values.get(_IFA_LOCAL) or values[_IFA_ADDRESS]
         make = IPv4Interface if family == socket.AF_INET else IPv6Interface
         found.append(Address(index, make((packed, prefix))))
+    return found
+
+
+def lasting_addresses(sock: NetlinkSocket, index: int) -> list[bytes]:
+    """Bodies of RTM_NEWADDR: addresses of the link that somebody gave it for good and everywhere
+    (IFA_F_PERMANENT, RT_SCOPE_UNIVERSE). See :func:`sampan.kernel.rtnetlink.address_again`."""
+    request = Message(type=RTM_GETADDR, body=_IFADDR.pack(0, 0, 0, 0, 0), what="addresses")
+    found = []
+    for _, body in sock.dump(request):
+        family, _, flags, scope, link_index = _IFADDR.unpack_from(body)
+        if family not in (socket.AF_INET, socket.AF_INET6) or link_index != index:
+            continue
+        flags |= _number(netlink.attributes(body, _IFADDR.size).get(_IFA_FLAGS))
+        if flags & _IFA_F_PERMANENT and scope == _SCOPE_UNIVERSE:
+            found.append(body)
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import (
@@ -262,6 +263,28 @@ def address_add(index: int, address: IPv4Interface | IPv6Interface) -> Message:
         flags=NLM_F_CREATE | NLM_F_REPLACE,
         body=_address_body(index, address),
         what=f"add address {address}",
+        ignore=_EXISTS,
+    )
+
+
+def address_again(index: int, body: bytes) -> Message:
+    """Give the link ``index`` an address a link had (``body`` of RTM_NEWADDR), with its peer,
+    broadcast address and flags. Its presence is no failure."""
+    family, prefix, flags, scope, _ = _IFADDR.unpack_from(body)
+    found = netlink.attributes(body, _IFADDR.size)
+    made = _IFADDR.pack(family, prefix, 0, scope, index)
+    for kind in (_IFA_LOCAL, _IFA_ADDRESS, _IFA_BROADCAST):
+        if kind in found:
+            made += netlink.attribute(kind, found[kind])
+    if _IFA_FLAGS in found:
+        flags |= int.from_bytes(found[_IFA_FLAGS], sys.byteorder)
+    if family == socket.AF_INET6:
+        flags |= _IFA_F_NODAD
+    return Message(
+        type=RTM_NEWADDR,
+        flags=NLM_F_CREATE | NLM_F_REPLACE,
+        body=made + netlink.u32(_IFA_FLAGS, flags),
+        what="add an address it had",
         ignore=_EXISTS,
     )
 
