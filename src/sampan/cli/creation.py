@@ -9,7 +9,7 @@ from sampan.cli.container_spec import Spec, container_spec
 from sampan.cli.fault import CliError
 from sampan.cli.reference import parse_reference
 from sampan.cli.terminal import size
-from sampan.client.document import as_table, text, texts
+from sampan.client.document import as_table, table, text, texts
 from sampan.client.failure import DaemonNotFound
 
 TYPE_CHECKING = False
@@ -102,7 +102,6 @@ def _give_api_socket(session: Session, spec: Spec) -> None:
 
 def _proxy_variables(session: Session) -> dict[str, str]:
     """Proxy settings of ``config.json`` for this daemon, as variables in both cases."""
-    from sampan.client.document import table
 
     proxies = session.config.table("proxies")
     if not proxies:
@@ -136,9 +135,9 @@ def create(session: Session, arguments: Arguments, spec: Spec) -> str:
         if arguments.flag("replace"):
             _replace(session, name)
         if arguments.flag("rootfs"):
-            image = _import_root(session, image)
-            spec.config["Image"] = image
-        identity = _create_pulling(session, arguments, spec, image, name)
+            identity = _create_on_root(session, arguments, spec, image, name)
+        else:
+            identity = _create_pulling(session, arguments, spec, image, name)
         file.write(identity)
     return identity
 
@@ -183,6 +182,20 @@ def _create_pulling(
     for warning in texts(answer, "Warnings"):
         session.warn(f"WARNING: {warning}")
     return text(answer, "Id")
+
+
+def _create_on_root(
+    session: Session, arguments: Arguments, spec: Spec, directory: str, name: str
+) -> str:
+    """A container on a directory; the engine removes the image made of it with the container."""
+    image = _import_root(session, directory)
+    spec.config["Image"] = image
+    spec.host["Annotations"] = {**table(spec.host, "Annotations"), "sampan.rootfs": "true"}
+    try:
+        return _create_pulling(session, arguments, spec, image, name)
+    except BaseException:
+        session.client.delete(f"/images/{image}")
+        raise
 
 
 def _import_root(session: Session, directory: str) -> str:

@@ -45,12 +45,20 @@ async def remove(
             f"conflict: unable to delete {entry.id.short} (must be forced) - image is referenced "
             "in multiple repositories"
         )
-    _check_unused(core, entry, force=force, by_name=reference is not None)
+    _check_unused(core, entry, force=force, name=ref if reference is not None else "")
     removed = await _untag(core, entry, entry.references)
     if users(core, entry):
-        # Forced while stopped containers still use it: they keep its layers, it loses its names.
+        # Forced while containers still use it: they keep it, it loses its names.
         return removed
     return removed + await delete(core, entry)
+
+
+async def remove_unneeded(core: Core, target: str) -> None:
+    """Remove the image of this digest if it has no name and nobody uses it."""
+    for entry in core.images:
+        if str(entry.target.digest) == target and not entry.references and not users(core, entry):
+            await delete(core, entry)
+            return
 
 
 async def remove_entry(core: Core, entry: Entry) -> list[ImageDeleteResponseItem]:
@@ -71,9 +79,15 @@ def _with_digests(entry: Entry, reference: Reference) -> list[Reference]:
     return [reference, *same]
 
 
-def _check_unused(core: Core, entry: Entry, *, force: bool, by_name: bool) -> None:
+def _check_unused(core: Core, entry: Entry, *, force: bool, name: str) -> None:
+    using = users(core, entry)
+    if name and using and not force and imageviews.tags(entry):
+        raise Conflict(
+            f'conflict: unable to remove repository reference "{name}" (must force) - container '
+            f"{using[0][:12]} is using its referenced image {entry.id.short}"
+        )
     running = users(core, entry, running=True)
-    if running:
+    if running and not name:
         raise Conflict(
             f"conflict: unable to delete {entry.id.short} (cannot be forced) - image is being "
             f"used by running container {running[0][:12]}"
@@ -85,17 +99,11 @@ def _check_unused(core: Core, entry: Entry, *, force: bool, by_name: bool) -> No
                 f"conflict: unable to delete {entry.id.short} (must be forced) - image is mounted"
             )
         core.snapshots.remove(mounted)
-    stopped = users(core, entry)
-    if stopped and not force:
-        what = (
-            f"conflict: unable to remove repository reference "
-            f'"{imageviews.tags(entry)[0]}" (must force) - container {stopped[0][:12]} is using '
-            f"its referenced image {entry.id.short}"
-            if by_name and imageviews.tags(entry)
-            else f"conflict: unable to delete {entry.id.short} (must be forced) - image is being "
-            f"used by stopped container {stopped[0][:12]}"
+    if using and not force:
+        raise Conflict(
+            f"conflict: unable to delete {entry.id.short} (must be forced) - image is being used "
+            f"by stopped container {using[0][:12]}"
         )
-        raise Conflict(what)
 
 
 async def _untag(

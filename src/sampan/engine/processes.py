@@ -46,7 +46,7 @@ def run_ps(arguments: Sequence[str], pids: Collection[int]) -> str:
         if done.returncode == 0:
             return done.stdout.decode(errors="replace")
     message = done.stderr.decode(errors="replace").strip().partition("\n")[0]
-    raise SampanError(f"error running ps: {message}")
+    raise SampanError(f"ps: {message}")
 
 
 def parse(output: str, pids: Collection[int]) -> ContainerTopResponse:

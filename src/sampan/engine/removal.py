@@ -7,7 +7,7 @@ import signal as signals
 
 import msgspec
 
-from sampan.engine import logforwarding, preparing, stopping, waiting
+from sampan.engine import imageremoval, logforwarding, preparing, stopping, waiting
 from sampan.engine.attaching import discard
 from sampan.engine.backoff import cancel_restart
 from sampan.engine.core import Core, delete_container, log, update_record
@@ -15,6 +15,9 @@ from sampan.engine.lifecycle import Event, Status, after
 from sampan.engine.record import replace_state
 from sampan.engine.table import Container
 from sampan.errors import Conflict, NotFound, SampanError
+
+#: annotation of a container whose image is its own (``run --rootfs``) and goes with it
+ROOTFS = "sampan.rootfs"
 
 
 async def remove(core: Core, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
@@ -89,6 +92,11 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
         await core.threads.run(_erase, core, container, anonymous)
     except (OSError, SampanError) as error:
         log.warning("removal of container %s left something: %s", container.id[:12], error)
+    if (container.record.host_config.annotations or {}).get(ROOTFS) == "true":
+        try:
+            await imageremoval.remove_unneeded(core, container.record.image_target)
+        except SampanError as error:
+            log.warning("the root of container %s is left: %s", container.id[:12], error.message)
     waiting.resolve(container, "removed", "not-running", "next-exit")
     core.publish(container, "destroy")
 

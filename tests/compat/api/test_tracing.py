@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from sampan.kernel import namespaces
-from tests.compat.conftest import CLI, DockerCli, Sampand, busybox_archive, _clean_up
+from tests.compat.conftest import CLI, DockerCli, Sampand, _clean_up, busybox_archive
 
 _PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -115,6 +115,26 @@ def test_rootfs_is_a_copy(sampan: DockerCli, name: str, tmp_path: Path) -> None:
                      "echo mine > /file; read x < /file; echo $x")  # fmt: skip
     assert out == "mine"
     assert not (tmp_path / "file").exists()
+    assert sampan.out("images", "-q", "--filter", "dangling=true") == ""
+    sampan("create", "--name", name, "--rootfs", str(tmp_path), "/bin/sh")
+    assert sampan.out("images", "-q", "--filter", "dangling=true") != ""
+    sampan("rm", name)  # its copy goes with it
+    assert sampan.out("images", "-q", "--filter", "dangling=true") == ""
+    sampan("create", "--memory", "1", "--rootfs", str(tmp_path), "/bin/sh", status=1)
+    assert sampan.out("images", "-q", "--filter", "dangling=true") == ""
+
+
+def test_mounted_containers_are_listed(sampan: DockerCli, name: str) -> None:
+    sampan("create", "--name", name, "busybox", "true")
+    assert sampan.out("container", "mount") == ""
+    place = sampan.out("container", "mount", name)
+    try:
+        assert (Path(place) / "bin/busybox").exists()
+        short = sampan.out("ps", "-aq", "--filter", f"name={name}")
+        assert sampan.out("container", "mount").split() == [short, place]
+    finally:
+        sampan("container", "unmount", name)
+    assert sampan.out("container", "mount") == ""
 
 
 def test_signals_are_passed_on(sampan: DockerCli, name: str) -> None:

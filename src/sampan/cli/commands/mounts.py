@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli.command import ONE, SOME, Command
+from sampan.cli.command import AT_MOST_ONE, SOME, Command
 from sampan.cli.commands.lifecycle import for_each
 from sampan.cli.daemon import run_directory, target
 from sampan.cli.fault import CliError
-from sampan.client.document import as_table, flag, labels, number, table, text
+from sampan.client.document import as_table, flag, labels, number, table, tables, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def _inspect(session: Session, name: str) -> Document:
 
 
 def _mount(session: Session, arguments: Arguments) -> None:
+    if not arguments.positional:
+        _list(session)
+        return
     details = _inspect(session, arguments.positional[0])
     state = table(details, "State")
     if flag(state, "Running"):
@@ -49,6 +52,16 @@ def _mount(session: Session, arguments: Arguments) -> None:
         os.makedirs(place, 0o700, exist_ok=True)
         _overlay(data, place)
     session.line(place)
+
+
+def _list(session: Session) -> None:
+    """The containers that are mounted here: short id and directory."""
+    found = session.client.get("/containers/json", {"all": True})
+    for container in tables({"": found}, ""):
+        identity = text(container, "Id")
+        place = _place(session, identity)
+        if os.path.ismount(place):
+            session.line(f"{identity[:12]}  {place}")
 
 
 def _overlay(data: dict[str, str], place: str) -> None:
@@ -78,5 +91,5 @@ def _unmount(session: Session, arguments: Arguments) -> int:
     return for_each(session, arguments.positional, act)
 
 
-MOUNT = Command("CONTAINER", (), ONE, _mount, complete="container")
+MOUNT = Command("[CONTAINER]", (), AT_MOST_ONE, _mount, complete="container")
 UNMOUNT = Command("CONTAINER [CONTAINER...]", (), SOME, _unmount, complete="container")
