@@ -29,6 +29,7 @@ POINTS: tuple[tuple[object, str], ...] = (
     (OverlaySnapshotter, "remove"),
     (VolumeStore, "ensure"),
     (VolumeStore, "remove"),
+    (Launcher, "begin"),
     (Launcher, "create"),
     (Monitor, "start"),
     (BridgeDriver, "attach"),
@@ -37,7 +38,7 @@ POINTS: tuple[tuple[object, str], ...] = (
     (BridgeDriver, "remove"),
     (creation, "_prepare"),
     (starting, "_perform"),
-    (supervision, "_clean"),
+    (supervision, "release"),
     (removal, "_erase"),
 )
 
