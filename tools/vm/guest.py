@@ -55,6 +55,7 @@ _LEFT_OUT = frozenset(
 Entry = tuple[str, int, bytes] | tuple[str, int, bytes, int]
 RESULT = re.compile(rb"SAMPAN-VM-RESULT (\d+)")
 _COMMANDS = "tests/kernel/oci/test_runtime_commands.py"
+_DRIVERS = "tests/kernel/network/test_other_drivers.py"
 _WORLD = "tests/kernel/engine/test_world.py"
 #: The tests of what is different on cgroup v2, under systemd, and on Debian's own kernel; a Python
 #: that starts takes half a second here, so of others there are few.
@@ -69,6 +70,11 @@ TESTS = (
     f"{_COMMANDS}::test_rootless_spec_has_one_mapped_user",
     f"{_WORLD}::test_limits_are_in_force",
     f"{_WORLD}::test_out_of_memory_is_told",
+    # Kinds of links, file systems and protocols that other kernels may lack.
+    f"{_DRIVERS}::test_ipvlan_works_or_says_what_the_kernel_lacks",
+    f"{_DRIVERS}::test_a_vlan_of_the_parent_is_made_and_removed",
+    "tests/kernel/network/test_sctp_ports.py",
+    "tests/kernel/volume/test_local_volumes.py::test_size_is_kept_or_refused",
     "tests/vm/inside",
 )
 PYTEST = (
