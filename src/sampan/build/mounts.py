@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sampan.build.agents import forwarded
 from sampan.build.executor import ExtraMount, Secrets
 from sampan.build.kept import Kept, note_use, read_note
 from sampan.dockerfile.run_mount import RunMount
@@ -138,6 +139,7 @@ async def prepare(
     """
     made: list[ExtraMount] = []
     environment: list[str] = []
+    agents = 0
     for number, mount in enumerate(mounts):
         target = posixpath.normpath(posixpath.join("/", directory, mount.target))
         match mount.type:
@@ -169,9 +171,14 @@ async def prepare(
                     if mount.required:
                         raise NotFound(f"no SSH agent {mount.id} was forwarded")
                     continue
-                place = mount.target or f"/run/buildkit/ssh_agent.{number}"
-                made.append(ExtraMount(target=place, source=agent, read_only=True))
-                environment.append(f"SSH_AUTH_SOCK={place}")
+                place = target if mount.target else f"/run/buildkit/ssh_agent.{agents}"
+                path = scratch / f"agent-{number}"
+                stack.callback(path.unlink, missing_ok=True)
+                await stack.enter_async_context(forwarded(agent, path, mount))
+                made.append(ExtraMount(target=place, source=str(path), read_only=True))
+                if not agents:
+                    environment.append(f"SSH_AUTH_SOCK={place}")
+                agents += 1
     return Prepared(mounts=tuple(made), environment=tuple(environment))
 
 
