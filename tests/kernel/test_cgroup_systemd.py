@@ -76,6 +76,22 @@ def scopes(runtime: Runtime) -> Iterator[Scopes]:
     subprocess.run(["systemctl", "stop", "sampantest.slice"], check=False)
 
 
+def test_annotations_are_properties_of_the_scope(scopes: Scopes) -> None:
+    prefix = "org.systemd.property."
+    wanted = {f"{prefix}TimeoutStopSec": "123", f"{prefix}CollectMode": "'inactive'"}
+    result = scopes.create("c", "sleep", "100", annotations=wanted)
+    assert result.returncode == 0, scopes.output("c")
+    found = scopes.show("c", "TimeoutStopUSec", "CollectMode")
+    assert found == {"TimeoutStopUSec": "2min 3s", "CollectMode": "inactive"}
+
+
+def test_a_property_systemd_does_not_know_is_named(scopes: Scopes) -> None:
+    unknown = {"org.systemd.property.NoSuchProperty": "true"}
+    assert scopes.create("c", "true", annotations=unknown).returncode == 1
+    assert "NoSuchProperty" in scopes.output("c")
+    assert scopes.gone("c")
+
+
 def test_life_of_a_scope(scopes: Scopes) -> None:
     """Limits are in the kernel and with systemd, which changes nothing when it reloads."""
     made = scopes.create("c", "sleep", "1000", resources=LIMITS)

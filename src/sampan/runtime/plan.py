@@ -138,7 +138,7 @@ def plan(
     uid_map, gid_map = _maps(linux, new, joined)
     remapped = bool((new | sum(joined)) & namespaces.CLONE_NEWUSER)
     path = linux.get("cgroupsPath") or ""
-    scope = _scope(facts, path, container_id, linux) if options.systemd else None
+    scope = _scope(facts, path, container_id, spec) if options.systemd else None
     path = cgroup_path(path, container_id) if scope is None else scope.path
     planner = MountPlanner(
         facts=facts,
@@ -242,10 +242,12 @@ def plan_exec(
     )
 
 
-def _scope(facts: Facts, wanted: str, container_id: str, linux: oci.Linux) -> Scope:
+def _scope(facts: Facts, wanted: str, container_id: str, spec: oci.Spec) -> Scope:
     from sampan.kernel.cgroup import systemd
 
-    return systemd.scope(facts.layout, wanted, container_id, linux.get("resources") or {})
+    resources = (spec.get("linux") or {}).get("resources") or {}
+    annotations = spec.get("annotations") or {}
+    return systemd.scope(facts.layout, wanted, container_id, resources, annotations)
 
 
 def _shared_root(options: PlanOptions, linux: oci.Linux, remapped: bool) -> str:

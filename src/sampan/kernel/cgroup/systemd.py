@@ -18,11 +18,12 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sampan.errors import InvalidParameter, Unavailable, Unsupported
 from sampan.kernel import dbus
+from sampan.kernel.cgroup import gvariant
 from sampan.kernel.cgroup.convert import swap_max, weight_from_shares
 from sampan.kernel.cgroup.devices import DEFAULT_DEVICES, WILDCARD, policy
 from sampan.kernel.cgroup.layout import Layout
@@ -38,6 +39,11 @@ _PRIVATE = "/run/systemd/private"
 _MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
 _INTERFACE = "org.freedesktop.systemd1.Manager"
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]+")
+_ANNOTATION = "org.systemd.property."
+_PROPERTY_NAME = re.compile("[A-Za-z]{3,}")
+_SECONDS = re.compile("[a-z]Sec$")
+#: Where the container is, and that it is ours to divide.
+_OURS = frozenset({"Slice", "Delegate", "PIDs"})
 _INFINITY = (1 << 64) - 1
 _EXISTS = "org.freedesktop.systemd1.UnitExists"
 _GONE = "org.freedesktop.systemd1.NoSuchUnit"
@@ -57,15 +63,20 @@ class Scope:
 
 
 def scope(
-    layout: Layout, wanted: str, container_id: str, resources: Resources, description: str = ""
+    layout: Layout,
+    wanted: str,
+    container_id: str,
+    resources: Resources,
+    annotations: Mapping[str, str] | None = None,
 ) -> Scope:
     """The scope ``wanted`` (``linux.cgroupsPath``, "slice:prefix:name") stands for.
 
-    Parts left empty are system.slice, "sampan" and the container's id. Raises InvalidParameter.
+    Parts left empty are system.slice, "sampan" and the container's id. ``annotations``: of the
+    container, see :func:`annotated`. Raises InvalidParameter.
     """
     slice_name, unit = place(wanted, container_id)
     made: list[Property] = [
-        ("Description", "s", description or f"sampan container {container_id}"),
+        ("Description", "s", f"sampan container {container_id}"),
         ("Slice", "s", slice_name),
         ("Delegate", "b", True),
         ("DefaultDependencies", "b", False),
@@ -75,6 +86,7 @@ def scope(
         # Else DefaultTasksMax= counts.
         ("TasksMax", "t", _INFINITY),
         *properties(layout, resources),
+        *annotated(annotations or {}),
     ]
     return Scope(
         unit=unit,
@@ -82,6 +94,30 @@ def scope(
         path=f"{slice_path(slice_name)}/{unit}",
         properties=tuple({name: (name, kind, value) for name, kind, value in made}.values()),
     )
+
+
+def annotated(annotations: Mapping[str, str]) -> Iterator[Property]:
+    """Properties that annotations name: ``org.systemd.property.TimeoutStopUSec: uint64 123``.
+
+    As other runtimes do: the value is in GVariant's text format, and ``...Sec``, which systemctl
+    takes and D-Bus does not know, stands for ``...USec`` in microseconds. Raises InvalidParameter.
+    """
+    for key, text in annotations.items():
+        if not key.startswith(_ANNOTATION):
+            continue
+        name = key.removeprefix(_ANNOTATION)
+        if not _PROPERTY_NAME.fullmatch(name) or name in _OURS:
+            why = "is made by the runtime" if name in _OURS else "is no name of a property"
+            raise InvalidParameter(f"annotations: {key}: {name!r} {why}")
+        try:
+            kind, value = gvariant.parse(text)
+        except ValueError as error:
+            raise InvalidParameter(f"annotations: {key}: {error}") from None
+        if _SECONDS.search(name):
+            if kind not in "nqiuxtd" or not 0 <= value * 1_000_000 < _INFINITY:
+                raise InvalidParameter(f"annotations: {key}: {text!r} is no time in seconds")
+            name, kind, value = f"{name[:-3]}USec", "t", int(value * 1_000_000)
+        yield name, kind, value
 
 
 def place(wanted: str, container_id: str) -> tuple[str, str]:
