@@ -85,6 +85,7 @@ async def _record(
         lsm=core.facts.lsm,
     )
     userns.check(host, remapped=core.remap is not None)
+    host = _with_donors(core, host)
     _check_references(core, host)
     host = msgspec.structs.replace(host, links=links.resolved(core.containers, host))
     mounts = _mounts(core, host, list(config.volumes or {}))
@@ -184,20 +185,31 @@ def _warnings(image: Image, platform: str | None) -> list[str]:
     return []
 
 
-def _check_references(core: Core, host: HostConfig) -> None:
-    """Containers named by modes, links and volumes-from must exist.
+def _with_donors(core: Core, host: HostConfig) -> HostConfig:
+    """Modes that name a container, with its id: the container may be renamed.
 
-    One that does not is a wrong parameter, not a missing object: to a NotFound the docker command
-    line would answer by pulling the image and trying again.
+    One that does not exist is a wrong parameter, not a missing object: to a NotFound the docker
+    command line would answer by pulling the image and trying again. Whose network it is to be is
+    asked at the start only, as dockerd does.
     """
-    modes = (host.network_mode, host.ipc_mode, host.pid_mode, host.userns_mode)
-    shared = [
-        mode.removeprefix("container:") for mode in modes if mode and mode.startswith("container:")
-    ]
-    inherited = [ms.parse_volumes_from(text)[0] for text in host.volumes_from or []]
-    for ref in (*shared, *inherited):
+    found: dict[str, str] = {}
+    for field in ("network_mode", "ipc_mode", "pid_mode", "userns_mode"):
+        kind, _, ref = (getattr(host, field) or "").partition(":")
+        if kind != "container":
+            continue
         try:
-            core.containers.find(ref)
+            found[field] = f"container:{core.containers.find(ref).id}"
+        except NotFound as error:
+            if field != "network_mode":
+                raise InvalidParameter(error.message) from None
+    return msgspec.structs.replace(host, **found)
+
+
+def _check_references(core: Core, host: HostConfig) -> None:
+    """Containers named by links and volumes-from, and drivers of devices, must exist."""
+    for text in host.volumes_from or []:
+        try:
+            core.containers.find(ms.parse_volumes_from(text)[0])
         except NotFound as error:
             raise InvalidParameter(error.message) from None
     for ref, _ in links.pairs(host):

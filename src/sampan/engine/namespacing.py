@@ -42,7 +42,7 @@ def namespaces(core: Core, container: Container) -> tuple[dict[str, str], IdMap 
             owner = donor(core, mode, kind)
             if kind == "ipc" and owner.record.host_config.ipc_mode != "shareable":
                 raise InvalidParameter(
-                    f"can't join IPC of container {owner.name}: non-shareable IPC "
+                    f"failed to join IPC namespace: container {owner.id}: non-shareable IPC "
                     "(hint: use IpcMode:shareable for the donor container)"
                 )
             name = {"network": "net"}.get(kind, kind)

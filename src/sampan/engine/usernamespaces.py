@@ -6,18 +6,25 @@ from sampan.engine import userns
 from sampan.engine.core import Core
 from sampan.engine.table import Container
 from sampan.engine.userns import Kind
-from sampan.errors import Conflict, InvalidParameter
+from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.model.idmap import IdMap
 
 
 def donor(core: Core, mode: str, namespace: str) -> Container:
     """The running container that ``container:...`` names. Raises NotFound, Conflict."""
-    found = core.containers.find(mode.partition(":")[2])
-    if found.live is None:
+    what = namespace if namespace in ("network", "user") else namespace.upper()
+    try:
+        found = core.containers.find(mode.partition(":")[2])
+    except NotFound as error:
+        raise NotFound(f"joining {what} namespace of container: {error.message}") from None
+    if found.live is not None:
+        return found
+    if namespace == "network":
         raise Conflict(
-            f"cannot join {namespace} namespace of a non running container: {found.name}"
+            f"cannot join {what} namespace of a non running container: container {found.name} is "
+            f"{found.state.status}"
         )
-    return found
+    raise Conflict(f"failed to join {what} namespace: container {found.id} is not running")
 
 
 def of(core: Core, container: Container) -> tuple[str | None, IdMap | None]:

@@ -116,6 +116,53 @@ def test_an_exec_is_framed_as_its_start_says(docker: DockerCli, api: Api, name: 
         assert said == (b"hi\n" if not tty else b"\x01\0\0\0\0\0\0\x04hi\r\n")
 
 
+def test_an_exec_without_a_terminal_has_no_size(docker: DockerCli, api: Api, name: str) -> None:
+    """Compose tells the size of its own terminal to every hook it runs."""
+    docker("run", "-d", "--name", name, "busybox", "sleep", "300")
+    program = {"Cmd": ["echo", "x"], "AttachStdout": True}
+    made = api.json("POST", f"/containers/{name}/exec", program, 201)
+    size = {"Tty": False, "ConsoleSize": [24, 80]}
+    assert api("POST", f"/exec/{made['Id']}/start", size)[2] == b"\1\0\0\0\0\0\0\2x\n"
+
+
+@pytest.mark.parametrize("mode", ["NetworkMode", "PidMode", "IpcMode"])
+def test_a_shared_namespace_follows_its_container(
+    docker: DockerCli, api: Api, name: str, mode: str
+) -> None:
+    """A mode that names a container is kept by its id; one that is not there, told of."""
+    donor = f"{name}-donor"
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {mode: f"container:{donor}"}}
+    missing = f"No such container: {donor}"
+    status, _, text = api("POST", f"/containers/create?name={name}", body)
+    if mode == "NetworkMode":  # asked at the start only
+        assert status == 201
+        message = json.loads(api("POST", f"/containers/{name}/start")[2])["message"]
+        assert message == f"joining network namespace of container: {missing}"
+        docker("rm", name)
+    else:
+        assert (status, json.loads(text)["message"]) == (400, missing)
+    made = docker.out("create", "--name", donor, "--ipc", "shareable", "busybox", "sleep", "300")
+    try:
+        assert api("POST", f"/containers/create?name={name}", body)[0] == 201
+        host = api.json("GET", f"/containers/{name}/json")["HostConfig"]
+        assert host[mode] == f"container:{made}"
+        docker("rename", donor, f"{donor}-2")
+        message = json.loads(api("POST", f"/containers/{name}/start")[2])["message"]
+        assert (
+            message
+            == {
+                "NetworkMode": "cannot join network namespace of a non running container: "
+                f"container {donor}-2 is created",
+                "PidMode": f"failed to join PID namespace: container {made} is not running",
+                "IpcMode": f"failed to join IPC namespace: container {made} is not running",
+            }[mode]
+        )
+        docker("start", made)
+        assert docker.out("start", "-a", name) == ""
+    finally:
+        docker("rm", "-f", made)
+
+
 def test_what_older_clients_read(docker: DockerCli, api: Api, name: str) -> None:
     mac = "02:00:00:00:00:09"
     made = api.json(

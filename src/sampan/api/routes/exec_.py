@@ -37,10 +37,9 @@ async def create(call: Call) -> web.StreamResponse:
 async def start(call: Call) -> web.StreamResponse:
     """``POST /exec/{id}/start``: attached, the connection becomes the program's stdio."""
     request = await call.optional_body(ExecStartRequest)
-    if not call.since(42):
+    if not call.since(42) or not request.tty:
+        # Compose tells the size of its own terminal whatever it starts.
         request = structs.replace(request, console_size=None)
-    if request.console_size is not None and not request.tty:
-        raise InvalidParameter("ConsoleSize: a console size needs a terminal (Tty)")
     attachment = await call.engine.execs.start(call.name, request)
     if attachment is None:
         return reply.empty(200)
