@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from sampan.errors import DigestMismatch, storage_error
+from sampan.kernel.openat import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from sampan.layer.ahead import Ahead
 from sampan.layer.extract import Extractor
 from sampan.layer.lowers import Lowers
@@ -60,3 +64,36 @@ def apply(
         entries=reader.entries,
         implicit=tuple(extractor.implicit),
     )
+
+
+def settle(root: Path, implicit: Sequence[bytes], lowers: Sequence[Path]) -> None:
+    """Give the ``implicit`` directories of a layer the attributes they have in ``lowers``.
+
+    For a layer that was applied before the layers below it were there: it then is what it would
+    have become on top of them. ``lowers`` are topmost first. Raises what the disk raises.
+    """
+    try:
+        with Lowers(lowers) as below, ExitStack() as stack:
+            top = os.open(root, DIRECTORY_FLAGS)
+            stack.callback(os.close, top)
+            for path in implicit:
+                model = below.directory(path) if path else below.root_status()
+                if model is not None:
+                    _resemble(top, path, model)
+    except OSError as error:
+        raise storage_error(error, "setting attributes of directories") from error
+
+
+def _resemble(root: int, path: bytes, model: os.stat_result) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    try:
+        fd = openat2(root, path or b".", flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    except OSError:  # a later entry of the layer replaced it
+        return
+    try:
+        os.fchown(fd, model.st_uid, model.st_gid)
+        os.fchmod(fd, stat.S_IMODE(model.st_mode))
+        if path:
+            os.utime(fd, ns=(model.st_mtime_ns, model.st_mtime_ns))
+    finally:
+        os.close(fd)

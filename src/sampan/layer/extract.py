@@ -97,7 +97,8 @@ class Extractor:
         self._directories: dict[bytes, int] = {b"": root}
         self._times: dict[bytes, int] = {}
         self._made_before = Made()
-        self.implicit: list[bytes] = []
+        #: Directories made because a name needed them, that no entry (or lower) described.
+        self.implicit: dict[bytes, None] = {b"": None}
         self._makers: dict[bytes, Callable[[Entry, int, bytes], None]] = {
             SYMBOLIC_LINK: self._symbolic_link,
             HARD_LINK: self._hard_link,
@@ -208,7 +209,7 @@ class Extractor:
                 entry.mtime = model.st_mtime_ns
                 self._times[made] = model.st_mtime_ns
             else:
-                self.implicit.append(made)
+                self.implicit[made] = None
                 if self._ids is not None:
                     self._to_outside(entry)
             fd = self._open(parent)
@@ -239,6 +240,7 @@ class Extractor:
                 self._attributes(entry, fd)
             finally:
                 os.close(fd)
+            self.implicit.pop(b"", None)
             self._times[b""] = entry.mtime
 
     def _directory(self, entry: Entry, directory: bytes, parent: int, base: bytes) -> None:
@@ -263,6 +265,7 @@ class Extractor:
         except BaseException:
             os.close(fd)
             raise
+        self.implicit.pop(path, None)
         self._times[path] = entry.mtime
         if path in self._directories:
             os.close(fd)

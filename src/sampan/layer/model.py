@@ -72,7 +72,7 @@ class Applied:
     ``digest`` (None unless it was to be verified) and ``compressed_size`` are of the stream as it
     came; ``diff_id`` and ``size`` of the tar inside; ``entries`` the number of entries.
     ``implicit`` are the directories made because a name needed them and no entry or lower
-    directory had them.
+    directory had them, parents first; ``b""`` among them says that none described the root.
     """
 
     digest: Digest | None

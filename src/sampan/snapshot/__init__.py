@@ -69,6 +69,11 @@ class Snapshotter(Protocol):
         """The driver's name as ``docker info`` shows it (``overlay2``-like)."""
         ...
 
+    @property
+    def rebases(self) -> bool:
+        """Whether :meth:`commit` takes a parent for what was prepared without one."""
+        ...
+
     def prepare(
         self, key: str, parent: str | None = None, labels: Mapping[str, str] | None = None
     ) -> tuple[Mount, ...]:

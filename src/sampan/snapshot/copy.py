@@ -22,6 +22,7 @@ class CopySnapshotter:
     """A :class:`~sampan.snapshot.Snapshotter` below directory ``root``; one process owns a root."""
 
     name = "vfs"
+    rebases = False
 
     def __init__(self, root: Path) -> None:
         self.root = root

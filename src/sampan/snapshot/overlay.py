@@ -25,6 +25,7 @@ class OverlaySnapshotter:
     """
 
     name = "overlay2"
+    rebases = True
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -162,6 +162,15 @@ def layer_destination(mounts: Sequence[Mount]) -> Destination:
     return Destination(root=Path(mount.source), whiteouts=Whiteouts.REMOVE)
 
 
+def lower_directories(mounts: Sequence[Mount]) -> tuple[Path, ...]:
+    """The directories of committed layers that a view's ``mounts`` show, topmost first."""
+    mount = mounts[0]
+    if mount.type != "overlay":
+        return (Path(mount.source),)
+    options = dict(option.split("=", 1) for option in mount.options if "=" in option)
+    return tuple(map(Path, options["lowerdir"].split(":")))
+
+
 def diff(snapshotter: Snapshotter, key: str, *, without: Container[bytes] = ()) -> Iterator[bytes]:
     """What active ``key`` changed over its parent, as an uncompressed layer (``docker commit``).
 
