@@ -32,12 +32,20 @@ class Row:
 
 
 def alternate(
-    candidates: Mapping[str, Callable[[], None]], rounds: int, warm: int = 2
+    candidates: Mapping[str, Callable[[], None]],
+    rounds: int,
+    warm: int = 2,
+    before: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds each call took, the candidates taking turns ``rounds`` times after warming up."""
+    """Seconds each call took, the candidates taking turns ``rounds`` times after warming up.
+
+    ``before`` is called before each and not measured.
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warm + rounds):
         for name, call in candidates.items():
+            if before is not None:
+                before()
             start = time.perf_counter()
             call()
             if turn >= warm:
