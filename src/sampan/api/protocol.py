@@ -7,10 +7,15 @@ of what follows together with the request.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 from aiohttp import web
+
+from sampan.api import reply
+
+log = logging.getLogger("sampan.api")
 
 _UPGRADE = re.compile(rb"^upgrade:[ \t]*(?:tcp|h2c)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _LENGTH = re.compile(
@@ -39,6 +44,22 @@ class Protocol(web.RequestHandler):
             self.transport.pause_reading()
         if mine:
             super().data_received(mine)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is not HTTP is its sender's fault: an answer, and no traceback in our log."""
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        log.debug("not HTTP: %s", exc)
+        text = (message or "malformed request").strip().partition("\n")[0].rstrip(":")
+        response = reply.error(text, status)
+        response.force_close()
+        return response
 
     def take_early(self) -> bytes:
         """What came after the request; from now on nobody holds anything back."""

@@ -24,7 +24,7 @@ from sampan.api.router import Effect, Match, Route, Router, split_version
 from sampan.api.routes import all_routes
 from sampan.api.version import CURRENT, negotiate
 from sampan.engine.threads import Threads
-from sampan.engine.tracing import answered
+from sampan.engine.tracing import Tracing, answered
 from sampan.errors import InvalidParameter, NotFound, SampanError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Daemon:
     buildkit: bool = False
     buildkit_service: BuildKit | None = None
     authorization: Authorization | None = None
+    tracing: Tracing | None = None
     threads: Threads = field(default_factory=lambda: Threads(_AUTHORIZATIONS))
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     router: Router = field(default_factory=lambda: Router(all_routes()))
@@ -97,12 +98,12 @@ class Daemon:
 
     async def handle(self, access: Access, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a client that went away."""
-        tracing = self.engine.core.tracing
+        tracing = self.tracing
         if tracing is None:
             return await self._answer(access, request)
         with tracing.request(request.method, request.path, request.headers) as span:
             response = await self._answer(access, request)
-            answered(span, request.get("route", ""), response.status)
+            answered(span, self._pattern(request), response.status)
             return response
 
     async def _answer(self, access: Access, request: web.BaseRequest) -> web.StreamResponse:
@@ -114,7 +115,7 @@ class Daemon:
             call, match = self._route(access, request)
             if isinstance(match, web.Response):
                 return match
-            request["route"] = pattern = match.route.pattern
+            pattern = match.route.pattern
             access.check(match.route)
             if access.scoped:
                 await check_scope(call, pattern)
@@ -153,6 +154,11 @@ class Daemon:
             if not response.prepared:
                 raise
         return response
+
+    def _pattern(self, request: web.BaseRequest) -> str:
+        """The pattern of the route a request took, "" if none."""
+        found = self.router.match(request.method, split_version(request.path)[1], CURRENT)
+        return found.route.pattern if isinstance(found, Match) else ""
 
     def _route(self, access: Access, request: web.BaseRequest) -> tuple[Call, Match | web.Response]:
         asked, path = split_version(request.path)

@@ -48,13 +48,14 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[D
         began = time.monotonic()
         engine = await Engine.open(settings.engine)
         stack.push_async_callback(engine.close)
-        _trace(stack, engine)
+        tracing = _traced(stack, engine)
         daemon = Daemon(
             engine=engine,
             product=__version__,
             spool_directory=_spool_directory(settings),
             experimental=settings.engine.experimental,
             buildkit=settings.buildkit,
+            tracing=tracing,
         )
         stack.callback(daemon.threads.close)
         daemon.authorization = await Authorization.of(settings, daemon.threads)
@@ -68,16 +69,17 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[D
         yield daemon
 
 
-def _trace(stack: AsyncExitStack, engine: Engine) -> None:
+def _traced(stack: AsyncExitStack, engine: Engine) -> Tracing | None:
     """Tell of spans what the environment names; a collector nobody can reach stops nothing."""
     try:
         tracing = Tracing.configured(os.environ, __version__)
     except Unsupported as error:
         log.error("%s", error.message)
-        return
+        return None
     if tracing is not None:
         engine.core.tracing = tracing
         stack.push_async_callback(engine.core.threads.run_long, tracing.close)
+    return tracing
 
 
 def _since(began: float) -> float:

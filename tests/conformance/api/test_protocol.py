@@ -293,3 +293,40 @@ async def test_metrics_count_by_route(server: Server) -> None:
     lines = list(server.daemon.metrics.lines())
     expected = 'count{method="GET",route="/containers/{name}/json"} 2'
     assert any(line.endswith(expected) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (b"GET /_ping HTTP/9.9\r\nHost: x\r\n\r\n", ""),
+        (b"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+         b"Transfer-Encoding: chunked\r\n\r\nzzz\r\n{", "Invalid character in chunk size"),
+    ],
+)  # fmt: skip
+async def test_what_is_not_http_is_answered_without_a_traceback(
+    server: Server, sent: bytes, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await server.connect()
+    writer.write(sent)
+    answer = await read_answer(reader)
+    assert answer.status == 400
+    assert text in answer.message
+    writer.close()
+    assert (await server.ask("GET", "/_ping")).status == 200
+    assert "Traceback" not in caplog.text
+    assert [record.exc_info for record in caplog.records if record.exc_info] == []
+
+
+async def test_a_body_cut_off_is_no_fault_of_ours(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    for target in ("/containers/create", "/build", "/images/load", "/auth"):
+        _, writer = await server.connect()
+        writer.write(
+            f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            "Content-Length: 100\r\n\r\n{".encode()
+        )
+        await writer.drain()
+        writer.close()
+    assert (await server.ask("GET", "/_ping")).status == 200
+    assert [record.exc_info for record in caplog.records if record.exc_info] == []
