@@ -153,7 +153,10 @@ class Maker:
         if spare is None or not spare.fits(plan):
             return None
         if plan.cgroup and self._layout.mode == "v2" and plan.scope is None:
-            return None  # it is born in its cgroup, rather than moved there
+            # It is born in its cgroup: being moved waits for an RCU grace period here, whoever
+            # writes cgroup.procs, which takes longer than making all its namespaces. It still
+            # gets the network namespace of the one that waits.
+            return None
         try:
             child = spare.become(value, blob, streams)
         except OSError as error:
