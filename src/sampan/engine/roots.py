@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from sampan.engine.table import Container
 from sampan.errors import SampanError
 from sampan.kernel.fsids import file_system_ids
 from sampan.kernel.openat import in_root, make_directories, make_file
+from sampan.layer.lowers import Lowers
 from sampan.model.idmap import IdMap
 from sampan.model.mount import Mount
 from sampan.snapshot.rootfs import detached_mount, layer_destination
@@ -30,10 +32,32 @@ MOUNT_POINTS = frozenset(
     }
 )
 
+_ETC = sorted(path for path in MOUNT_POINTS if path.startswith(b"etc/"))
+_FILE_MODE = 0o644
+
 
 def mark(core: Core, container_id: str) -> None:
-    """Put ``/.dockerenv`` into a new container's root."""
-    (layer_destination(core.snapshots.mounts(container_id)).root / ".dockerenv").touch(0o755)
+    """Put into a new container's root what its image lacks of :data:`MOUNT_POINTS` below /etc.
+
+    A start would make them; made here, beside the overlay, they are in no start's way.
+    """
+    destination = layer_destination(core.snapshots.mounts(container_id))
+    (destination.root / ".dockerenv").touch(0o755)
+    if not destination.lowers:
+        return
+    with Lowers(destination.lowers) as image:
+        etc = image.directory(b"etc")
+        wanted = [path for path in _ETC if image.lookup(path) is None]
+    if etc is None or not wanted:
+        return
+    # The overlay shows the upper directory's attributes where both have one.
+    directory = destination.root / "etc"
+    directory.mkdir(mode=stat.S_IMODE(etc.st_mode))
+    for path in wanted:
+        (destination.root / os.fsdecode(path)).touch(_FILE_MODE)
+    directory.chmod(stat.S_IMODE(etc.st_mode))
+    os.chown(directory, etc.st_uid, etc.st_gid)
+    os.utime(directory, ns=(etc.st_atime_ns, etc.st_mtime_ns))
 
 
 class Root(NamedTuple):
