@@ -193,6 +193,9 @@ def test_platforms(sampan: DockerCli, docker: DockerCli, tmp_path: Path) -> None
     tree = sampan.out("image", "ls", "--tree")
     assert f"linux/amd64   {digests['amd64']}" in " ".join(tree.split()).replace(" ", "   ")
     assert digests["arm64"] in tree
+    assert "Use --force" in docker("rmi", "--platform", "linux/amd64", loaded, status=1).stderr
+    absent = docker("rmi", "-f", "--platform", "linux/s390x", loaded).stderr
+    assert "does not provide the specified platform (linux/s390x)" in absent
     both, one = tmp_path / "both.tar", tmp_path / "one.tar"
     sampan("save", "-o", str(both), loaded)
     sampan("save", "--platform", "linux/arm64", "-o", str(one), loaded)
@@ -204,6 +207,50 @@ def test_platforms(sampan: DockerCli, docker: DockerCli, tmp_path: Path) -> None
         sampan("load", "-i", str(archive))
         assert sampan.out("image", "inspect", "-f", "{{.Architecture}}", loaded) == wanted
         sampan("rmi", loaded)
+
+
+def test_a_platform_removed_alone(sampan: DockerCli, docker: DockerCli, tmp_path: Path) -> None:
+    """The image keeps its names and its other platforms; the last one goes with the image."""
+    layout = tmp_path / "all"
+    entries = []
+    for platform in ("linux/amd64", "linux/arm64"):
+        root = tmp_path / "root.tar"
+        (tmp_path / "file").write_text(platform)
+        subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(root), "file"], check=True)
+        docker("import", "--platform", platform, str(root), "part:1")
+        sampan("push", "part:1", f"oci:{layout}:{platform[6:]}")
+        docker("rmi", "part:1")
+    kind = "application/vnd.oci.image.index.v1+json"
+    for entry in json.loads((layout / "index.json").read_text())["manifests"]:
+        del entry["annotations"]
+        entries.append(entry)
+    raw = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
+    name = hashlib.sha256(raw).hexdigest()
+    (layout / "blobs/sha256" / name).write_bytes(raw)
+    whole = {"mediaType": kind, "digest": f"sha256:{name}", "size": len(raw)}
+    whole["annotations"] = {"org.opencontainers.image.ref.name": "all"}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [whole]}))
+    for platform in ("linux/arm64", "linux/amd64"):
+        sampan("pull", "--platform", platform, f"oci:{layout}:all")
+    loaded = "localhost/all:all"
+    shown = ("image", "inspect", "-f", "{{.Architecture}}", loaded)
+    sampan("create", "--name", "holder", "--platform", "linux/amd64", loaded, "/file")
+    used = docker("rmi", "-f", "--platform", "linux/amd64", loaded, status=1).stderr
+    assert "image is being used by stopped container" in used
+    sampan("rm", "holder")
+    gone = next(entry for entry in entries if entry["platform"]["architecture"] == "amd64")
+    removed = docker.out("rmi", "-f", "--platform", "linux/amd64", loaded)
+    assert removed == f"Deleted: {gone['digest']}"
+    assert sampan.out(*shown) == "arm64"
+    assert docker.out("images", "-q", loaded)
+    sampan("save", "-o", str(tmp_path / "rest.tar"), loaded)
+    missing = sampan("create", "--platform", "linux/amd64", "--pull=never", loaded, status=None)
+    assert missing.returncode
+    sampan("pull", "--platform", "linux/amd64", f"oci:{layout}:all")
+    assert sampan.out(*shown) == "amd64"
+    docker("rmi", "-f", "--platform", "linux/amd64", loaded)
+    docker("rmi", "-f", "--platform", "linux/arm64", loaded)
+    docker("image", "inspect", loaded, status=1)
 
 
 def test_garbage_collection_by_policy(

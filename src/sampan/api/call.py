@@ -106,9 +106,9 @@ class Call:
         """The ``platform`` parameter as ``os/arch/variant``; "" when absent."""
         return query.platform("platform", self.request.query.get("platform"))
 
-    def platforms(self) -> list[str]:
-        """All ``platform`` parameters, each as ``os/arch/variant``."""
-        return [query.platform("platform", text) for text in self.texts("platform") if text]
+    def platforms(self, name: str = "platform") -> list[str]:
+        """All parameters ``name``, each as ``os/arch/variant``."""
+        return [query.platform(name, text) for text in self.texts(name) if text]
 
     def registry_auth(self) -> RegistryAuth | None:
         """The credentials sent along, if any."""

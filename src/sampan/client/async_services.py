@@ -101,10 +101,20 @@ class Images:
         await self._threads.run(self._service.tag, ref, repo, tag)
 
     async def remove(
-        self, ref: str, *, force: bool = False, noprune: bool = False
+        self,
+        ref: str,
+        *,
+        force: bool = False,
+        noprune: bool = False,
+        platforms: Sequence[str] = (),
     ) -> builtins.list[ImageDeleteResponseItem]:
-        """Untag, and delete when it was the last name; Conflict when containers use it."""
-        return await self._threads.run(self._service.remove, ref, force=force, noprune=noprune)
+        """Untag, and delete when it was the last name; Conflict when containers use it.
+
+        With ``platforms`` (``force`` is required) only what they need of it goes, names stay.
+        """
+        return await self._threads.run(
+            self._service.remove, ref, force=force, noprune=noprune, platforms=platforms
+        )
 
     async def prune(self, filters: Filters | None = None) -> ImagesPruneReport:
         """Delete unused images (dangling ones unless ``dangling=false``)."""

@@ -104,14 +104,22 @@ class Images:
         self._transport.do("POST", f"/images/{ref}/tag", {"repo": repo, "tag": tag})
 
     def remove(
-        self, ref: str, *, force: bool = False, noprune: bool = False
+        self,
+        ref: str,
+        *,
+        force: bool = False,
+        noprune: bool = False,
+        platforms: Sequence[str] = (),
     ) -> builtins.list[ImageDeleteResponseItem]:
-        """Untag, and delete when it was the last name; Conflict when containers use it."""
+        """Untag, and delete when it was the last name; Conflict when containers use it.
+
+        With ``platforms`` (``force`` is required) only what they need of it goes, names stay.
+        """
         return self._transport.call(
             builtins.list[ImageDeleteResponseItem],
             "DELETE",
             f"/images/{ref}",
-            {"force": force, "noprune": noprune},
+            {"force": force, "noprune": noprune, "platforms": builtins.list(platforms)},
         )
 
     def prune(self, filters: Filters | None = None) -> ImagesPruneReport:

@@ -159,11 +159,11 @@ def erase(core: Core, garbage: Sequence[Garbage]) -> None:
     """Remove layers and blobs only the deleted images used. Blocks; nothing may be coming in."""
     for item in garbage:
         for image in item.images:
-            _remove_snapshots(core, image)
+            remove_snapshots(core, image)
     collect_content(core, [item.entry for item in garbage])
 
 
-def _remove_snapshots(core: Core, image: Image) -> None:
+def remove_snapshots(core: Core, image: Image) -> None:
     """Remove an image's own layers, topmost first."""
     for chain in unshared(core, image):
         try:

@@ -16,6 +16,7 @@ from sampan.engine import (
     imageflows,
     imagelayers,
     imagemanifests,
+    imageplatforms,
     imageremoval,
     imageviews,
     pushing,
@@ -23,7 +24,7 @@ from sampan.engine import (
 )
 from sampan.engine.core import Core
 from sampan.engine.creation import find_image
-from sampan.engine.filters import boolean, check_filters, match_labels, until
+from sampan.engine.filters import boolean, check_filters, match_labels, parse_time, until
 from sampan.engine.imageflows import Progress
 from sampan.engine.imagetable import Entry, insert_name
 from sampan.engine.options import Filters, ImportOptions, RegistryAuth
@@ -70,7 +71,7 @@ class Images:
         found = [
             (entry, image) for entry, image in views if self._matches(entry, image, checked, views)
         ]
-        found.sort(key=lambda pair: imageviews.created_seconds(pair[1]), reverse=True)
+        found.sort(key=lambda pair: imageviews.created(pair[1]), reverse=True)
         used = [container.record.image_id for container in core.containers]
         shared = imageviews.chain_users(image for _, image in views) if shared_size else {}
         users = imagemanifests.users(core) if manifests else {}
@@ -123,14 +124,14 @@ class Images:
             return False
         if filters.get("reference") and not imageviews.match_reference(entry, filters["reference"]):
             return False
-        created = imageviews.created_seconds(image)
-        limit = until(filters, clock.now() / 1e9)
-        if limit is not None and created > limit:
+        created = imageviews.created(image)
+        now = clock.now() / 1e9
+        if any(created > parse_time(text, now) for text in filters.get("until", ())):
             return False
         for key in ("before", "since"):
             for value in filters.get(key, ()):
                 other, _ = self._core.images.find(value)
-                moment = next(imageviews.created_seconds(view) for e, view in views if e is other)
+                moment = next(imageviews.created(view) for e, view in views if e is other)
                 if (created >= moment) if key == "before" else (created <= moment):
                     return False
         return match_labels(image.config.defaults.labels or {}, filters)
@@ -203,15 +204,30 @@ class Images:
         reference = Reference.parse(repo)
         if reference.digest is not None:
             raise InvalidParameter("refusing to create a tag with a digest reference")
+        if reference.familiar_name == "sha256":
+            raise InvalidParameter(
+                "refusing to create an ambiguous tag using digest algorithm as name"
+            )
         name = imageviews.parse_repository(repo, tag)
         await self._core.state.write(insert_name(str(name), entry, clock.now()))
         self._core.images.name(str(name), entry)
         self._core.events.publish("image", "tag", str(entry.id), {"name": name.familiar})
 
     async def remove(
-        self, ref: str, *, force: bool = False, noprune: bool = False
+        self,
+        ref: str,
+        *,
+        force: bool = False,
+        noprune: bool = False,
+        platforms: Sequence[str] = (),
     ) -> builtins.list[ImageDeleteResponseItem]:
-        """Untag, and delete when it was the last name; Conflict when containers use it."""
+        """Untag, and delete when it was the last name; Conflict when containers use it.
+
+        With ``platforms`` (``force`` is required) only what they need of it goes, names stay.
+        """
+        if platforms:
+            wanted = [Platform.parse(text) for text in platforms]
+            return await imageplatforms.remove(self._core, ref, wanted, force=force)
         return await imageremoval.remove(self._core, ref, force=force, noprune=noprune)
 
     async def prune(self, filters: Filters | None = None) -> ImagesPruneReport:

@@ -76,6 +76,11 @@ class ImageTable:
             self._entries[key] = entry
         return entry
 
+    def reread(self, entry: Entry) -> None:
+        """Forget what was read of an entry: some of its content went."""
+        self._views.pop(str(entry.target.digest), None)
+        self._variants.pop(str(entry.target.digest), None)
+
     def name(self, name: str, entry: Entry) -> Entry | None:
         """Point ``name`` at ``entry``; returns the entry that had it before."""
         before = self._names.get(name)
@@ -120,6 +125,19 @@ class ImageTable:
                 return named, meaning
         shown = reference.with_default_tag().familiar if reference is not None else text
         raise NotFound(f"No such image: {shown}")
+
+    def find_all(self, text: str) -> list[tuple[Entry, Reference | None]]:
+        """Every tag of the repository that ``text`` names, or else the one image it means.
+
+        Raises as :meth:`find`.
+        """
+        reference = self._parse(text)
+        if reference is not None and not reference.tag and not reference.digest:
+            prefix = f"{reference.name}:"
+            tags = [name for name in self._names if name.startswith(prefix)]
+            if tags:
+                return [(self._names[name], Reference.parse(name)) for name in sorted(tags)]
+        return [self.find(text)]
 
     def lookup(self, reference: Reference) -> Entry | None:
         """The image of exactly this name, if there is one."""

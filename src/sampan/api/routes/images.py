@@ -99,10 +99,11 @@ async def tag(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     """``DELETE /images/{name}``."""
-    if call.texts("platforms") and call.since(50):
-        raise Unsupported("platforms: an image can only be removed as a whole")
     removed = await call.engine.images.remove(
-        call.name, force=call.flag("force"), noprune=call.flag("noprune")
+        call.name,
+        force=call.flag("force"),
+        noprune=call.flag("noprune"),
+        platforms=call.platforms("platforms") if call.since(50) else [],
     )
     return reply.json(complete(removed))
 
