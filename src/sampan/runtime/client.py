@@ -60,6 +60,8 @@ __all__ = [
 ]
 
 _ANSWER_SECONDS = 5.0
+#: Hooks that init runs; those of the runtime's namespace are for ``sampan-runtime``.
+_HOOKS = frozenset({"createContainer", "startContainer"})
 
 
 class Monitor:
@@ -313,6 +315,9 @@ class Launcher:
     def _prepare(self, request: CreateRequest) -> tuple[Message, bytes]:
         """The request as a message: planned here, so that mistakes in it cost no process."""
         linux = request.spec.get("linux") or {}
+        for kind, hooks in (request.spec.get("hooks") or {}).items():
+            if hooks and kind not in _HOOKS:
+                raise Unsupported(f"hooks.{kind}: monitors run hooks of the container only")
         with self._lock:
             profile = linux.get("seccomp")
             seccomp = self._compiler.compile(profile) if profile else None

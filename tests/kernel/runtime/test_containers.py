@@ -15,7 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from sampan.errors import CommandNotExecutable, CommandNotFound, SampanError, StartFailed
+from sampan.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    SampanError,
+    StartFailed,
+    Unsupported,
+)
 from sampan.model import oci
 from sampan.model.mount import Mount
 from sampan.runtime.client import Launcher, Monitor, events, read_exit, recover
@@ -280,3 +286,11 @@ def test_the_interpreter_is_a_sealed_copy(world: World) -> None:
         with pytest.raises(OSError, match=r"Text file busy|Operation not permitted"):
             os.open(f"/proc/{pid}/exe", os.O_WRONLY)
     end(monitor, request)
+
+
+def test_hooks_nobody_would_run_are_refused(world: World) -> None:
+    request = world.request("/bin/true")
+    request.spec["hooks"] = {"poststop": [{"path": "/bin/true"}]}
+    with pytest.raises(Unsupported, match=r"hooks\.poststop"):
+        world.launcher.create(request)
+    assert not request.directory.exists()
