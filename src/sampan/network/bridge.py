@@ -73,7 +73,7 @@ class BridgeDriver:
         different ones. ``policy`` says what may be done to the host."""
         self._policy = policy or HostPolicy()
         self._group = link_group(instance)
-        host = None if self._policy.respect else HostForwarding(instance)
+        host = HostForwarding(instance, respect=self._policy.respect)
         self._firewall: Firewall | NoFirewall = (
             Firewall(instance, host=host, respect=self._policy.respect)
             if self._policy.rules

@@ -6,6 +6,7 @@ back, the whole table is made anew from what this object knows, in one transacti
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from sampan.network.hostinput import InputRules
 from sampan.network.hostsysctl import bridge_netfilter
 from sampan.network.model import NetworkSpec
 from sampan.network.nft import Published
+from sampan.network.rulewatch import RuleWatch
 
 
 class Firewall:
@@ -45,12 +47,15 @@ class Firewall:
         self._networks: dict[str, NetworkSpec] = {}
         self._rows: dict[str, tuple[Published, ...]] = {}
         self._built = False
+        self._watch: RuleWatch | None = None
 
     def open(self) -> None:
         """Open the library's context now. Raises :class:`Unavailable` when it cannot be."""
         with self._lock:
             try:
                 self._runner = self._runner or self._open()
+                if self._watch is None and isinstance(self._runner, Nftables):
+                    self._watch = RuleWatch(self.refresh)
             except OSError as error:
                 raise Unavailable(f"cannot use nftables: {error.strerror or error}") from error
 
@@ -126,10 +131,29 @@ class Firewall:
 
     def close(self) -> None:
         """Release the library's context. The table stays: containers outlive the daemon."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
         with self._lock:
             if isinstance(self._runner, Nftables):
                 self._runner.close()
             self._runner, self._built = None, False
+
+    def refresh(self) -> None:
+        """Somebody else changed rules: act on what the host's own say now."""
+        with self._lock:
+            if self._networks and self._runner is not None:
+                if self._built and not self._is_there():
+                    self._rebuild()
+                self._judge()
+                self._tell_host()
+
+    def _is_there(self) -> bool:
+        """Whether our table still is: ``nft flush ruleset`` is how many hosts load their rules."""
+        if self._runner is None:
+            return False
+        listed = json.loads(self._runner.query("list tables"))["nftables"]
+        return any(entry.get("table", {}).get("name") == self._table for entry in listed)
 
     def _judge(self) -> None:
         """Look at the host's input rules again; what they let in now is published accordingly."""

@@ -6,7 +6,7 @@ in and out of our bridges are *appended* to such chains: whatever the host drops
 rule still is, only its last word is no longer "drop". Our own table decides the rest. The rules
 carry a comment, by which they are found again; no other rule is ever touched.
 
-With ``--firewall=respect-host`` none of this is done.
+With ``--firewall=respect-host`` none of this is done, and what was done before is undone.
 """
 
 from __future__ import annotations
@@ -44,15 +44,17 @@ class OwnRule:
     comment: str
 
 
-def dropping_chains(listing: str, own_tables: Iterable[str]) -> tuple[Chain, ...]:
-    """Base chains at the forward hook with policy drop in ``nft -j list chains`` (pure)."""
+def forward_chains(
+    listing: str, own_tables: Iterable[str], policies: Sequence[str] = ("accept", "drop")
+) -> tuple[Chain, ...]:
+    """Base chains at the forward hook with such policies in ``nft -j list chains`` (pure)."""
     own = set(own_tables)
     found = []
     for entry in json.loads(listing)["nftables"]:
         chain = entry.get("chain", {})
         if (
             chain.get("hook") == "forward"
-            and chain.get("policy") == "drop"
+            and chain.get("policy") in policies
             and chain.get("family") in ("ip", "ip6", "inet")
             and chain.get("table") not in own
         ):
@@ -95,19 +97,23 @@ def changes(
 class HostForwarding:
     """Keeps the host's dropping chains open for our bridges."""
 
-    def __init__(self, tag: str) -> None:
-        """``tag`` starts our rules' comments: the name of our own table."""
+    def __init__(self, tag: str, *, respect: bool = False) -> None:
+        """``tag`` starts our rules' comments: the name of our own table. With ``respect`` the
+        host's chains are left closed."""
         self._tag = tag
+        self._open = not respect
 
     def update(self, runner: Runner, bridges: Iterable[str]) -> None:
         """Make it right for exactly these bridges. Raises :class:`Unavailable`."""
         try:
-            chains = dropping_chains(runner.query("list chains"), (self._tag,))
+            everything = runner.query("list chains")
             present: list[OwnRule] = []
-            for chain in chains:
+            # A chain that dropped by default when we opened it may do so no longer.
+            for chain in forward_chains(everything, (self._tag,)):
                 listing = runner.query(f"list chain {chain.family} {chain.table} {chain.name}")
                 present.extend(own_rules(listing, self._tag))
-            if script := changes(chains, present, bridges, self._tag):
+            chains = forward_chains(everything, (self._tag,), ("drop",))
+            if script := changes(chains if self._open else (), present, bridges, self._tag):
                 runner.run(script)
         except OSError as error:
             raise Unavailable(

@@ -7,7 +7,7 @@ it would have to for a program of the host; else to the host itself alone.
 
 The rules are read, not run: a rule with a condition that is not about the port (an address, an
 interface, an iptables match nft cannot show) accepts nothing and drops nothing here, but what it
-jumps to is looked at.
+jumps to is looked at. Where such a rule returns, what its chain drops further down is not certain.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class InputRules:
         """``accept``, ``drop`` or "" (the end was reached)."""
         if depth > _DEPTH:
             return ""
+        left = False  # whether a packet may have returned before
         for rule in self.chains.get(chain, ()):
             sure, action, target = _read(rule, protocol, port, version)
             if sure is False:
@@ -63,8 +64,11 @@ class InputRules:
                     return found
                 if action == "goto" and sure:
                     return ""
+            elif action == "return" and sure is None:
+                left = True
             elif sure and action in ("accept", "drop", "reject", "return"):
-                return {"reject": "drop", "return": ""}.get(action, action)
+                found = {"reject": "drop", "return": ""}.get(action, action)
+                return "" if found == "drop" and left else found
         return ""
 
 

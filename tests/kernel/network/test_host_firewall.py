@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
+from collections.abc import Callable
 
 from sampan.kernel.nftables import Nftables
 from sampan.network.bridge import BridgeDriver
@@ -25,6 +27,21 @@ table ip filter {
 """
 
 
+def change(script: str) -> None:
+    """Change rules as another process does."""
+    subprocess.run(["nft", "-f", "-"], input=script.encode(), check=True)
+
+
+def eventually(check: Callable[[], object]) -> bool:
+    """Whether something comes true within some seconds."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if check():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_a_host_that_forwards_nothing_by_default(world: World) -> None:
     with contextlib.closing(Nftables()) as nftables:
         nftables.run(DROPPING)
@@ -41,12 +58,13 @@ def test_a_host_that_forwards_nothing_by_default(world: World) -> None:
         # the host's own drop, and our isolation
         assert world.unreachable(one, OUTSIDE4, 81)
         assert world.unreachable(one, "172.18.0.2", 80)
-        # rules set after our start are overcome at the next occasion
-        nftables.run("delete table ip filter")
-        nftables.run(DROPPING)
-        assert world.unreachable(one, OUTSIDE4, 80)
-        world.driver.ensure(net)
-        assert world.ask(one, OUTSIDE4, 80)
+        # rules that somebody else sets later are overcome as soon as we hear of them
+        change(f"delete table ip filter\n{DROPPING}")
+        assert eventually(lambda: world.ask(one, OUTSIDE4, 80, patience=1))
+        assert world.unreachable(one, OUTSIDE4, 81)
+        change(f"flush ruleset\n{DROPPING}")
+        assert eventually(lambda: world.ask(world.outside, HOST4, 8080, patience=1))
+        assert world.unreachable(one, "172.18.0.2", 80)
         world.driver.remove(net)
         world.driver.remove(other)
         after = nftables.run("list table ip filter")
@@ -54,6 +72,24 @@ def test_a_host_that_forwards_nothing_by_default(world: World) -> None:
         assert [line.split("packets")[0] for line in after.splitlines()] == [
             line.split("packets")[0] for line in before.splitlines()
         ]
+
+
+def test_what_was_opened_is_closed_again(world: World) -> None:
+    """By a daemon that respects the host, and where the host drops by default no longer."""
+    with contextlib.closing(Nftables()) as nftables:
+        nftables.run(DROPPING)
+        net = make_network(17)
+        world.driver.ensure(net)
+        assert "sampan" in nftables.run("list table ip filter")
+        change("chain ip filter FORWARD { policy accept; }")
+        assert eventually(lambda: "sampan" not in nftables.run("list table ip filter"))
+        change("chain ip filter FORWARD { policy drop; }")
+        assert eventually(lambda: "sampan" in nftables.run("list table ip filter"))
+        world.driver.close()
+        world.driver = BridgeDriver("sampan", HostPolicy(respect=True))
+        world.driver.converge([(net, [])])
+        assert "sampan" not in nftables.run("list table ip filter")
+        world.driver.remove(net)
 
 
 def test_respecting_the_host(world: World) -> None:
@@ -79,10 +115,15 @@ table ip filter {
     tcp dport { 8080, 9000-9010 } counter accept
     udp dport 53 ip saddr 192.0.2.0/24 accept
   }
+  chain not-local {
+    fib daddr type { local, broadcast } return
+    counter drop
+  }
   chain INPUT {
     type filter hook input priority filter; policy drop;
     ct state established,related accept
     iifname "lo" accept
+    counter jump not-local
     counter jump user-input
   }
 }
@@ -109,14 +150,12 @@ def test_respecting_the_hosts_input_rules(world: World) -> None:
             assert world.ask(world.host, HOST4, 8081).startswith("one")
             assert world.ask(world.host, "127.0.0.1", 8081).startswith("one")
             assert world.ask(world.outside, HOST6, 8081) == f"one {OUTSIDE6}"
-            # the host changes its mind, seen at the next occasion
-            nftables.run("add rule ip filter user-input tcp dport 8081 accept")
-            driver.ensure(net)
-            assert world.ask(world.outside, HOST4, 8081) == f"one {OUTSIDE4}"
-            nftables.run("delete table ip filter")
-            nftables.run(GUARDED)
-            driver.ensure(net)
-            assert world.unreachable(world.outside, HOST4, 8081)
+            # the host changes its mind
+            change("add rule ip filter user-input tcp dport 8081 accept")
+            assert eventually(lambda: world.ask(world.outside, HOST4, 8081, patience=1))
+            change(f"delete table ip filter\n{GUARDED}")
+            assert eventually(lambda: not world.ask(world.outside, HOST4, 8081, patience=1))
+            assert world.ask(world.outside, HOST4, 8080) == f"one {OUTSIDE4}"
             driver.remove(net)
 
 
