@@ -8,11 +8,12 @@ from sampan.engine import imageflows, stopping
 from sampan.engine.core import Core
 from sampan.engine.imageviews import parse_repository
 from sampan.engine.lifecycle import Status
+from sampan.engine.merge import merge_config
 from sampan.engine.options import CommitOptions
 from sampan.engine.roots import MOUNT_POINTS
 from sampan.engine.table import Container
 from sampan.errors import NotFound
-from sampan.image import Image
+from sampan.image import Image, apply_changes
 from sampan.image import commit as commit_image
 from sampan.snapshot import rootfs
 from sampan.wire.container import ContainerConfig, IDResponse, ImageConfig
@@ -35,6 +36,18 @@ def image_config(config: ContainerConfig) -> ImageConfig:
         stop_signal=config.stop_signal,
         shell=config.shell,
     )
+
+
+def _config(options: CommitOptions, container: ContainerConfig) -> ImageConfig:
+    """What the image is to run: as the request says, changed; what is left out, the container's.
+
+    Changes see the variables of the request's configuration alone if it has one, as in dockerd.
+    """
+    changed = apply_changes(image_config(options.config or container), options.changes)
+    wanted = ContainerConfig(
+        **{name: getattr(changed, name) for name in ImageConfig.__struct_fields__}
+    )
+    return image_config(merge_config(wanted, image_config(container)))
 
 
 async def commit(core: Core, container: Container, options: CommitOptions) -> IDResponse:
@@ -72,8 +85,7 @@ def _build(core: Core, container: Container, options: CommitOptions) -> Image:
         rootfs.diff(core.snapshots, record.id, without=MOUNT_POINTS),
         core.content,
         parent=parent,
-        config=image_config(options.config or record.config),
-        changes=options.changes,
+        config=_config(options, record.config),
         author=options.author,
         message=options.comment,
         created_by=" ".join([record.path, *record.args]),

@@ -93,14 +93,13 @@ async def save_images(
 ) -> AsyncIterator[bytes]:
     """See :meth:`sampan.engine.images.Images.save`."""
     wanted: dict[str, tuple[Entry, Image, list[Reference]]] = {}
-    for ref in refs:
-        entry, reference = core.images.find(ref)
+    for entry, reference in [pair for ref in refs for pair in core.images.find_all(ref)]:
         images = [
             await core.threads.run(core.images.view, entry, platform)
             for platform in platforms or (None,)
         ]
         known = wanted.setdefault(str(entry.target.digest), (entry, images[0], []))
-        if reference is not None:
+        if reference is not None and reference.digest is None:
             known[2].append(reference.with_default_tag())
     for entry, _, _ in wanted.values():
         core.events.publish("image", "save", str(entry.id), {"name": str(entry.id)})
@@ -194,5 +193,5 @@ def check_import(options: ImportOptions) -> None:
         if Reference.parse(options.repo).digest is not None:
             raise InvalidParameter("cannot import digest reference")
         parse_repository(options.repo, options.tag)
-    if options.platform:
-        Platform.parse(options.platform)
+    if options.platform and Platform.parse(options.platform).os != "linux":
+        raise InvalidParameter("operating system is not supported")

@@ -139,6 +139,15 @@ class ImageTable:
                 return [(self._names[name], Reference.parse(name)) for name in sorted(tags)]
         return [self.find(text)]
 
+    def twins(self, text: str, entry: Entry) -> list[Entry]:
+        """``entry`` and, if ``text`` is (part of) its id, whatever else has that id.
+
+        Manifests that differ may have one configuration, whose digest is the id of them all.
+        """
+        if not entry.id.hex.startswith(text.removeprefix("sha256:")):
+            return [entry]
+        return [other for other in self._entries.values() if other.id == entry.id]
+
     def lookup(self, reference: Reference) -> Entry | None:
         """The image of exactly this name, if there is one."""
         return self._by_reference(reference)

@@ -43,13 +43,12 @@ def _digests(names: Iterable[Reference]) -> list[str]:
     return sorted({f"{name.familiar_name}@{name.digest}" for name in names if name.digest})
 
 
-def created_seconds(image: Image) -> int:
+def created(image: Image) -> float:
     """Unix seconds of the image's creation, 0 when it does not say."""
     try:
-        moment = datetime.fromisoformat(_six_digits(image.config.created))
+        return datetime.fromisoformat(_six_digits(image.config.created)).timestamp()
     except ValueError:
-        return 0
-    return int(moment.timestamp())
+        return 0.0
 
 
 def _six_digits(stamp: str) -> str:
@@ -107,7 +106,7 @@ def summary(
         parent_id="",
         repo_tags=_tags(names),
         repo_digests=_digests(names),
-        created=created_seconds(image),
+        created=int(created(image)),
         size=size,
         shared_size=shared,
         labels=image.config.defaults.labels or {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from sampan.errors import InvalidParameter
@@ -37,6 +38,14 @@ _ARCHITECTURES = frozenset(
     {"armbe", "arm64be", "loong64", "mips", "mipsle", "mips64", "mips64le", "mips64p32", "ppc"}
     | {"mips64p32le", "ppc64", "riscv", "s390", "sparc", "sparc64", "wasm"}
 )
+#: the operating systems Go knows
+_SYSTEMS = frozenset(
+    {"aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux"}
+    | {"nacl", "netbsd", "openbsd", "plan9", "solaris", "wasip1", "windows", "zos"}
+)
+_ALIASES = {"macos": "darwin"}
+_WORD = r"^[A-Za-z0-9_.-]+$"
+_SYSTEM = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)\))?$"
 _DEFAULT_VARIANTS = {("arm64", "8"), ("arm64", "v8"), ("amd64", "v1")}
 
 
@@ -60,17 +69,12 @@ class Platform:
     def parse(cls, text: str) -> Platform:
         """``os[/arch[/variant]]`` or a bare architecture; raises :class:`InvalidParameter`."""
         parts = text.lower().split("/")
-        if (
-            not text
-            or len(parts) > 3
-            or not all(
-                part and part.replace("_", "").replace("-", "").replace(".", "").isalnum()
-                for part in parts
-            )
-        ):
-            raise InvalidParameter(f"invalid platform {text!r}: expected os[/arch[/variant]]")
+        if len(parts) > 3:
+            raise InvalidParameter(f'"{text}": cannot parse platform specifier: invalid argument')
+        _check(text, parts)
+        parts[0] = _ALIASES.get(parts[0], parts[0])
         if len(parts) == 1:
-            if parts[0] in ("linux", "windows", "darwin", "freebsd"):
+            if parts[0] in _SYSTEMS:
                 return cls(os=parts[0], architecture=cls.host().architecture)
             if parts[0] not in _MACHINES and parts[0] not in _ARCHITECTURES:
                 raise InvalidParameter(
@@ -117,3 +121,23 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+def _check(text: str, parts: list[str]) -> None:
+    """Raise InvalidParameter in containerd's words for a part that no platform can have."""
+    # A version of the system, which Go's grammar has in parentheses, belongs to Windows' images.
+    if not re.fullmatch(_WORD, parts[0]) or "." in parts[0]:
+        raise InvalidParameter(
+            f'"{parts[0]}" is an invalid OS component of "{text}": OSAndVersion specifier '
+            f'component must match "{_quoted(_SYSTEM)}": invalid argument'
+        )
+    for part in parts[1:]:
+        if not re.fullmatch(_WORD, part):
+            raise InvalidParameter(
+                f'"{part}" is an invalid component of "{text}": platform specifier component '
+                f'must match "{_WORD}": invalid argument'
+            )
+
+
+def _quoted(pattern: str) -> str:
+    return pattern.replace("\\", "\\\\")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -205,3 +206,64 @@ def test_an_archive_is_compressed_for_those_who_ask(docker: DockerCli, api: Api,
     assert len(packed) < len(plain)
     wrong, _, said = api("GET", f"/containers/{name}/archive?path=/etc/passwd/")
     assert (wrong, b"not a directory" in said) == (400, True)
+
+
+def test_a_commit_keeps_what_it_does_not_change(docker: DockerCli, api: Api, name: str) -> None:
+    """The request's configuration is completed from the container's, as clients rely on."""
+    set_ = ["--env", "A=1", "--label", "m=1", "--expose", "1"]
+    docker("create", "--name", name, *set_, "busybox", "true")
+    query = urlencode({"container": name, "changes": "ENV B=$A\nLABEL l=$A"})
+    made = []
+    try:
+        for body, env, labels, command in (
+            (None, ["A=1", "B=1"], {"l": "1", "m": "1"}, ["true"]),
+            ({}, ["A=1", "B=1"], {"l": "1", "m": "1"}, ["true"]),
+            ({"Env": ["A=2"], "Cmd": ["x"]}, ["A=2", "B=2"], {"l": "2", "m": "1"}, ["x"]),
+        ):
+            made.append(api.json("POST", f"/commit?{query}", body, 201)["Id"])
+            config = api.json("GET", f"/images/{made[-1]}/json")["Config"]
+            assert [entry for entry in config["Env"] if not entry.startswith("PATH=")] == env
+            assert (config["Labels"], config["Cmd"]) == (labels, command)
+            assert list(config["ExposedPorts"]) == ["1/tcp"]
+    finally:
+        docker("rmi", "-f", *made)
+
+
+def test_images_made_in_one_second_have_an_order(docker: DockerCli, api: Api, name: str) -> None:
+    docker("create", "--name", name, "busybox")
+    images = [docker.out("commit", name, f"{name}:v{number}") for number in range(4)]
+    created = [api.json("GET", f"/images/{image}/json")["Created"] for image in images]
+    try:
+        for filters, found in (
+            ({"since": [images[0]], "before": [images[3]]}, images[1:3]),
+            ({"since": [images[0]], "until": created[2:]}, images[1:3]),
+        ):
+            query = urlencode({"filters": json.dumps(filters)})
+            listed = {image["Id"] for image in api.json("GET", f"/images/json?{query}")}
+            assert listed == set(found), filters
+        _, _, archive = api("GET", f"/images/{name}/get")  # a repository: all its tags
+        with tarfile.open(fileobj=BytesIO(archive)) as saved:
+            member = saved.extractfile("manifest.json")
+            assert member is not None
+            tags = [tag for item in json.load(member) for tag in item["RepoTags"]]
+        assert sorted(tags) == [f"{name}:v{number}" for number in range(4)]
+    finally:
+        docker("rmi", "-f", *images)
+
+
+def test_words_of_refusals_about_images(docker: DockerCli, api: Api) -> None:
+    def refusal(path: str) -> str:
+        status, _, text = api("POST", path)
+        assert status == 400
+        return str(json.loads(text)["message"])
+
+    assert "ambiguous tag using digest algorithm" in refusal("/images/busybox/tag?repo=sha256")
+    for platform, words in (
+        ("/", '"" is an invalid OS component of "/"'),
+        ("linux/", '"" is an invalid component of "linux/"'),
+        ("linux/amd64/v1/x", "cannot parse platform specifier"),
+        ("macos/arm64", "operating system is not supported"),
+        ("windows", "operating system is not supported"),
+        ("nintendo64", "unknown operating system or architecture"),
+    ):
+        assert words in refusal(f"/images/create?fromSrc=-&repo=x&platform={platform}")

@@ -139,7 +139,8 @@ async def changes(call: Call) -> web.StreamResponse:
 
 async def commit(call: Call) -> web.StreamResponse:
     """``POST /commit``."""
-    config = await call.optional_body(ContainerConfig)
+    raw = (await call.raw_body(required=False)).strip()
+    config = body.decode(raw, ContainerConfig) if raw not in (b"", b"null") else ContainerConfig()
     container = call.text("container")
     if not container:
         raise InvalidParameter("container: a container name or id is required")
@@ -150,7 +151,7 @@ async def commit(call: Call) -> web.StreamResponse:
         author=call.text("author"),
         pause=call.flag("pause", default=True),
         changes=tuple(call.texts("changes")),
-        config=config,
+        config=None if config == ContainerConfig() else config,
     )
     return reply.json(complete(await call.engine.containers.commit(container, options)), 201)
 
