@@ -139,7 +139,7 @@ async def prepare(
     """
     made: list[ExtraMount] = []
     environment: list[str] = []
-    agents = 0
+    sockets: list[str] = []
     for number, mount in enumerate(mounts):
         target = posixpath.normpath(posixpath.join("/", directory, mount.target))
         match mount.type:
@@ -154,32 +154,31 @@ async def prepare(
                 made.append(ExtraMount(target=target, size=mount.size))
             case "secret":
                 value = secrets.values.get(mount.id)
-                if value is None:
-                    if mount.required:
-                        raise NotFound(f"secret {mount.id}: not found")
-                    continue
-                if mount.env:
+                if value is None and mount.required:
+                    raise NotFound(f"secret {mount.id}: not found")
+                if value is not None and mount.env:
                     environment.append(f"{mount.env}={value.decode(errors='surrogateescape')}")
-                if mount.target:
+                if value is not None and mount.target:
                     path = scratch / f"secret-{number}"
                     _secret(path, value, mount)
                     stack.callback(path.unlink)
                     made.append(ExtraMount(target=target, source=str(path), read_only=True))
             case "ssh":
                 agent = ssh.get(mount.id)
-                if agent is None:
-                    if mount.required:
-                        raise NotFound(f"no SSH agent {mount.id} was forwarded")
-                    continue
-                place = target if mount.target else f"/run/buildkit/ssh_agent.{agents}"
-                path = scratch / f"agent-{number}"
-                stack.callback(path.unlink, missing_ok=True)
-                await stack.enter_async_context(forwarded(agent, path, mount))
-                made.append(ExtraMount(target=place, source=str(path), read_only=True))
-                if not agents:
-                    environment.append(f"SSH_AUTH_SOCK={place}")
-                agents += 1
+                if agent is not None:
+                    path = scratch / f"agent-{number}"
+                    stack.callback(path.unlink, missing_ok=True)
+                    await stack.enter_async_context(forwarded(agent, path, mount))
+                    sockets.append(target if mount.target else _socket(len(sockets)))
+                    made.append(ExtraMount(target=sockets[-1], source=str(path), read_only=True))
+                elif mount.required:
+                    raise NotFound(f"no SSH agent {mount.id} was forwarded")
+    environment += [f"SSH_AUTH_SOCK={one}" for one in sockets[:1]]
     return Prepared(mounts=tuple(made), environment=tuple(environment))
+
+
+def _socket(number: int) -> str:
+    return f"/run/buildkit/ssh_agent.{number}"
 
 
 def _bind(mount: RunMount, target: str, sources: Mapping[RunMount, str]) -> ExtraMount:

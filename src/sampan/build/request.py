@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sampan.build.cache import Layer, Record
 from sampan.build.executor import Limits, Secrets
 from sampan.build.selection import Tree
 from sampan.dockerfile.parser import Dockerfile
+from sampan.errors import Unsupported
 from sampan.image import Image
 from sampan.model.platform import Platform
+
+#: What a build may be allowed besides what every build may.
+_ENTITLEMENTS = frozenset(("network.host", "security.insecure"))
+
+
+def entitlements(names: Iterable[str]) -> frozenset[str]:
+    """What a build is allowed. Raises Unsupported naming what no build is."""
+    found = frozenset(names)
+    for name in sorted(found - _ENTITLEMENTS):
+        raise Unsupported(f"entitlement {name!r} is not supported")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from grpclib.const import Status as Code
 from grpclib.exceptions import GRPCError
 
 from sampan import __version__
+from sampan.build.request import entitlements
 from sampan.buildkit.builder import Builder, caches
 from sampan.buildkit.cache import CacheView
 from sampan.buildkit.errors import build_error
@@ -32,7 +33,6 @@ from sampan.engine.engine import Engine
 from sampan.errors import InvalidParameter, SampanError, Unsupported
 from sampan.model.platform import Platform
 
-_ENTITLEMENTS = frozenset(("network.host", "security.insecure"))
 _CACHES = frozenset(("inline", "registry", "local", "gha", "s3"))
 #: What the answer calls the manifest of an exported cache.
 _CACHE_MANIFEST = "cache.manifest"
@@ -90,7 +90,7 @@ class Control:
             ref=request.Ref,
             session=await self.sessions.get(request.Session),
             attributes=dict(request.FrontendAttrs),
-            entitlements=frozenset(request.Entitlements),
+            entitlements=entitlements(request.Entitlements),
             status=Status(request.Ref),
             uploaded=uploaded,
             whole=everything(cache_entries(request.Cache.Exports)),
@@ -260,9 +260,6 @@ def _code(number: int) -> Code:
 
 def _check(request: control.SolveRequest) -> None:
     """Refuse by name what is asked for and not done."""
-    for entitlement in request.Entitlements:
-        if entitlement not in _ENTITLEMENTS:
-            raise Unsupported(f"entitlement {entitlement!r} is not supported")
     if request.SourcePolicy.rules:
         raise Unsupported("source policies are not supported")
     if request.ProxyNetwork:

@@ -8,7 +8,7 @@ import tarfile
 from typing import NamedTuple
 
 from sampan.cli.fault import CliError
-from sampan.cli.tarstream import Packed, pack, walk
+from sampan.client.tarstream import Packed, pack, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import os
 
 from sampan.cli.build_progress import Display, display
 from sampan.cli.build_request import Request, from_arguments, make
-from sampan.cli.build_wire import Conversation
 from sampan.cli.fault import CliError
+from sampan.client.buildwire import Conversation
 from sampan.client.document import text
 
 TYPE_CHECKING = False

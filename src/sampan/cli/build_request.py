@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import base64
 import csv
-import json
 import os
 import sys
 from typing import NamedTuple
 
 from sampan.cli.build_context import _dockerfile_in, _is_archive, is_url, matcher_of
-from sampan.cli.build_sinks import open_sink
-from sampan.cli.build_wire import Inputs, LocalContext, Sink
 from sampan.cli.credentials import Store
 from sampan.cli.fault import CliError
 from sampan.cli.opts.variables import read_environment, to_map
+from sampan.client.buildsinks import open_sink
+from sampan.client.buildwire import Inputs, LocalContext, Sink, context_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ def make(session: Session, target: Target) -> Request:
     contexts: dict[str, LocalContext] = {}
     asked: dict[str, Json] = dict(target.options)
     archive = _main_context(target, asked, contexts)
-    keys = {name: _key(one.directory, name) for name, one in contexts.items()}
+    keys = {name: context_key(one.directory, name) for name, one in contexts.items()}
     asked["contexts"] = {**_named(target.contexts, contexts, keys)}
     asked["keys"] = {**keys}
     _caches(asked, contexts, keys)
@@ -291,7 +290,7 @@ def _named(
             _, matcher = matcher_of(value, "")
             keep = None if matcher is None else lambda one, m=matcher: not m.ignores(one)
             contexts[name] = LocalContext(os.path.realpath(value), keep)
-            keys[name] = _key(contexts[name].directory, name)
+            keys[name] = context_key(contexts[name].directory, name)
             found[name] = "local"
         elif "://" in value or is_url(value) or value.startswith("target:"):
             found[name] = value
@@ -314,7 +313,7 @@ def _caches(
             continue
         name = f"cache:{number}"
         contexts[name] = LocalContext(os.path.realpath(source), None)
-        keys[name] = _key(contexts[name].directory, name)
+        keys[name] = context_key(contexts[name].directory, name)
     asked["keys"] = {**keys}
 
 
@@ -329,16 +328,6 @@ def _exports(asked: dict[str, Json]) -> list[str]:
                 raise CliError("dest is required for a local cache")
             found.append(destination)
     return found
-
-
-def _key(directory: str, name: str) -> str:
-    """What the daemon keeps a directory's files under: this machine's, this user's, this path."""
-    try:
-        with open("/etc/machine-id", encoding="ascii") as file:
-            machine = file.read().strip()
-    except OSError:
-        machine = os.uname().nodename
-    return json.dumps([machine, os.geteuid(), directory, name])
 
 
 def _secrets(texts: list[str], environment: Mapping[str, str]) -> dict[str, str]:

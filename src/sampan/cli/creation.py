@@ -200,7 +200,7 @@ def _create_on_root(
 
 def _import_root(session: Session, directory: str) -> str:
     """A directory of this machine as an untagged image; the container works on a copy of it."""
-    from sampan.cli.tarstream import pack, walk
+    from sampan.client.tarstream import pack, walk
 
     if not os.path.isdir(directory):
         raise CliError(f"--rootfs: {directory} is not a directory")

@@ -16,6 +16,13 @@ from sampan.client.remote import DEFAULT_URL, RemoteEngine, connect
 from sampan.client.threads import Threads
 from sampan.wire.run import Completed, RunOptions
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sampan.build.arguments import BuildArguments, BuiltImage
+    from sampan.build.recipe import Recipe
+
 
 def connect_async(
     url: str = DEFAULT_URL,
@@ -52,6 +59,12 @@ class AsyncRemoteEngine:
     ) -> Completed:
         """Run a program to its end; see :meth:`sampan.client.remote.RemoteEngine.run`."""
         return await self._threads.run(self._engine.run, image, command, **options)
+
+    async def build(
+        self, source: Path | str | Recipe | None = None, **options: Unpack[BuildArguments]
+    ) -> BuiltImage:
+        """Build an image; see :meth:`sampan.client.remote.RemoteEngine.build`."""
+        return await self._threads.run(self._engine.build, source, **options)
 
     async def close(self) -> None:
         """Close the connections; containers go on. Idempotent."""

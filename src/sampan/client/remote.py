@@ -27,6 +27,13 @@ from sampan.errors import Conflict, NotFound, SampanError
 from sampan.wire.options import AttachOptions
 from sampan.wire.run import OUTPUT_LIMIT, Completed, RunFailed, RunOptions, create_request
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sampan.build.arguments import BuildArguments, BuiltImage
+    from sampan.build.recipe import Recipe
+
 #: Where sampand listens unless told otherwise.
 DEFAULT_URL = "unix:///run/sampan.sock"
 
@@ -95,6 +102,20 @@ class RemoteEngine:
             told = done.stderr.strip().rpartition("\n")[2]
             raise RunFailed(f"exit code {done.exit_code}" + (f": {told}" if told else ""))
         return done
+
+    def build(
+        self, source: Path | str | Recipe | None = None, **options: Unpack[BuildArguments]
+    ) -> BuiltImage:
+        """Build an image on a sampand: ``source`` is a directory with a Dockerfile, an address,
+        or a recipe.
+
+        Paths are this machine's; of a context only what the daemon lacks is sent. ``outputs`` are
+        texts. Raises StreamFailed with the daemon's words, InvalidParameter, NotFound.
+        """
+        from sampan.client import building  # rarely wanted, and slow to load
+
+        request = building.request(source, options)
+        return building.build(self._transport.hijack("/sampan/build"), request, options)
 
     def _pull(self, image: str) -> None:
         for record in self.images.pull(image):

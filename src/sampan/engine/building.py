@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
+from sampan.build.arguments import BuildArguments, BuiltImage, News
 from sampan.build.executor import Limits
-from sampan.build.outputs import Attest, Output, attest, parse_output
+from sampan.build.outputs import Attest, attest, parse_output
 from sampan.build.progress import Vertex
 from sampan.build.recipe import Recipe
+from sampan.build.request import entitlements
 from sampan.dockerfile.parser import parse
 from sampan.engine.buildcontext import dockerfile_in, fetch, ignore_in
 from sampan.engine.buildjob import Job, Jobs, Place
@@ -24,57 +25,9 @@ from sampan.layer import archive_put
 from sampan.layer.model import Readable
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
-from sampan.wire.base import Json
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
-
-#: Told the name of each step as it starts, and what programs print.
-News = Callable[[str, bytes], None]
-
-
-class BuildArguments(TypedDict, total=False):
-    """Options of ``build``; names and meanings are those of ``docker buildx build``.
-
-    ``context`` is the directory of a recipe or text; ``text`` is a Dockerfile's; ``outputs`` are
-    as ``--output`` takes them; ``secrets`` are values by id; ``ssh`` sockets of agents by id;
-    ``cache_from`` and ``cache_to`` are as their flags; ``news`` is told what goes on.
-    """
-
-    context: Path | str
-    text: str
-    file: str
-    tags: Sequence[str]
-    target: str
-    platforms: Sequence[str]
-    arguments: Mapping[str, str]
-    labels: Mapping[str, str]
-    contexts: Mapping[str, Path | str]
-    secrets: Mapping[str, bytes]
-    ssh: Mapping[str, str]
-    no_cache: bool
-    no_cache_filter: Sequence[str]
-    pull: bool
-    network: str
-    extra_hosts: Sequence[str]
-    allow: Sequence[str]
-    limits: Limits
-    outputs: Sequence[str | Output]
-    provenance: str
-    sbom: bool
-    cache_from: Sequence[Mapping[str, str]]
-    cache_to: Sequence[Mapping[str, str]]
-    auth: Mapping[str, RegistryAuth]
-    news: News
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuiltImage:
-    """What was built: the image's id (an index's digest for several platforms), and what
-    ``--metadata-file`` would say."""
-
-    id: str
-    metadata: Mapping[str, Json]
 
 
 async def build(
@@ -131,7 +84,7 @@ async def _job(
         pull=options.get("pull", False),
         network=options.get("network", "default"),
         extra_hosts=tuple(options.get("extra_hosts", ())),
-        entitlements=frozenset(options.get("allow", ())),
+        entitlements=entitlements(options.get("allow", ())),
         limits=options.get("limits", Limits()),
         tags=tuple(Reference.parse(tag).with_default_tag() for tag in options.get("tags", ())),
         outputs=tuple(

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Unpack
 
+from sampan.build.arguments import BuildArguments, BuiltImage
 from sampan.build.recipe import Recipe
 from sampan.content.store import FileStore
 from sampan.engine import (
@@ -27,7 +28,6 @@ from sampan.engine import (
     running,
     subids,
 )
-from sampan.engine.building import BuildArguments, BuiltImage
 from sampan.engine.builds import Builds
 from sampan.engine.config import EngineConfig
 from sampan.engine.containers import Containers

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Unpack
 
+from sampan.build.arguments import BuildArguments, BuiltImage
 from sampan.build.recipe import Recipe
 from sampan.engine import blocking
-from sampan.engine.building import BuildArguments, BuiltImage
 from sampan.engine.config import EngineConfig
 from sampan.engine.engine import Engine as AsyncEngine
 from sampan.engine.loop import Loop

@@ -19,8 +19,9 @@ from sampan.cli.context_store import Context, ContextStore
 from sampan.cli.credentials import HUB, Credentials, Store, encode_auth, server_key
 from sampan.cli.fault import CliError
 from sampan.cli.manifest_store import Entry, ManifestStore, annotate
-from sampan.cli.tarstream import PieceReader, Unpacker, pack, walk
 from sampan.client.failure import ConnectionFailed
+from sampan.client.tarstream import PieceReader, Unpacker, pack, walk
+from sampan.errors import InvalidParameter
 
 
 def archive(*entries: tuple[str, bytes, str]) -> bytes:
@@ -81,7 +82,7 @@ def test_hostile_archives(tmp_path: Path, entries: list[tuple[str, bytes, str]])
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "outside").write_text("secret")
-    with pytest.raises(CliError):
+    with pytest.raises(InvalidParameter):
         unpack(archive(*entries), root)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "root"]
     assert (tmp_path / "outside").stat().st_nlink == 1
@@ -98,7 +99,7 @@ def test_a_link_in_the_way_is_replaced_not_followed(tmp_path: Path) -> None:
 
 def test_broken_archives(tmp_path: Path) -> None:
     for data in (b"x" * 2000, archive(("f", FILE, "x" * 5000))[:3000]):
-        with pytest.raises(CliError):
+        with pytest.raises(InvalidParameter):
             unpack(data, tmp_path)
 
 

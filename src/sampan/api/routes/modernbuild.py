@@ -29,7 +29,7 @@ from sampan.build.executor import Limits
 from sampan.build.needs import context_paths, names
 from sampan.build.outputs import attest, output
 from sampan.build.remote import check_out, parse_git
-from sampan.build.request import Material
+from sampan.build.request import Material, entitlements
 from sampan.build.stages import plan, platform_arguments
 from sampan.dockerfile.ignore import IgnoreMatcher
 from sampan.dockerfile.parser import Dockerfile, DockerfileError, excerpt, parse
@@ -42,8 +42,6 @@ from sampan.engine.threads import BodyReader
 from sampan.errors import InvalidParameter, SampanError, Unsupported
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
-
-_ENTITLEMENTS = frozenset(("network.host", "security.insecure"))
 
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
@@ -161,9 +159,6 @@ class _Session:
         platforms: tuple[Platform, ...],
     ) -> Job:
         asked = self.asked
-        for name in asked.allow:
-            if name not in _ENTITLEMENTS:
-                raise Unsupported(f"entitlement {name!r} is not supported")
         return Job(
             file=file,
             filename=asked.filename,
@@ -182,7 +177,7 @@ class _Session:
             pull=asked.pull,
             network=asked.network,
             extra_hosts=tuple(asked.extra_hosts),
-            entitlements=frozenset(asked.allow),
+            entitlements=entitlements(asked.allow),
             limits=msgspec.convert(asked.limits, Limits),
             tags=tuple(Reference.parse(tag).with_default_tag() for tag in asked.tags),
             outputs=tuple(output(kind, values) for kind, values in asked.outputs),

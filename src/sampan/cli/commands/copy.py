@@ -17,10 +17,10 @@ from typing import NamedTuple
 from sampan.cli.command import TWO, Command, Flag
 from sampan.cli.fault import CliError
 from sampan.cli.kinds import BOOL
-from sampan.cli.tarstream import Packed, PieceReader, Unpacker, pack, walk
 from sampan.cli.units import human_size
 from sampan.client.document import as_table, number, text
 from sampan.client.failure import DaemonNotFound
+from sampan.client.tarstream import Packed, PieceReader, Unpacker, pack, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from sampan.cli.tarstream import Packed
+from sampan.client.tarstream import Packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

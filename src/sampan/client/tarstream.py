@@ -12,7 +12,7 @@ import stat
 import tarfile
 from typing import NamedTuple
 
-from sampan.cli.fault import CliError
+from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def pack(
 ) -> Iterator[bytes]:
     """A tar archive (PAX) of files. Sockets are left out: tar has no word for them.
 
-    Raises ``OSError`` for a file that cannot be read, or :class:`CliError` if it shrinks meanwhile.
+    Raises ``OSError`` for a file that cannot be read, or InvalidParameter if it shrinks
+    meanwhile.
     """
     linked: dict[tuple[int, int], str] = {}
     for file in files:
@@ -117,7 +118,7 @@ def _content(path: str, size: int) -> Iterator[bytes]:
         while left:
             piece = file.read(min(left, _CHUNK))
             if not piece:
-                raise CliError(f"{path} became shorter while it was read")
+                raise InvalidParameter(f"{path} became shorter while it was read")
             left -= len(piece)
             yield piece
     padding = -size % _BLOCK
@@ -163,13 +164,13 @@ class Unpacker:
         self._directories: list[tuple[str, tarfile.TarInfo]] = []
 
     def unpack(self, source: PieceReader) -> None:
-        """Unpack an archive. Raises :class:`CliError` for what it must not do, ``OSError``."""
+        """Unpack an archive. Raises InvalidParameter for what it must not do, ``OSError``."""
         try:
             with tarfile.open(fileobj=source, mode="r|", errorlevel=2) as archive:  # type: ignore[call-overload]
                 for entry in archive:
                     self._entry(archive, entry)
         except tarfile.TarError as error:
-            raise CliError(f"invalid tar archive: {error}") from error
+            raise InvalidParameter(f"invalid tar archive: {error}") from error
         for path, entry in reversed(self._directories):
             os.chmod(path, entry.mode & 0o7777)
             os.utime(path, (entry.mtime, entry.mtime))
@@ -185,7 +186,7 @@ class Unpacker:
             self._directories.append((path, entry))
         else:
             if os.path.isdir(path) and not os.path.islink(path):
-                raise CliError(f"cannot overwrite directory {path} with a file")
+                raise InvalidParameter(f"cannot overwrite directory {path} with a file")
             _unlink(path)
             self._create(archive, entry, path)
         if self._ownership:
@@ -207,7 +208,7 @@ class Unpacker:
         elif entry.islnk():
             target = self._path(entry.linkname)
             if target is None or os.path.islink(target):
-                raise CliError(f"refusing hard link {entry.name} to {entry.linkname}")
+                raise InvalidParameter(f"refusing hard link {entry.name} to {entry.linkname}")
             os.link(target, path, follow_symlinks=False)
         elif entry.isfifo():
             os.mkfifo(path, 0o600)
@@ -216,13 +217,13 @@ class Unpacker:
             os.mknod(path, kind | 0o600, os.makedev(entry.devmajor, entry.devminor))
 
     def _path(self, name: str) -> str | None:
-        """Where an entry goes, its parents made. Raises :class:`CliError` for an escape."""
+        """Where an entry goes, its parents made. Raises InvalidParameter for an escape."""
         renamed = self._rename(name)
         if renamed is None:
             return None
         parts = [part for part in renamed.split("/") if part not in ("", ".")]
         if ".." in parts or name.startswith("/"):
-            raise CliError(f"refusing archive entry {name!r}: it leaves the destination")
+            raise InvalidParameter(f"refusing archive entry {name!r}: it leaves the destination")
         path = self._root
         for place, part in enumerate(parts):
             if place:
@@ -237,7 +238,7 @@ class Unpacker:
             os.mkdir(path, 0o755)
             return
         if stat.S_ISLNK(mode):
-            raise CliError(f"refusing archive entry {name!r}: {path} is a symbolic link")
+            raise InvalidParameter(f"refusing archive entry {name!r}: {path} is a symbolic link")
 
 
 def _unlink(path: str) -> None:

@@ -7,23 +7,24 @@ are connected their sockets are watched beside the daemon's.
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import struct
 import sys
 from typing import NamedTuple
 
-from sampan.cli.build_listing import Listing
-from sampan.cli.fault import CliError
-from sampan.cli.tarstream import pack
+from sampan.client.buildlisting import Listing
 from sampan.client.failure import ConnectionFailed, StreamFailed
+from sampan.client.tarstream import pack
+from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import tarfile
     from collections.abc import Callable, Iterator
 
-    from sampan.cli.build_listing import Keep
+    from sampan.client.buildlisting import Keep
     from sampan.client.document import Document, Json
     from sampan.client.http import Stream
 
@@ -37,6 +38,16 @@ class LocalContext(NamedTuple):
 
     directory: str
     keep: Keep | None
+
+
+def context_key(directory: str, name: str) -> str:
+    """What the daemon keeps a directory's files under: this machine's, this user's, this path."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            machine = file.read().strip()
+    except OSError:
+        machine = os.uname().nodename
+    return json.dumps([machine, os.geteuid(), directory, name])
 
 
 class Sink:
@@ -135,7 +146,9 @@ class Conversation:
         try:
             return self._inputs.contexts[name]
         except KeyError:
-            raise CliError(f"the daemon asks for a context {name!r} that is not ours") from None
+            raise InvalidParameter(
+                f"the daemon asks for a context {name!r} that is not ours"
+            ) from None
 
     def _list(self, name: str, paths: Json, stream: int) -> None:
         context = self._context(name)
@@ -149,7 +162,7 @@ class Conversation:
     def _send_context(self, name: str, wanted: list[int], stream: int) -> None:
         listing = self._listings.get(name)
         if listing is None:
-            raise CliError(f"the daemon asks for files of {name!r} before their list")
+            raise InvalidParameter(f"the daemon asks for files of {name!r} before their list")
         buffer = bytearray()
         for piece in pack(listing.packed(wanted), change=_owned_by_root):
             buffer += piece
@@ -263,4 +276,4 @@ def _owned_by_root(header: tarfile.TarInfo) -> None:
     header.uid = header.gid = 0
 
 
-__all__ = ["Conversation", "Inputs", "LocalContext", "Sink"]
+__all__ = ["Conversation", "Inputs", "LocalContext", "Sink", "context_key"]

@@ -9,9 +9,9 @@ import sys
 import tempfile
 import threading
 
-from sampan.cli.build_wire import Sink
-from sampan.cli.fault import CliError
-from sampan.cli.tarstream import PieceReader, Unpacker
+from sampan.client.buildwire import Sink
+from sampan.client.tarstream import PieceReader, Unpacker
+from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ class _File(Sink):
 
     def __init__(self, path: str) -> None:
         if os.path.isdir(path):
-            raise CliError(f"destination {path} is a directory: name a file for the archive")
+            raise InvalidParameter(
+                f"destination {path} is a directory: name a file for the archive"
+            )
         self._path = path
         directory = os.path.dirname(os.path.abspath(path))
         os.makedirs(directory, exist_ok=True)
