@@ -25,14 +25,17 @@ T = TypeVar("T")
 
 
 class StepFailed(SampanError):
-    """A RUN step ended with an exit code other than 0; the last lines it printed are told."""
+    """A RUN step ended with an exit code other than 0; the last lines it printed are told.
+
+    ``hint`` is what may be missing, told with it.
+    """
 
     http_status = 500
 
-    def __init__(self, command: str, code: int, tail: str, line: int) -> None:
+    def __init__(self, command: str, code: int, tail: str, line: int, hint: str = "") -> None:
         quoted = json.dumps(command, ensure_ascii=False)
         message = f"process {quoted} did not complete successfully: exit code: {code}"
-        super().__init__(message)
+        super().__init__(f"{message}: {hint}" if hint else message)
         self.code = code
         self.command = command
         self.tail = tail

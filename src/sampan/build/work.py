@@ -35,6 +35,7 @@ from sampan.image import chain_ids
 from sampan.kernel.mount import MNT_DETACH, descriptor, move_mount, umount2
 from sampan.kernel.openat import in_root
 from sampan.model.digest import Digest
+from sampan.model.platform import Platform
 from sampan.snapshot.rootfs import detached_mount
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 _RUNTIME_MOUNTS = ("/proc", "/sys", "/dev", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
 #: Where a step finds its here-document when that is a program of its own.
 _SCRIPT = "/dev/pipes/EOF"
+#: How a program ends that the kernel cannot execute.
+_NOT_BEGUN = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,10 +236,18 @@ async def _run_program(
 
     code = await tools.executor.run(_request(work, action, change, prepared), output)
     if code != 0:
-        raise StepFailed(" ".join(action.words), code, tail.text(), work.step.node.start)
+        line, hint = work.step.node.start, _hint(work.result.platform, code)
+        raise StepFailed(" ".join(action.words), code, tail.text(), line, hint)
     if stubs:
         with tools.workspace.writable(change) as writable:
             actions.remove_stubs(writable, stubs)
+
+
+def _hint(platform: Platform, code: int) -> str:
+    """Why nothing of a foreign platform can have begun, when the runtime says that it has not."""
+    if code != _NOT_BEGUN or platform.architecture == Platform.host().architecture:
+        return ""
+    return f"running programs of {platform} takes a handler of this machine's binfmt_misc"
 
 
 async def _prepared(

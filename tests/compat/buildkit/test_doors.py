@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
@@ -250,6 +251,32 @@ def test_agents_answer_from_inside(
     assert "ssh" in missing.stderr
     for place in ("data", "exec"):
         assert not list((sampand.root / place).rglob("*agent*")), "a socket stays"
+
+
+def _foreign() -> bytes:
+    """A program of one segment for the architecture this machine has not."""
+    machine = {"x86_64": 183, "aarch64": 62}[os.uname().machine]
+    head = struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 1 << 22, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, 1 << 22, 1 << 22, 128, 128, 4096)
+    return b"\x7fELF\x02\x01\x01" + bytes(9) + head + segment + bytes(8)
+
+
+def test_programs_of_another_platform_need_a_handler(door: Door, context: Path) -> None:
+    if Path("/proc/sys/fs/binfmt_misc/status").exists():
+        pytest.skip("this machine may have handlers")
+    (context / "foreign").write_bytes(_foreign())
+    (context / "foreign").chmod(0o755)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY foreign /bin/sh\n")
+    platform = "linux/arm64" if os.uname().machine == "x86_64" else "linux/amd64"
+    words = (f"--platform={platform}", "-t", "door:foreign", str(context))
+    door("build", *words)  # nothing is run
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY foreign /bin/sh\nRUN any\n")
+    failed = door("build", *words, status=None)
+    told = failed.stdout + failed.stderr
+    assert failed.returncode != 0
+    assert "exec format error" in told
+    if door.kind != "classic":
+        assert f"programs of {platform} takes a handler of this machine's binfmt_misc" in told
 
 
 def test_what_history_there_is(buildx: Buildx, context: Path) -> None:
