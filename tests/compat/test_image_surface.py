@@ -253,6 +253,34 @@ def test_a_platform_removed_alone(sampan: DockerCli, docker: DockerCli, tmp_path
     docker("image", "inspect", loaded, status=1)
 
 
+def test_images_that_share_a_configuration(
+    sampan: DockerCli, docker: DockerCli, tmp_path: Path
+) -> None:
+    """Other manifests, one id: each has its name; by the id they go together, when forced."""
+    root = tmp_path / "root.tar"
+    (tmp_path / "file").write_text("shared")
+    subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(root), "file"], check=True)
+    docker("import", str(root), "twin:1")
+    layout = tmp_path / "layout"
+    sampan("push", "twin:1", f"oci:{layout}:twin")
+    index = json.loads((layout / "index.json").read_text())
+    (entry,) = index["manifests"]
+    blob = layout / "blobs/sha256" / entry["digest"][7:]
+    raw = json.dumps({**json.loads(blob.read_bytes()), "annotations": {"another": "1"}}).encode()
+    name = hashlib.sha256(raw).hexdigest()
+    blob.with_name(name).write_bytes(raw)
+    entry.update(digest=f"sha256:{name}", size=len(raw))
+    (layout / "index.json").write_text(json.dumps(index))
+    sampan("pull", f"oci:{layout}:twin")
+    form = ("image", "ls", "--no-trunc", "--format", "{{.Repository}} {{.ID}}")
+    listed = dict(line.split() for line in docker.out(*form).splitlines())
+    identity = listed["twin"]
+    assert listed["localhost/layout"] == identity
+    assert "must be forced" in docker("rmi", identity, status=1).stderr
+    assert docker.out("rmi", "-f", identity).count("Untagged: ") == 2
+    assert identity not in docker.out(*form)
+
+
 def test_garbage_collection_by_policy(
     sampan: DockerCli, sampand: Sampand, tmp_path: Path, eventually: Eventually
 ) -> None:

@@ -37,7 +37,8 @@ async def remove(
 ) -> list[ImageDeleteResponseItem]:
     """See :meth:`sampan.engine.images.Images.remove`."""
     entry, reference = core.images.find(ref)
-    names = imageviews.tags(entry)
+    twins = core.images.twins(ref, entry) if reference is None else [entry]
+    names = [name for twin in twins for name in imageviews.tags(twin)]
     if reference is not None and (len(names) > 1 or reference.digest is not None):
         return await _untag(core, entry, _with_digests(entry, reference))
     if reference is None and len(names) > 1 and not force:
@@ -45,12 +46,15 @@ async def remove(
             f"conflict: unable to delete {entry.id.short} (must be forced) - image is referenced "
             "in multiple repositories"
         )
-    _check_unused(core, entry, force=force, name=ref if reference is not None else "")
-    removed = await _untag(core, entry, entry.references)
-    if users(core, entry):
+    for twin in twins:
+        _check_unused(core, twin, force=force, name=ref if reference is not None else "")
+    removed = []
+    for twin in twins:
+        removed += await _untag(core, twin, twin.references)
         # Forced while containers still use it: they keep it, it loses its names.
-        return removed
-    return removed + await delete(core, entry)
+        if not users(core, twin):
+            removed += await delete(core, twin)
+    return removed
 
 
 async def remove_unneeded(core: Core, target: str) -> None:
