@@ -23,7 +23,9 @@ NUMBERS = st.one_of(
     st.sampled_from([-1, 0, 1, 2, 7, 1000, 65535, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 64]),
     st.integers(-(1 << 70), 1 << 70),
 )
-JUNK = st.one_of(st.none(), st.booleans(), NUMBERS, WORDS, st.just([]), st.just({}), st.floats())
+#: Each time another list and another object: what is drawn is changed in places later.
+_EMPTY: st.SearchStrategy[Any] = st.one_of(st.builds(list), st.builds(dict))
+JUNK = st.one_of(st.none(), st.booleans(), NUMBERS, WORDS, _EMPTY, st.floats())
 
 
 def values(schema: dict[str, Any], depth: int = 4) -> st.SearchStrategy[Any]:
