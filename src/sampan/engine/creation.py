@@ -232,11 +232,22 @@ def _mounts(core: Core, host: HostConfig, volumes: list[str]) -> list[MountRecor
     for text in host.volumes_from or []:
         ref, mode = ms.parse_volumes_from(text)
         inherited.extend(ms.inherit(core.containers.find(ref).record.mounts, mode))
-    driver = host.volume_driver or ""
+    driver, root = host.volume_driver or "", str(core.config.data_root)
+    binds = [ms.parse_bind(text, driver) for text in host.binds or []]
     found = ms.combine(
         inherited,
-        [ms.parse_bind(text, driver) for text in host.binds or []],
-        [ms.parse_mount(mount) for mount in host.mounts or []],
+        [
+            ms.beside_root(bind, root, asked=not ms.PROPAGATIONS.isdisjoint(bind.mode.split(",")))
+            for bind in binds
+        ],
+        [
+            ms.beside_root(
+                ms.parse_mount(mount),
+                root,
+                asked=bool(mount.bind_options and mount.bind_options.propagation),
+            )
+            for mount in host.mounts or []
+        ],
         host.tmpfs or {},
         volumes,
         driver,

@@ -21,6 +21,7 @@ from sampan.engine.options import Attachment, AttachOptions
 from sampan.engine.security import parse_security_options
 from sampan.engine.spec import rlimits
 from sampan.engine.table import Container
+from sampan.engine.users import lookup
 from sampan.errors import (
     CommandNotFound,
     Conflict,
@@ -83,7 +84,8 @@ class Execs:
     async def create(self, ref: str, body: ExecCreateRequest) -> str:
         """Prepare a program for container ``ref``; returns the exec's id.
 
-        Raises NotFound, Conflict (not running, paused), InvalidParameter (no command).
+        Raises NotFound, Conflict (not running, paused), InvalidParameter (no command, a user or
+        group that the container does not have).
         """
         container = self._core.containers.find(ref)
         if not body.cmd:
@@ -91,6 +93,8 @@ class Execs:
         if body.detach_keys:
             parse_detach_keys(body.detach_keys)
         check_running(container)
+        if body.user and not body.user.replace(":", "").isdecimal():
+            await self._core.threads.run(_check_user, container, body.user)
         return new_exec(self._core, container, body).id
 
     async def start(self, exec_id: str, body: ExecStartRequest) -> Attachment | None:
@@ -197,6 +201,21 @@ def check_running(container: Container) -> None:
         )
     if container.run is None:
         raise Conflict(f"container {container.id} is not running")
+
+
+def _check_user(container: Container, user: str) -> None:
+    """Raise InvalidParameter for a name the container's files do not have; blocking.
+
+    It may be there, or gone, by the time the program starts, whose own look then counts.
+    """
+    try:
+        root = os.open(f"/proc/{container.state.pid}/root", os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise Conflict(f"container {container.id} is not running") from error
+    try:
+        lookup(root, user)
+    finally:
+        os.close(root)
 
 
 def new_exec(core: Core, container: Container, body: ExecCreateRequest) -> Exec:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from sampan.engine import idmapspec
 from sampan.engine.names import check_volume_name
 from sampan.engine.record import MountRecord
@@ -286,6 +288,28 @@ def inherit(mounts: Iterable[MountRecord], mode: str) -> list[MountRecord]:
         for mount in mounts
         if mount.type in ("bind", "volume")
     ]
+
+
+def beside_root(mount: MountRecord, root: str, *, asked: bool) -> MountRecord:
+    """A bind of what holds the data root, or lies in it, follows the host's mounts: ``rslave``.
+
+    Else it would keep the containers' mounts below ``root`` busy after the host let go of them.
+    ``asked``: the propagation is the user's. Raises InvalidParameter when it cannot be his.
+    """
+    if mount.type != "bind" or posixpath.commonpath([mount.source, root]) not in (
+        mount.source,
+        root,
+    ):
+        return mount
+    if not asked:
+        return msgspec.structs.replace(mount, propagation="rslave")
+    if mount.propagation not in ("rslave", "rshared"):
+        raise InvalidParameter(
+            'invalid mount config: must use either propagation mode "rslave" or "rshared" when '
+            f'mount source is within the daemon root, daemon root: "{root}", bind mount source: '
+            f'"{mount.source}", propagation: "{mount.propagation}"'
+        )
+    return mount
 
 
 def combine(

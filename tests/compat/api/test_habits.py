@@ -267,3 +267,37 @@ def test_words_of_refusals_about_images(docker: DockerCli, api: Api) -> None:
         ("nintendo64", "unknown operating system or architecture"),
     ):
         assert words in refusal(f"/images/create?fromSrc=-&repo=x&platform={platform}")
+
+
+def test_an_exec_of_nobody_is_refused_at_once(docker: DockerCli, api: Api, name: str) -> None:
+    docker("run", "-d", "--name", name, "busybox", "sleep", "300")
+    for user, words in (
+        ("nosuch", "unable to find user nosuch: no matching entries in passwd file"),
+        ("nosuch:0", "unable to find user nosuch: no matching entries in passwd file"),
+        ("0:nosuch", "unable to find group nosuch: no matching entries in group file"),
+    ):
+        body = {"Cmd": ["id"], "User": user}
+        status, _, text = api("POST", f"/containers/{name}/exec", body)
+        assert (status, json.loads(text)["message"]) == (400, words)
+    assert docker.out("exec", "-u", "root:0", name, "id", "-u") == "0"
+    assert docker.out("exec", "-u", "1234:77", name, "id", "-g") == "77"
+
+
+def test_binds_that_hold_the_data_root_follow_the_host(
+    docker: DockerCli, api: Api, name: str
+) -> None:
+    """Whoever mounts ``/``, as monitoring does, keeps no mount of a container busy."""
+    root = api.json("GET", "/info")["DockerRootDir"]
+    for source in ("/", root, f"{root}/containers"):
+        bind = {"Type": "bind", "Source": source, "Target": "/host"}
+        for host in ({"Binds": [f"{source}:/host:ro"]}, {"Mounts": [bind]}):
+            docker("rm", "-f", name)
+            body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": host}
+            api.json("POST", f"/containers/create?name={name}", body, 201)
+            [mount] = api.json("GET", f"/containers/{name}/json")["Mounts"]
+            assert mount["Propagation"] == "rslave"
+            assert docker.out("start", "-a", name) == ""
+        wrong = docker("create", "-v", f"{source}:/host:private", "busybox", status=1)
+        assert "within the daemon root" in wrong.stderr
+    assert docker.out("create", "--name", f"{name}-2", "-v", f"{root}-2:/host:private", "busybox")
+    docker("rm", f"{name}-2")
