@@ -96,7 +96,7 @@ def choose(
     total = sum(one.size for one in entries)
     for policy in policies:
         for one in sorted(entries, key=lambda one: (one.used, one.id)):
-            if policy.limited and total <= _target(policy, total, free):
+            if policy.limited and total <= target(policy, total, free):
                 break
             if one.id in chosen or one.in_use or not matches(one, policy.filters):
                 continue
@@ -108,14 +108,14 @@ def choose(
     return list(chosen.values())
 
 
-def _target(policy: Policy, total: int, free: int) -> int:
+def target(policy: Policy, total: int, free: int) -> int:
     """How large the cache may be under a policy."""
-    target = policy.max_used or total
+    bound = policy.max_used or total
     if policy.min_free and free < policy.min_free:
-        target = min(target, total - (policy.min_free - free))
+        bound = min(bound, total - (policy.min_free - free))
     elif not policy.max_used and not policy.min_free:
-        target = policy.reserved
-    return max(target, policy.reserved)
+        bound = policy.reserved
+    return max(bound, policy.reserved)
 
 
 def matches(one: Entry, filters: Sequence[str]) -> bool:

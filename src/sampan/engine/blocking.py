@@ -407,10 +407,18 @@ class Builds:
         return self._loop.call(self._service.usage())
 
     def prune(
-        self, filters: Filters | None = None, *, all: bool = False, keep: int = 0
+        self,
+        filters: Filters | None = None,
+        *,
+        all: bool = False,
+        keep: int = 0,
+        max_used: int = 0,
+        min_free: int = 0,
     ) -> BuildPruneReport:
         """Forget records of the build cache that no build uses."""
-        return self._loop.call(self._service.prune(filters, all=all, keep=keep))
+        return self._loop.call(
+            self._service.prune(filters, all=all, keep=keep, max_used=max_used, min_free=min_free)
+        )
 
 
 class Networks:

@@ -365,10 +365,18 @@ class Builds:
         return await self.held.items()
 
     async def prune(
-        self, filters: Filters | None = None, *, all: bool = False, keep: int = 0
+        self,
+        filters: Filters | None = None,
+        *,
+        all: bool = False,
+        keep: int = 0,
+        max_used: int = 0,
+        min_free: int = 0,
     ) -> BuildPruneReport:
         """See :meth:`sampan.engine.buildusage.CacheUsage.prune`."""
-        return await self.held.prune(filters, all=all, keep=keep)
+        return await self.held.prune(
+            filters, all=all, keep=keep, max_used=max_used, min_free=min_free
+        )
 
     def _ended(self) -> None:
         """A build is over: see to the cache's policies, now and then."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import calendar
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 
 from sampan.build.cache import BuildCache, Layer, Record
-from sampan.build.gcpolicy import Entry, Settings, choose
+from sampan.build.gcpolicy import Entry, Policy, Settings, choose, target
 from sampan.build.kept import Kept
 from sampan.build.mounts import CacheDirectories
 from sampan.engine import collecting
@@ -50,10 +51,18 @@ class CacheUsage:
         return sorted(found, key=lambda one: (one.last_used_at or "", one.id or ""))
 
     async def prune(
-        self, filters: Filters | None = None, *, all: bool = False, keep: int = 0
+        self,
+        filters: Filters | None = None,
+        *,
+        all: bool = False,
+        keep: int = 0,
+        max_used: int = 0,
+        min_free: int = 0,
     ) -> BuildPruneReport:
-        """Drop what nothing uses, least recently used first, until at most ``keep`` bytes remain.
+        """Drop what nothing uses, least recently used first, until what remains is small enough.
 
+        Bytes: ``keep`` are kept in any case; no more than ``max_used`` remain, and fewer while the
+        disk has less than ``min_free`` (with neither: ``keep`` remain). Zero is no such bound.
         Filter ``until`` spares what was used since; the others choose by what :meth:`items` shows.
         Directories of cache mounts go with ``all`` or when a filter names them.
         """
@@ -61,9 +70,12 @@ class CacheUsage:
         latest = until(filters or {}, time.time())
         items = await self.items()
         total = sum(one.size or 0 for one in items)
+        policy = Policy(reserved=keep, max_used=max_used, min_free=min_free)
+        disk = await self.core.threads.run(shutil.disk_usage, self.core.config.data_root)
+        free = disk.free
         dropped: list[CacheItem] = []
         for one in items:
-            if keep and total <= keep:
+            if policy.limited and total <= target(policy, total, free):
                 break
             if one.in_use or not passes(one, chosen):
                 continue
@@ -73,6 +85,7 @@ class CacheUsage:
                 continue
             dropped.append(one)
             total -= one.size or 0
+            free += one.size or 0
         await self.remove([one.id or "" for one in dropped])
         return BuildPruneReport(
             caches_deleted=[one.id or "" for one in dropped] or None,

@@ -166,6 +166,8 @@ async def prune(call: Call) -> web.StreamResponse:
         chosen,
         all=call.flag("all"),
         keep=max(call.integer("keep-storage"), call.integer("reserved-space")),
+        max_used=call.integer("max-used-space"),
+        min_free=call.integer("min-free-space"),
     )
     return reply.json(complete(report))
 

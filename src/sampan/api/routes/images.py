@@ -34,7 +34,9 @@ async def list_(call: Call) -> web.StreamResponse:
         filters=chosen,
         shared_size=call.flag("shared-size") and call.since(42),
         digests=call.flag("digests"),
-        manifests=call.flag("manifests") and call.since(47),
+        # An identity is shown with the manifests; none of ours has been attested one.
+        manifests=(call.flag("manifests") and call.since(47))
+        or (call.flag("identity") and call.since(54)),
     )
     return reply.json([gate.image_summary_answer(item, call.version) for item in complete(found)])
 

@@ -87,8 +87,8 @@ async def disk_usage(call: Call) -> web.StreamResponse:
         if kind not in _KINDS:
             raise InvalidParameter(f"unknown object type: {kind}")
     chosen = set(asked or _KINDS)
-    usage = complete(await call.engine.system.df(sorted(chosen)))
     verbose = call.flag("verbose")
+    usage = complete(await call.engine.system.df(sorted(chosen)))
     return reply.json(gate.disk_usage_answer(usage, call.version, chosen, verbose=verbose))
 
 
