@@ -21,6 +21,7 @@ from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.errors import build_error
 from sampan.buildkit.frontend import RESULT, Frontend, Source
 from sampan.buildkit.jobs import Job, Jobs, Part, definition
+from sampan.buildkit.layouts import LAYOUT, Layouts
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
@@ -105,7 +106,9 @@ class Builder:
         tools = self.builds.tools(lambda domain: credentials(job.session, domain))
         tools = replace(
             tools,
-            executor=_Executor(tools.executor, self.jobs),
+            executor=_Executor(
+                tools.executor, self.jobs, Layouts(core=self.core, session=job.session)
+            ),
             imports=await self._imports(job, asked),
             whole=job.whole,
         )
@@ -211,11 +214,14 @@ class _Executor:
 
     inner: Executor
     jobs: Jobs
+    layouts: Layouts
 
     async def base(self, reference: str, platform: Platform, *, pull: bool) -> Image:
         """See :meth:`sampan.build.executor.Executor.base`."""
         if reference.startswith(RESULT):
             return self.jobs.part(reference.removeprefix(RESULT)).result.built.image
+        if reference.startswith(LAYOUT):
+            return await self.layouts.image(reference, platform)
         return await self.inner.base(reference, platform, pull=pull)
 
     async def run(self, request: RunRequest, output: Output) -> int:

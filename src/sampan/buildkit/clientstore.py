@@ -28,14 +28,16 @@ _STORE_HEADER = "buildkit-attachable-store-id"
 
 @dataclass(frozen=True, slots=True)
 class SessionStore:
-    """One directory of the client's; see :class:`sampan.engine.cachestores.ClientStore`."""
+    """One store of the client's, by the name it has for it; ``kind`` is ``local`` (a cache) or
+    ``oci`` (a layout). See :class:`sampan.engine.cachestores.ClientStore`."""
 
     session: Session
     directory: str
+    kind: str = "local"
 
     @property
     def _metadata(self) -> list[tuple[str, str]]:
-        return [(_STORE_HEADER, f"local:{self.directory}")]
+        return [(_STORE_HEADER, f"{self.kind}:{self.directory}")]
 
     async def read(self, blob: Descriptor) -> AsyncIterator[bytes]:
         """See :class:`sampan.engine.cachestores.ClientStore`."""

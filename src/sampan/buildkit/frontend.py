@@ -25,6 +25,7 @@ from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
 from sampan.buildkit.attributes import Attributes, check_syntax
 from sampan.buildkit.caller import Filter, agent, secret, uploaded
 from sampan.buildkit.contexts import Contexts
+from sampan.buildkit.layouts import layout_reference
 from sampan.buildkit.sessions import Session
 from sampan.buildkit.status import Status
 from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
@@ -227,7 +228,7 @@ class Frontend:
         if kind == "local":
             return await self._local(name, rest)
         if kind == "oci-layout":
-            raise Unsupported(f"named context {name}: oci-layout is not supported")
+            return layout_reference(name, rest)
         with self.status.step(f"[context {name}] load from {address}"):
             return Tree(root=self._opened(await self._fetched(address)))
 

@@ -49,6 +49,7 @@ _BUILDS = (
     "source.local.followpaths",
     "source.local.excludepatterns",
     "source.local.sharedkeyhint",
+    "source.ocilayout",
     "source.git",
     "source.git.keepgitdir",
     "source.git.fullurl",

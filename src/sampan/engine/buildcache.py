@@ -22,7 +22,7 @@ from sampan.build.outputs import Output, output
 from sampan.build.progress import Progress, Vertex
 from sampan.build.request import Built
 from sampan.engine.buildsteps import Credentials
-from sampan.engine.cachestores import Blobs, ClientStore
+from sampan.engine.cachestores import Blobs, ClientStore, document
 from sampan.engine.core import Core
 from sampan.engine.threads import BodyReader
 from sampan.engine.transfer import credentials as account_of
@@ -185,7 +185,7 @@ class Caches:
         if not values.get("digest"):
             raise InvalidParameter("local cache importer requires explicit digest")
         store = stores(values["src"])
-        raw = await _read(store, Digest.parse(values["digest"]))
+        raw = await document(store, Digest.parse(values["digest"]))
         parsed = manifests.parse(raw)
         if isinstance(parsed, Index):
             configs = [one for one in parsed.manifests if one.media_type == cachefile.CONFIG]
@@ -200,7 +200,7 @@ class Caches:
 
         return Imported(
             name=values["src"],
-            steps=cachefile.decode(await _read(store, config.digest)),
+            steps=cachefile.decode(await document(store, config.digest)),
             fetch=Blobs(loop=asyncio.get_running_loop(), feed=feed).fetch,
         )
 
@@ -338,18 +338,6 @@ class Caches:
         made = cachefile.manifest(described, blobs)
         content.add(made.raw)
         return made
-
-
-async def _read(store: ClientStore, digest: Digest) -> bytes:
-    """A document of a store, verified and bounded."""
-    data = bytearray()
-    async for piece in store.read(Descriptor(media_type="", digest=digest, size=0)):
-        data += piece
-        if len(data) > _LIMIT:
-            raise InvalidParameter(f"{digest} of the cache is larger than {_LIMIT} bytes")
-    if Digest.of(bytes(data), digest.algorithm) != digest:
-        raise InvalidParameter(f"the cache directory's {digest} does not have that digest")
-    return bytes(data)
 
 
 def everything(given: Sequence[Mapping[str, str]]) -> bool:

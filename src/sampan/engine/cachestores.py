@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sampan.engine.threads import BodyReader
-from sampan.errors import SampanError, Unavailable
+from sampan.errors import InvalidParameter, SampanError, Unavailable
 from sampan.model.descriptor import Descriptor
+from sampan.model.digest import Digest
 
 #: Feeds a blob's bytes to a reader.
 Feed = Callable[[Descriptor, BodyReader], Awaitable[None]]
 _PIECE = 1 << 20
+_LIMIT = 64 << 20
 
 
 class ClientStore(Protocol):
@@ -77,3 +79,15 @@ class _Broken:
 
     async def __anext__(self) -> bytes:
         raise self.error
+
+
+async def document(store: ClientStore, digest: Digest) -> bytes:
+    """A document of a store, verified and bounded. Raises InvalidParameter, NotFound."""
+    data = bytearray()
+    async for piece in store.read(Descriptor(media_type="", digest=digest, size=0)):
+        data += piece
+        if len(data) > _LIMIT:
+            raise InvalidParameter(f"{digest} is larger than {_LIMIT} bytes")
+    if Digest.of(bytes(data), digest.algorithm) != digest:
+        raise InvalidParameter(f"the client's {digest} does not have that digest")
+    return bytes(data)

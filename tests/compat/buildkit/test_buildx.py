@@ -225,6 +225,32 @@ def test_contexts_agents_and_limits(buildx: Buildx, context: Path, tmp_path: Pat
     assert {"1.2.3.4\tfar", "123", "agent"} <= set(words), shown
 
 
+def test_an_image_of_a_layout(
+    buildx: Buildx, docker: DockerCli, context: Path, tmp_path: Path
+) -> None:
+    layout = tmp_path / "layout"
+    (context / "Dockerfile").write_text("FROM busybox\nRUN echo based >/base\n")
+    archive = tmp_path / "layout.tar"
+    buildx.build(context, "-o", f"type=oci,dest={archive}", "-t", "bk:layout")
+    layout.mkdir()
+    subprocess.run(["tar", "-C", layout, "-xf", archive], check=True)
+    (context / "Dockerfile").write_text(
+        "FROM base\nCOPY --from=base /base /again\nRUN cat /base /again\n"
+    )
+    buildx("buildx", "prune", "-af")
+    before = docker.out("images", "-aq", "--no-trunc")
+    words = (f"--build-context=base=oci-layout://{layout}:latest", "-t", "bk:from-layout")
+    buildx.build(context, *words)
+    shown = docker.out("run", "--rm", "bk:from-layout", "cat", "/base", "/again")
+    assert shown == "based\nbased"
+    new = set(docker.out("images", "-aq", "--no-trunc").split()) - set(before.split())
+    assert len(new) == 1, "the layout's image is nobody's here"
+    index = json.loads((layout / "index.json").read_text())
+    blob = layout / "blobs" / index["manifests"][0]["digest"].replace(":", "/")
+    blob.write_bytes(blob.read_bytes() + b" ")
+    assert "does not have that digest" in buildx.build(context, *words, status=None).stderr
+
+
 def test_a_context_from_standard_input(buildx: Buildx, docker: DockerCli, context: Path) -> None:
     (context / "f").write_text("from the archive\n")
     (context / "Dockerfile").write_text("FROM busybox\nCOPY f /f\nCMD cat /f\n")

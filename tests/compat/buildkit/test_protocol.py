@@ -136,7 +136,7 @@ REFUSED = [
     ({"attributes": {"source": "x/y"}}, "frontend image 'x/y' cannot be run"),
     ({"attributes": {"target": "x"}}, 'target stage "x" could not be found'),
     ({"attributes": {"requestid": "frontend.x"}}, "unsupported request frontend.x"),
-    ({"attributes": {"context:busybox": "oci-layout://x"}}, "oci-layout"),
+    ({"attributes": {"context:busybox": "oci-layout://x"}}, "oci-layout requires a digest"),
     ({"Exporters": [control.Exporter(Type="x")]}, "output type 'x' is not supported"),
     (
         {"Exporters": [control.Exporter(Type="image", Attrs={"x": "y"})]},
