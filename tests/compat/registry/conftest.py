@@ -72,6 +72,27 @@ class Place:
             time.sleep(0.05)
 
 
+def from_go(package: str, target: Path) -> Path:
+    """A program built in ``target`` from a Go module (``path@version``); skips when that fails."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("needs go")
+    # Modules come from outside the tests' network namespace (tools/in-namespaces).
+    outside = os.environ.get("SAMPAN_TEST_HOST_NETNS")
+    prefix = ["nsenter", f"--net={outside}", "--"] if outside else []
+    result = subprocess.run(
+        [*prefix, go, "install", package],
+        env={**os.environ, "GOBIN": str(target)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    if result.returncode:
+        pytest.skip(f"{package} cannot be built: {result.stderr[-200:]}")
+    return target / package.partition("@")[0].rpartition("/")[2]
+
+
 def needs(*programs: str) -> None:
     """Skip without them."""
     missing = [program for program in programs if shutil.which(program) is None]

@@ -1,4 +1,4 @@
-"""skopeo, podman, buildah and docker push to and pull from our registry."""
+"""skopeo, podman, buildah, docker and crane push to and pull from our registry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sampan.model.digest import Digest
 from sampan.registry import manifest as manifests
 from sampan.registry.server.filesystem import FileDriver
 from sampan.registry.server.store import Store
-from tests.compat.registry.conftest import Place, needs
+from tests.compat.registry.conftest import Place, from_go, needs
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -239,3 +239,28 @@ def test_docker(place: Place, docker: list[str], layout: Path) -> None:
     place.run(*docker, "rmi", source, target, other)
     assert target in place.run(*docker, "pull", target)
     place.run(*docker, "rmi", target)
+
+
+def test_crane(place: Place, layout: Path, tmp_path: Path) -> None:
+    """go-containerregistry's client: push, list, copy (mounts), validate, delete."""
+    program = str(
+        from_go("github.com/google/go-containerregistry/cmd/crane@v0.21.7", tmp_path / "bin")
+    )
+
+    def crane(*words: str) -> str:
+        return place.run(program, *words, "--insecure")
+
+    name = f"{place.registry}/crane/app"
+    pushed = crane("push", str(layout), f"{name}:1").strip()
+    assert pushed.startswith(f"{name}@sha256:")
+    digest = pushed.rpartition("@")[2]
+    assert crane("digest", f"{name}:1").strip() == digest
+    crane("copy", f"{name}:1", f"{place.registry}/crane/copy:2")
+    crane("tag", f"{name}:1", "again")
+    assert crane("ls", name).split() == ["1", "again"]
+    assert {"crane/app", "crane/copy"} <= set(crane("catalog", place.registry).split())
+    assert "PASS" in crane("validate", "--remote", f"{place.registry}/crane/copy:2")
+    crane("pull", "--format=oci", f"{place.registry}/crane/copy:2", str(tmp_path / "pulled"))
+    assert digest in (tmp_path / "pulled/index.json").read_text()
+    crane("delete", f"{name}@{digest}")
+    assert not crane("ls", name).split()

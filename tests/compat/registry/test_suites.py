@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -17,7 +16,7 @@ from sampan.content.store import FileStore
 from sampan.errors import NotFound
 from sampan.model.reference import Reference
 from sampan.registry import Event, LayerProgress, Registry, Settings, Step
-from tests.compat.registry.conftest import TIMEOUT, Place, needs
+from tests.compat.registry.conftest import TIMEOUT, Place, from_go, needs
 from tests.unit.registry import samples
 
 SUITE = "github.com/opencontainers/distribution-spec/conformance"
@@ -27,22 +26,7 @@ VERSION = "v0.0.0-20260831232431-97274622c111"
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The suite's program, built from its Go module."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("needs go")
-    target = tmp_path_factory.mktemp("suite")
-    environment = {**os.environ, "GOBIN": str(target)}
-    result = subprocess.run(
-        [go, "install", f"{SUITE}@{VERSION}"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    if result.returncode:
-        pytest.skip(f"the suite cannot be built: {result.stderr[-200:]}")
-    return target / "conformance"
+    return from_go(f"{SUITE}@{VERSION}", tmp_path_factory.mktemp("suite"))
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
