@@ -321,7 +321,7 @@ def _prepare_mount(
         undo.callback(core.volumes.remove, volume.name, force=True)
     if mount.copy_up and mount.writable:
         layers = core.snapshots.mounts(record.id)
-        core.volumes.copy_up(volume, layers, mount.destination, record.id)
+        core.volumes.copy_up(volume, layers, mount, record.id)
     return msgspec.structs.replace(mount, source=str(volume.mountpoint), driver=volume.driver)
 
 

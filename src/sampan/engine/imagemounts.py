@@ -6,6 +6,7 @@ the image here and pinned (:mod:`sampan.engine.volumestore`), to be bound like a
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,9 +15,9 @@ from sampan.engine.core import Core
 from sampan.engine.record import MountRecord
 from sampan.engine.table import Container
 from sampan.engine.volumestore import pin_name
-from sampan.errors import NotFound
+from sampan.errors import InvalidParameter, NotFound
 from sampan.kernel import mount as kernel
-from sampan.kernel.openat import in_root
+from sampan.kernel.openat import beneath
 from sampan.model.mount import Mount
 from sampan.snapshot.rootfs import detached_mount
 from sampan.volume.local import pin, unpin
@@ -49,7 +50,8 @@ def pin_parts(
 ) -> None:
     """Pin the parts of images a container about to start names. Blocks.
 
-    Raises NotFound when an image has nothing at such a path.
+    Raises NotFound when an image has nothing at such a path, InvalidParameter when a link there
+    leads out of it.
     """
     for number, mount in enumerate(mounts):
         if mount.type != "image" or not mount.subpath:
@@ -64,13 +66,17 @@ def pin_parts(
             staging.mkdir(mode=0o700, parents=True, exist_ok=True)
             kernel.move_mount(tree, kernel.AT_FDCWD, str(staging))
             undo.callback(unpin, target)
-            part = in_root(tree, mount.subpath)
+            part = beneath(tree, mount.subpath)
             try:
                 pin(part, target)
             finally:
                 os.close(part)
                 unpin(staging)
         except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise InvalidParameter(
+                    f"path concatenation escapes the base directory, subpath: {mount.subpath}"
+                ) from error
             raise NotFound(
                 f"cannot access path {mount.subpath} in image {mount.name}: {error.strerror}"
             ) from error

@@ -211,7 +211,7 @@ def _check_subpath(subpath: str, kind: str) -> None:
     if subpath.startswith("/") or ".." in subpath.split("/"):
         raise InvalidParameter(
             f'invalid mount config for type "{kind}": subpath must be a relative path within the '
-            f"{kind}"
+            "volume"
         )
 
 

@@ -178,10 +178,10 @@ class VolumeStore:
             if any(m.type == "volume" and m.name == name for m in container.record.mounts)
         ]
 
-    def copy_up(self, volume: Volume, root: Sequence[Mount], destination: str, user: str) -> None:
-        """Fill an empty volume with what the image has at ``destination``, owners and modes too.
+    def copy_up(self, volume: Volume, root: Sequence[Mount], mount: MountRecord, user: str) -> None:
+        """Fill an empty volume, or part of one, with what the image has where it is mounted.
 
-        A plugin's volume is mounted meanwhile for ``user``, the container.
+        Owners and modes too. A plugin's volume is mounted meanwhile for ``user``, the container.
         """
         with ExitStack() as undo:
             directory = volume.mountpoint
@@ -191,11 +191,11 @@ class VolumeStore:
                 undo.callback(remote.unmount, volume.name, user)
             elif volume.options:
                 directory = self.local.mount(volume.name)
-            if os.listdir(directory):
+            if not mount.subpath and os.listdir(directory):
                 return
             tree = detached_mount(root)
             undo.callback(os.close, tree)
-            self.local.copy_up(volume.name, tree, destination, directory)
+            self.local.copy_up(volume.name, tree, mount.destination, directory, mount.subpath)
 
     def prepare(
         self,

@@ -57,6 +57,11 @@ def in_root(root: int, path: str | bytes, flags: int = os.O_PATH, mode: int = 0)
     return openat2(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode)
 
 
+def beneath(root: int, path: str | bytes, flags: int = os.O_PATH) -> int:
+    """Open ``path`` below ``root``; EXDEV where it, or a link on its way, leads out of there."""
+    return openat2(root, path, flags, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+
+
 def filesystem_magic(fd: int) -> int:
     """The ``f_type`` of fstatfs(2), by which file systems are told apart."""
     buffer = ctypes.create_string_buffer(256)

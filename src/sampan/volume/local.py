@@ -21,6 +21,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from sampan.content.atomic import atomic_write, fsync_directory
@@ -256,39 +257,43 @@ class LocalVolumes:
             while _is_mounted(volume.mountpoint):
                 mount.umount2(str(volume.mountpoint), _MNT_DETACH)
 
-    def copy_up(self, name: str, image_root_fd: int, path: str, at: Path | None = None) -> bool:
+    def copy_up(
+        self,
+        name: str,
+        image_root_fd: int,
+        path: str,
+        at: Path | None = None,
+        subpath: str = "",
+    ) -> bool:
         """Fill an empty volume with what the image has at ``path``; whether anything was done.
 
         ``image_root_fd`` is the container's root; ``path`` is looked up inside it and nowhere
-        else. ``at`` is where the volume is, if not here (a plugin's). A volume that has anything
-        in it is left alone.
+        else. ``at`` is where the volume is, if not here (a plugin's). With ``subpath``, that
+        directory of the volume is filled. One that has anything in it is left alone.
         """
         directory = at if at is not None else self._read(name).mountpoint
-        with _translated(f"copy image content to volume {name}"):
-            if os.listdir(directory):
-                return False
-            flags = os.O_RDONLY | os.O_DIRECTORY
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        with _translated(f"copy image content to volume {name}"), ExitStack() as undo:
+            root = os.open(directory, flags | os.O_CLOEXEC)
+            undo.callback(os.close, root)
             try:
+                target = openat.beneath(root, subpath or ".", flags)
+                undo.callback(os.close, target)
+                if os.listdir(target):
+                    return False
                 source = openat.in_root(image_root_fd, path, flags)
+                undo.callback(os.close, source)
             except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                # What is wrong with a subpath is told when the container starts.
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EXDEV):
                     return False
                 raise
-            target = -1
-            try:
-                target = os.open(directory, flags | os.O_CLOEXEC)
-                copy_tree(source, target)
-            finally:
-                os.close(source)
-                if target >= 0:
-                    os.close(target)
+            copy_tree(source, target)
         return True
 
     def subpath(self, name: str, subpath: str) -> int:
         """An O_PATH descriptor of ``subpath`` inside the volume: what a ``volume-subpath`` mount
-        binds. Resolved with the volume as root, so nothing in it leads outside.
-
-        Raises :class:`NotFound` when it is not there.
+        binds. Raises as :func:`subpath_of`.
         """
         return subpath_of(self._read(name).mountpoint, name, subpath)
 
@@ -321,14 +326,22 @@ class LocalVolumes:
 
 def subpath_of(directory: Path, name: str, subpath: str) -> int:
     """An O_PATH descriptor of ``subpath`` inside ``directory``, which is volume ``name``'s; ""
-    is the directory itself. Raises :class:`NotFound`."""
+    is the directory itself.
+
+    Raises :class:`NotFound` when it is not there, :class:`InvalidParameter` when it, or a link in
+    it, leads out of the directory.
+    """
     try:
         root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return openat.in_root(root, subpath or ".")
+            return openat.beneath(root, subpath or ".")
         finally:
             os.close(root)
     except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise InvalidParameter(
+                f"path concatenation escapes the base directory, subpath: {subpath}"
+            ) from error
         raise NotFound(
             f"cannot access path {subpath} in volume {name}: {error.strerror}"
         ) from error

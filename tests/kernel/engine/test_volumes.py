@@ -46,6 +46,25 @@ def kill_unseen(pid: int, monitor: int) -> None:
     os.close(watched)
 
 
+async def test_a_part_of_a_volume_is_filled_from_the_image(engine: Engine) -> None:
+    """As a whole one is: when it is empty; nothing around it is touched."""
+    await engine.volumes.create(VolumeCreateRequest(name="data"))
+    data = Path((await engine.volumes.inspect("data")).mountpoint or "")
+    for name in ("part", "full"):
+        (data / name).mkdir()
+    (data / "full" / "own").touch()
+    (data / "out").symlink_to("/")
+    wanted = {"/data": "part", "/etc": "full", "/x": "out"}
+    parts = [volume("data", target, subpath=name) for target, name in wanted.items()]
+    await engine.containers.create(request(["true"], HostConfig(mounts=parts)), "user")
+    assert (data / "part" / "seed").read_text() == "seed\n"
+    assert sorted(os.listdir(data)) == ["full", "out", "part"]
+    assert os.listdir(data / "full") == ["own"]
+    with pytest.raises(InvalidParameter, match="escapes the base directory, subpath: out"):
+        await engine.containers.start("user")
+    await engine.containers.remove("user")
+
+
 async def test_contents_survive_every_end_but_removal(world: World) -> None:
     """Daemons killed, containers killed unseen, removals: a volume keeps what is in it."""
     async with await world.open() as engine:
@@ -195,7 +214,7 @@ async def test_parts_of_images_and_read_only_all_the_way(engine: Engine, tmp_pat
         host = HostConfig(mounts=[image_part(subpath)])
         assert (await run(engine, "sh", "-c", command, host=host)).output == output
     for subpath, refusal in (
-        ("bin/../etc/passwd", "subpath must be a relative path within the image"),
+        ("bin/../etc/passwd", "subpath must be a relative path within the volume"),
         ("nosuch", "cannot access path nosuch in image busybox"),
     ):
         with pytest.raises(SampanError, match=refusal):
@@ -205,8 +224,9 @@ async def test_parts_of_images_and_read_only_all_the_way(engine: Engine, tmp_pat
     assert done.output == "x\n"
     assert not list(engine.config.pins.iterdir())
     # a mount inside what is bound read-only is read-only too, unless only the top was meant
-    (tmp_path / "inner").mkdir()
-    kernel_mount("tmpfs", str(tmp_path / "inner"), "tmpfs", 0, "")
+    top = tmp_path / "bound"
+    (top / "inner").mkdir(parents=True)
+    kernel_mount("tmpfs", str(top / "inner"), "tmpfs", 0, "")
     try:
         for options, code in (
             (MountBindOptions(), 1),
@@ -215,11 +235,11 @@ async def test_parts_of_images_and_read_only_all_the_way(engine: Engine, tmp_pat
             (MountBindOptions(non_recursive=True), 1),
         ):
             bind = Mount(
-                type="bind", source=str(tmp_path), target="/b", read_only=True, bind_options=options
+                type="bind", source=str(top), target="/b", read_only=True, bind_options=options
             )
             done = await run(engine, "touch", "/b/inner/x", host=HostConfig(mounts=[bind]))
             assert done.code == code, (options, done)
-        bound = [f"{tmp_path}:/b:ro,z", f"{tmp_path}:/c:ro,Z"]  # SELinux labels: accepted
+        bound = [f"{top}:/b:ro,z", f"{top}:/c:ro,Z"]  # SELinux labels: accepted
         assert (await run(engine, "touch", "/b/inner/x", host=HostConfig(binds=bound))).code == 1
     finally:
-        umount2(str(tmp_path / "inner"), MNT_DETACH)
+        umount2(str(top / "inner"), MNT_DETACH)

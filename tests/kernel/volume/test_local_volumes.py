@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.errors import Conflict, Corrupt, NotFound, StartFailed, Unsupported
+from sampan.errors import Conflict, Corrupt, InvalidParameter, NotFound, StartFailed, Unsupported
 from sampan.kernel import mount
 from sampan.volume.local import LocalVolumes, disk_usage, unpin
 
@@ -134,8 +134,10 @@ def test_subpath_does_not_leave_the_volume(volumes: LocalVolumes, tmp_path: Path
     (volume.mountpoint / "etc").symlink_to("/etc")
     (volume.mountpoint / "up").symlink_to("../../../../etc")
     for escape in ("etc/passwd", "up/passwd", "../../../../../../etc/passwd"):
-        with pytest.raises(NotFound, match="cannot access path"):
+        with pytest.raises(InvalidParameter, match="escapes the base directory"):
             volumes.subpath("data", escape)
+    with pytest.raises(NotFound, match="cannot access path"):
+        volumes.subpath("data", "in/nothing")
     directory, file = tmp_path / "pins/dir", tmp_path / "pins/file"
     volumes.pin_subpath("data", "in", directory)
     volumes.pin_subpath("data", "in/file", file)
