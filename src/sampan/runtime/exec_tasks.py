@@ -16,6 +16,7 @@ from sampan.runtime import plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import Connection
 from sampan.runtime.loop import Guarded, Loop
+from sampan.runtime.plan import Plan
 from sampan.runtime.streams import Streams, close_ends, open_ends
 from sampan.runtime.task import KILLED, Task
 
@@ -85,24 +86,7 @@ class ExecTasks:
             raise
         finally:
             close_ends(ends.child)
-        loop = Guarded(self._loop, partial(self._broken, name))
-        try:
-            streams = Streams(
-                loop,
-                ends.ours,
-                terminal=plan.terminal,
-                stdin=message["stdin"],
-                stdin_once=True,
-                log=None,
-                patience=self._patience,
-                on_end=partial(self._output_ended, name),
-                held=True,
-            )
-            task = Task(loop, self, child, streams, limits=plan.limits, name=name)
-        except BaseException:
-            close_ends(ends.ours)
-            _discard(child)
-            raise
+        task = self._task(name, plan, child, ends.ours, stdin=message["stdin"])
         self._tasks[name] = task
         self._requests[name] = _Request(connection, attach if attached else None)
         try:
@@ -114,6 +98,29 @@ class ExecTasks:
             self.task_failed(task, StartFailed(str(error)))
         except Exception as error:
             self._broken(name, error)
+
+    def _task(
+        self, name: str, plan: Plan, child: spawn.Child, ours: tuple[int, int, int], *, stdin: bool
+    ) -> Task:
+        """Of a process that was made; on failure it is undone and our ends are closed."""
+        loop = Guarded(self._loop, partial(self._broken, name))
+        try:
+            streams = Streams(
+                loop,
+                ours,
+                terminal=plan.terminal,
+                stdin=stdin,
+                stdin_once=True,
+                log=None,
+                patience=self._patience,
+                on_end=partial(self._output_ended, name),
+                held=True,
+            )
+            return Task(loop, self, child, streams, limits=plan.limits, name=name)
+        except BaseException:
+            close_ends(ours)
+            _discard(child)
+            raise
 
     def _broken(self, name: str, error: Exception) -> None:
         """What nobody expected: this exec ends, answered if it was not yet."""
