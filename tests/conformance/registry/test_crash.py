@@ -6,18 +6,49 @@ import asyncio
 import os
 import random
 import signal
+import sys
 from pathlib import Path
+
+import pytest
 
 from sampan.content.store import FileStore
 from sampan.errors import SampanError
 from sampan.model.digest import Digest
 from sampan.model.reference import Reference
 from sampan.registry import Patience, Registry, Settings
+from sampan.registry.server import serve
 from sampan.registry.server.collector import Collector
+from sampan.registry.server.config import ServerConfig
 from sampan.registry.server.filesystem import FileDriver
 from sampan.registry.server.store import Store
 from tests.conformance.registry.test_features import children, processes
 from tests.unit.registry import samples
+
+
+async def test_a_worker_that_ends_before_it_reads_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    monkeypatch.setattr(serve, "_RESTART_PAUSE", 0)
+    told: list[str] = []
+    enough = asyncio.Event()
+
+    def tell(message: str, *words: object) -> None:
+        told.append(message % words)
+        if len(told) >= 100:
+            enough.set()
+
+    monkeypatch.setattr(serve._log, "error", tell)
+    worker = serve.Worker(number=3, metrics_fd=2, port=1, config=ServerConfig())
+    task = asyncio.create_task(serve._supervise(worker, asyncio.Event()))
+    waiting = asyncio.create_task(enough.wait())
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert set(told) == {"worker 3 ended with 0; starting it again"}
 
 
 async def test_killed_workers_lose_nothing_that_was_accepted(

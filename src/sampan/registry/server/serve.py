@@ -176,8 +176,8 @@ async def _supervise(worker: Worker, started: asyncio.Event) -> None:
         assert process.stdin is not None  # PIPE was asked for
         assert process.stdout is not None
         try:
+            # Not drained: it is short, and one killed before it reads is just started again.
             process.stdin.write(msgspec.json.encode(worker) + b"\n")
-            await process.stdin.drain()
             if await process.stdout.readline():
                 started.set()
             status = await process.wait()
