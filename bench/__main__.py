@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from bench import build, cost, library, load, network, pull, start, userns
+from bench import build, cost, library, load, network, pull, registry, start, userns
 from bench.timing import Row, table
 
 MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
@@ -25,6 +25,7 @@ MEASUREMENTS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "network": network.throughput,
     "ports": network.starts,
     "transfer": pull.transfer,
+    "registry": registry.serving,
     "build": build.build,
 }
 
