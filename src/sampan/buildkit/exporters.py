@@ -67,8 +67,6 @@ def _wanted(number: int, kind: str, values: dict[str, str], *, inline: bool) -> 
             if values.get(key) == "":
                 values[key] = "true"
     made = output(kind, values)
-    if made.delete:
-        raise Unsupported("mode=delete of local outputs is not supported")
     if not made.as_tar:
         raise Unsupported("tar=false: an OCI layout as a directory is not supported")
     return Wanted(number=number, output=replace(made, inline_cache=inline))

@@ -173,6 +173,14 @@ def test_outputs_go_where_they_should(buildx: Buildx, context: Path, tmp_path: P
     buildx.build(context, both, "-o", f"type=local,dest={out}")
     assert (out / "linux_arm64" / "x" / "arch").read_text() == "arm64"
     assert (out / "linux_amd64" / "x" / "run").stat().st_mode & 0o7777 == 0o4755
+    (out / "stale").write_text("stale")
+    (out / "linux_amd64" / "stale").write_text("stale")
+    buildx.build(context, both, "-o", f"type=local,dest={out}")
+    assert (out / "stale").exists()
+    allow = "--allow=buildx.local.delete"
+    buildx.build(context, both, "-o", f"type=local,dest={out},mode=delete", allow)
+    assert sorted(path.name for path in out.iterdir()) == ["linux_amd64", "linux_arm64"]
+    assert [path.name for path in (out / "linux_amd64").iterdir()] == ["x"]
     files = tmp_path / "files.tar"
     layout = tmp_path / "layout.tar"
     buildx.build(
