@@ -307,10 +307,20 @@ class Images:
         self._loop.call(self._service.tag(ref, repo, tag))
 
     def remove(
-        self, ref: str, *, force: bool = False, noprune: bool = False
+        self,
+        ref: str,
+        *,
+        force: bool = False,
+        noprune: bool = False,
+        platforms: Sequence[str] = (),
     ) -> builtins.list[ImageDeleteResponseItem]:
-        """Untag, and delete when it was the last name; Conflict when containers use it."""
-        return self._loop.call(self._service.remove(ref, force=force, noprune=noprune))
+        """Untag, and delete when it was the last name; Conflict when containers use it.
+
+        With ``platforms`` (``force`` is required) only what they need of it goes, names stay.
+        """
+        return self._loop.call(
+            self._service.remove(ref, force=force, noprune=noprune, platforms=platforms)
+        )
 
     def prune(self, filters: Filters | None = None) -> ImagesPruneReport:
         """Delete unused images (dangling ones unless ``dangling=false``)."""
