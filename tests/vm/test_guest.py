@@ -1,6 +1,7 @@
 """The tests that need cgroup v2, systemd or Debian's kernel, in a virtual machine that has them.
 
-One machine runs them all (tools/vm/guest.py); what came of each is told here, file by file.
+It is booted once with each kind of cgroups (tools/vm/guest.py); what came of each test is told
+here, file by file.
 """
 
 from __future__ import annotations
@@ -44,13 +45,23 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def unified(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return boot("v2", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return boot("hybrid", tmp_path_factory)
+
+
+def boot(cgroups: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     try:
         guest.build(CACHE)
     except guest.Missing as error:
         pytest.skip(f"no virtual machine: {error}")
     report = tmp_path_factory.mktemp("vm") / "report.xml"
-    command = [sys.executable, PROGRAM, "run", CACHE, "--report", report, "--timeout", str(SECONDS)]
+    command: list[str | Path] = [sys.executable, PROGRAM, "run", CACHE, "--report", report]
+    command += ["--timeout", str(SECONDS), "--cgroups", cgroups]
     done = subprocess.run(
         [*guest.WITH_US, *command],
         stdin=subprocess.DEVNULL,
@@ -71,8 +82,18 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 @pytest.mark.parametrize("chosen", guest.TESTS)
-def test_in_the_guest(outcome: Outcome, chosen: str) -> None:
+def test_on_cgroup_v2(unified: Outcome, chosen: str) -> None:
     """All of it ran, and passed."""
+    check(unified, chosen)
+
+
+@pytest.mark.parametrize("chosen", guest.HYBRID_TESTS)
+def test_on_hybrid_cgroups(hybrid: Outcome, chosen: str) -> None:
+    """The same where systemd divides cgroup v1."""
+    check(hybrid, chosen)
+
+
+def check(outcome: Outcome, chosen: str) -> None:
     path, _, name = chosen.partition("::")
     module = path.removesuffix(".py").replace("/", ".")
     cases = {
