@@ -9,6 +9,7 @@ import builtins
 from collections.abc import Iterable, Iterator, Sequence
 
 from sampan.engine import asynchronous as aio
+from sampan.engine.blockingnetworks import Networks as Networks
 from sampan.engine.blockingvolumes import Volumes as Volumes
 from sampan.engine.builds import BuildOptions
 from sampan.engine.imageflows import Progress
@@ -51,15 +52,6 @@ from sampan.wire.image import (
     ImageSearchItem,
     ImagesPruneReport,
     ImageSummary,
-)
-from sampan.wire.network import (
-    NetworkConnectRequest,
-    NetworkCreateRequest,
-    NetworkCreateResponse,
-    NetworkDisconnectRequest,
-    NetworkInspect,
-    NetworksPruneReport,
-    NetworkSummary,
 )
 from sampan.wire.stats import ContainerStatsResponse
 from sampan.wire.system import EventMessage, SystemDataUsage, SystemInfo, SystemVersion
@@ -429,42 +421,6 @@ class Builds:
         return self._loop.call(
             self._service.prune(filters, all=all, keep=keep, max_used=max_used, min_free=min_free)
         )
-
-
-class Networks:
-    """Networks of one engine. ``ref`` is a name, an id or a unique id prefix."""
-
-    def __init__(self, service: aio.Networks, loop: Loop) -> None:
-        self._service = service
-        self._loop = loop
-
-    def list(self, filters: Filters | None = None) -> list[NetworkSummary]:
-        """Networks that match."""
-        return self._loop.call(self._service.list(filters))
-
-    def inspect(self, ref: str, *, verbose: bool = False, scope: str = "") -> NetworkInspect:
-        """A network and the containers on it."""
-        return self._loop.call(self._service.inspect(ref, verbose=verbose, scope=scope))
-
-    def create(self, body: NetworkCreateRequest) -> NetworkCreateResponse:
-        """Create a network; Conflict when the name is taken, Forbidden on overlapping pools."""
-        return self._loop.call(self._service.create(body))
-
-    def remove(self, ref: str) -> None:
-        """Remove a network; Forbidden when predefined or in use."""
-        self._loop.call(self._service.remove(ref))
-
-    def connect(self, ref: str, body: NetworkConnectRequest) -> None:
-        """Connect a container, live when it runs."""
-        self._loop.call(self._service.connect(ref, body))
-
-    def disconnect(self, ref: str, body: NetworkDisconnectRequest) -> None:
-        """Disconnect a container, live when it runs."""
-        self._loop.call(self._service.disconnect(ref, body))
-
-    def prune(self, filters: Filters | None = None) -> NetworksPruneReport:
-        """Remove networks no container uses."""
-        return self._loop.call(self._service.prune(filters))
 
 
 class Events:
