@@ -157,6 +157,29 @@ def test_kill_reaches_frozen_and_nested_processes(layout: cgroup.Layout, path: s
     assert not any(os.path.exists(directory) for directory in layout.directories(path))
 
 
+def test_kill_of_a_cgroup_that_goes_meanwhile(
+    layout: cgroup.Layout, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As systemd takes an empty scope away between the opening of a file and its use."""
+    cgroup.create(cgroup.plan(layout, path, {}))
+
+    def late(file: str, value: str | None = None) -> str:
+        if file.endswith("/pids.max"):
+            return ""
+        fd = os.open(file, os.O_RDONLY if value is None else os.O_WRONLY)
+        try:
+            cgroup.remove(layout, path)
+            return str(os.read(fd, 100) if value is None else os.write(fd, value.encode()))
+        finally:
+            os.close(fd)
+
+    monkeypatch.setattr("sampan.kernel.cgroup.members.read", late)
+    monkeypatch.setattr("sampan.kernel.cgroup.members.write", late)
+    cgroup.kill(layout, path)
+    monkeypatch.undo()
+    assert not any(Path(directory).exists() for directory in layout.directories(path))
+
+
 def test_device_rules(layout: cgroup.Layout, path: str, tmp_path: Path) -> None:
     """/dev/full by default; a node of another device can be made but not opened."""
 

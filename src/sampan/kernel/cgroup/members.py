@@ -115,8 +115,10 @@ def kill(layout: Layout, path: str, timeout: float = 10.0) -> None:
             with contextlib.suppress(OSError):
                 thaw(layout, path)
             _pause(deadline, path)
-    except FileNotFoundError:
-        return
+    except OSError as error:
+        # ENODEV: it went between the opening of a file and its use (systemd ends empty scopes).
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
 
 
 def signal_all(layout: Layout, path: str, number: int) -> None:
