@@ -98,12 +98,21 @@ def tree(snapshots: OverlaySnapshotter, image: Image) -> bytes:
         snapshots.remove("look")
 
 
-def children(pid: int | str = "self") -> list[int]:
-    return [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+def children(parent: int | str = "self") -> list[int]:
+    """The processes of a process that unpack."""
+    found = []
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            if "sampan.layer.process" in _command(pid):
+                found.append(int(pid))
+    return found
+
+
+def _command(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def test_the_same_tree_as_one_after_another(
