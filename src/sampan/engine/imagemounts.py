@@ -78,7 +78,8 @@ def pin_parts(
                     f"path concatenation escapes the base directory, subpath: {mount.subpath}"
                 ) from error
             raise NotFound(
-                f"cannot access path {mount.subpath} in image {mount.name}: {error.strerror}"
+                f"cannot access path {mount.subpath} in image {mount.name}: "
+                f"{os.strerror(error.errno or 0).lower()}"
             ) from error
         finally:
             os.close(tree)

@@ -342,9 +342,9 @@ def subpath_of(directory: Path, name: str, subpath: str) -> int:
             raise InvalidParameter(
                 f"path concatenation escapes the base directory, subpath: {subpath}"
             ) from error
-        raise NotFound(
-            f"cannot access path {subpath} in volume {name}: {error.strerror}"
-        ) from error
+        # In Go's words: by them the docker command line chooses its exit status.
+        why = os.strerror(error.errno or 0).lower()
+        raise NotFound(f"cannot access path {subpath} in volume {name}: {why}") from error
 
 
 def pin(fd: int, target: Path) -> None:

@@ -88,7 +88,7 @@ async def test_contents_survive_every_end_but_removal(world: World) -> None:
         await engine.containers.remove("user", force=True, volumes=True)
         host = HostConfig(mounts=[volume("data", "/x", subpath="missing")])
         await engine.containers.create(request(["true"], host), "fails")
-        with pytest.raises(NotFound, match="cannot access path missing in volume data"):
+        with pytest.raises(NotFound, match="path missing in volume data: no such file"):
             await engine.containers.start("fails")
         await engine.containers.remove("fails", volumes=True)
         await engine.volumes.prune()  # a named volume is not anonymous
