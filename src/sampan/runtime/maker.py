@@ -52,7 +52,7 @@ class Maker:
         """
         try:
             with self._stack:
-                state, streams = self._lay_out(client, outline)
+                state, streams = self.lay_out(client, outline)
                 message, blob = self._read(client)
                 if message is None:
                     return None
@@ -82,16 +82,23 @@ class Maker:
                 sock.detach()
         return state
 
+    def undo(self) -> None:
+        """Undo what was made so far."""
+        self._stack.close()
+
     def close(self) -> None:
         """End the process that waited in vain. Idempotent."""
         if self._spare is not None:
             ask_to_reap(self._monitor, self._spare.end())
             self._spare = None
 
-    def _lay_out(
+    def lay_out(
         self, client: socket.socket, outline: channel.Message
     ) -> tuple[State, tuple[int, int, int]]:
-        """What needs no plan: directory, socket, cgroups; the streams of who is to live there."""
+        """Make what needs no plan: directory, socket, cgroups; :meth:`undo` takes it back.
+
+        Returns what is known now, and the streams of who is to live there.
+        """
         ends = open_ends(
             terminal=outline["terminal"],
             stdin=outline["open_stdin"],
@@ -99,7 +106,7 @@ class Maker:
         )
         self._directory = outline["directory"]
         self._listener = self._prepare_directory()
-        state = self.state(outline, client, self._listener, ends)
+        state = self._state(outline, client, self._listener, ends)
         if self._spare is not None:
             state.pid, state.start_time = self._spare.pid, self._spare.start_time
         publish(state, "created")  # a worker killed from here on leaves something to be found
@@ -185,7 +192,7 @@ class Maker:
             if network >= 0:
                 os.close(network)
 
-    def state(
+    def _state(
         self,
         outline: channel.Message,
         client: socket.socket,

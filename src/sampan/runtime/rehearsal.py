@@ -17,6 +17,7 @@ from pathlib import Path
 from sampan.errors import SampanError
 from sampan.kernel import cgroup, namespaces
 from sampan.kernel import mount as m
+from sampan.kernel.cgroup import operations
 from sampan.kernel.facts import probe
 from sampan.model import oci
 from sampan.model.mount import Mount
@@ -26,11 +27,11 @@ from sampan.runtime.maker import Maker
 from sampan.runtime.mount_operations import file_system
 from sampan.runtime.operations import Failure, perform
 from sampan.runtime.outline import Outline
-from sampan.runtime.plan import PlanOptions, plan
+from sampan.runtime.plan import Plan, PlanOptions, plan
 from sampan.runtime.process_plan import ProcessOptions
 from sampan.runtime.requests import LogSettings
 from sampan.runtime.state import freeze, live_record
-from sampan.runtime.streams import close_ends, open_ends
+from sampan.runtime.streams import close_ends
 
 _TIMES = 10
 _IMPOSSIBLE = namespaces.CLONE_NEWNS | 0x200  # with CLONE_FS: clone(2) refuses it
@@ -141,25 +142,51 @@ def worker(text: bytes, layout: cgroup.Layout) -> None:
     """What a worker does until init is forked and provided for."""
     near, far = socket.socketpair()
     pair, other = channel.pair()
-    with near, far, pair, other:
+    tree = m.new_filesystem("tmpfs", "rehearsal")
+    with near, far, pair, other, m.descriptor(tree):
         channel.send_frame(near, json_text.loads(text))
         message, blob, _ = channel.receive_frame(far)
         assert message is not None
         made = plan_codec.decode(message["plan"], blob)
-        ends = open_ends(terminal=False, stdin=False, output=True)
-        state = Maker(pair, layout).state(message, far, near, ends)
+        maker = Maker(pair, layout)
+        directory = f"/proc/self/fd/{tree}/container"
+        state, streams = maker.lay_out(far, {**message, "cgroup": "", "directory": directory})
         state.plan(made)
         # Errors are what this is after: each ends where the world would be changed.
         with contextlib.suppress(OSError):
             impossible = replace(made, new=_IMPOSSIBLE, cgroup="")
-            spawn.spawn(impossible, layout, streams=ends.child, sibling=True)
-        close_ends(ends.child)
-        close_ends(ends.ours)
-        with contextlib.suppress(SampanError):
-            cgroup.plan(layout, made.cgroup, made.resources or {})
+            spawn.spawn(impossible, layout, streams=streams, sibling=True)
+        close_ends(streams)
+        close_ends(state.pipes)
+        with contextlib.suppress(SampanError, OSError):
+            _cgroups(layout, made, f"/proc/self/fd/{tree}")
         channel.send_frame(far, live_record(state, "created"))
         channel.send_value(pair, ("made", 0, state.directory, state.container_id))
         freeze(state)
+        maker.undo()
+
+
+def _cgroups(layout: cgroup.Layout, made: Plan, directory: str) -> None:
+    """Make cgroups, with ordinary files in the place of the kernel's."""
+    if layout.mode == "v2":
+        return
+    legacy = tuple(
+        replace(hierarchy, mountpoint=f"{directory}/{number}")
+        for number, hierarchy in enumerate(layout.legacy)
+    )
+    steps = cgroup.plan(replace(layout, legacy=legacy), made.cgroup, made.resources or {})
+    for step in steps:
+        files = []
+        if isinstance(step, operations.WriteFile):
+            files = [step.path]
+        elif isinstance(step, operations.WritePair):
+            files = [step.first.path, step.second.path]
+        elif isinstance(step, operations.InheritCpuset):
+            files = [f"{step.path}/cpuset.cpus", f"{step.path}/cpuset.mems"]
+        for file in files:
+            with m.descriptor(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)) as fd:
+                os.write(fd, b"0")
+        cgroup.create([step])
 
 
 def waiting(text: bytes, root: int) -> dict[Source, int]:

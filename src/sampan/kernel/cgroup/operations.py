@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from sampan.errors import Unsupported
@@ -130,6 +130,8 @@ def create(ops: Iterable[CgroupOp]) -> tuple[str, ...]:
         for op in ops:
             if isinstance(op, MakeDirectory):
                 _make_directory(op.path, made)
+            elif isinstance(op, InheritCpuset):
+                _inherit_cpuset(op.mountpoint, op.path, made)
             else:
                 _perform(op)
     except BaseException:
@@ -155,7 +157,7 @@ def _perform(op: CgroupOp) -> None:
         case WritePair():
             _write_pair(op)
         case InheritCpuset():
-            _inherit_cpuset(op.mountpoint, op.path)
+            _inherit_cpuset(op.mountpoint, op.path, ())
         case EnableControllers():
             _enable_controllers(op)
         case CheckMemoryUsage():
@@ -240,14 +242,18 @@ def _write_pair(op: WritePair) -> None:
         _write_file(op.second)
 
 
-def _inherit_cpuset(mountpoint: str, path: str) -> None:
+def _inherit_cpuset(mountpoint: str, path: str, made: Container[str]) -> None:
+    """Fill an empty cpuset from its parent. A parent of our making fills its children from then on
+    (``cgroup.clone_children`` in cgroups(7)), and the next one has nothing to be written."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         file = f"{path}/{name}"
         if read(file):
             continue
         parent = os.path.dirname(path)
         if len(parent) > len(mountpoint):
-            _inherit_cpuset(mountpoint, parent)
+            _inherit_cpuset(mountpoint, parent, made)
+            if parent in made:
+                write(f"{parent}/cgroup.clone_children", "1")
         write(file, read(f"{parent}/{name}"))
 
 
