@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -28,9 +29,10 @@ def waiting(world: World) -> int:
 
     def there() -> bool:
         found.clear()
-        for monitor in children(launcher):
-            if b"monitor" not in Path(f"/proc/{monitor}/cmdline").read_bytes():
-                found.extend(pid for pid in children(monitor) if own_pids(pid))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one is just ending
+            for monitor in children(launcher):
+                if b"monitor" not in Path(f"/proc/{monitor}/cmdline").read_bytes():
+                    found.extend(pid for pid in children(monitor) if own_pids(pid))
         return len(found) == 1 and blocked(found[0])
 
     eventually(there, "no first process waits")
