@@ -60,7 +60,11 @@ def perform(
 
     match action:
         case reconcile.Adopt(id=name):
-            return rows | {name: replace(rows[name], status=Status.RUNNING)}, seen
+            runs = seen.monitors[name] == "running"
+            status = Status.RUNNING if runs else rows[name].status
+            return rows | {name: replace(rows[name], status=status)}, seen
+        case reconcile.Forget(id=name):
+            return rows | {name: replace(rows[name], status=Status.CREATED)}, seen
         case reconcile.Abort(id=name):
             return rows, without("monitors", "exits", "directories", key=name)
         case reconcile.NoteExit(id=name):

@@ -133,10 +133,11 @@ def _open(core: Core, container: Container, *, writable: bool) -> Root:
             for mount in container.record.mounts
             if mount.type in ("bind", "volume") and mount.source
         ]
-        mounts = core.snapshots.mounts(container.id)
         if own:
-            _make_mount_points(mounts, own)
-        return Root(detached_mount([*mounts, *own], writable=writable), None)
+            _make_mount_points(core.snapshots.mounts(container.id), own)
+        # Asked for once more: each answer is good for one mount of a volatile snapshot.
+        mounts = [*core.snapshots.mounts(container.id), *own]
+        return Root(detached_mount(mounts, writable=writable), None)
     except OSError as error:
         raise SampanError(
             f"cannot open the root of container {container.id}: {error.strerror}"

@@ -197,6 +197,17 @@ async def test_what_is_removed_at_exit_is_not_synced(engine: Engine) -> None:
     assert await logs(engine, made.id) == "1\n2\n"
 
 
+async def test_what_is_removed_at_exit_is_looked_into_before_it_starts(engine: Engine) -> None:
+    wanted = request(["true"], HostConfig(auto_remove=True), volumes={"/data": {}})
+    await engine.containers.create(wanted, "early")
+    for _ in range(2):  # each mounts its root, with the volume in it
+        _, taken = await engine.containers.archive_get("early", "/etc/passwd")
+        assert b"root:" in b"".join([chunk async for chunk in taken])
+    waiting = await engine.containers.wait("early", "removed")
+    await engine.containers.start("early")
+    await waiting
+
+
 async def test_pause_and_kill(engine: Engine) -> None:
     await engine.containers.create(request(["sleep", "100"]), "cold")
     await engine.containers.start("cold")

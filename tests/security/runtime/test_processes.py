@@ -275,9 +275,9 @@ def test_cve_2020_15257(
             "runtime/connection.py",
             "        os.chmod(address, 0o600)\n",
             "        os.chmod(address, 0o600)\n"
-            "        global _shim\n"
-            "        _shim = socket.socket(socket.AF_UNIX)\n"
-            "        _shim.bind('\\0sampan-shim')\n        _shim.listen()\n",
+            "        if '_shim' not in globals():\n"
+            "            globals()['_shim'] = socket.socket(socket.AF_UNIX)\n"
+            "            _shim.bind('\\0sampan-shim')\n            _shim.listen()\n",
         )
         tree = copy_code(tmp_path / "mutant", cut)
         monkeypatch.setattr("sampan.runtime.version.source_root", lambda: str(tree))

@@ -61,7 +61,7 @@ def test_what_buildx_sends() -> None:
         ("nonsense:x", "", Unsupported, "frontend option 'nonsense:x'"),
         ("source", "example.com/frontend", Unsupported, "only docker/dockerfile is built in"),
         ("build-arg:BUILDKIT_SYNTAX", "my/frontend", Unsupported, "'my/frontend' cannot be run"),
-        ("platform", "a/b/c/d", InvalidParameter, "invalid platform"),
+        ("platform", "a/b/c/d", InvalidParameter, "cannot parse platform specifier"),
         ("ulimit", "nofile", InvalidParameter, "invalid ulimit 'nofile'"),
         ("add-hosts", "a=b", InvalidParameter, "invalid host 'a=b'"),
         ("shm-size", "1k", InvalidParameter, "invalid shm-size"),
