@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import tarfile
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -197,12 +200,22 @@ async def test_what_is_removed_at_exit_is_not_synced(engine: Engine) -> None:
     assert await logs(engine, made.id) == "1\n2\n"
 
 
+async def chunks(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
 async def test_what_is_removed_at_exit_is_looked_into_before_it_starts(engine: Engine) -> None:
     wanted = request(["true"], HostConfig(auto_remove=True), volumes={"/data": {}})
     await engine.containers.create(wanted, "early")
-    for _ in range(2):  # each mounts its root, with the volume in it
-        _, taken = await engine.containers.archive_get("early", "/etc/passwd")
-        assert b"root:" in b"".join([chunk async for chunk in taken])
+    for text in (b"one", b"two"):  # each mounts its root, with the volume in it
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w") as archive:
+            entry = tarfile.TarInfo("f")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text))
+        await engine.containers.archive_put("early", "/etc", chunks(data.getvalue()))
+        _, taken = await engine.containers.archive_get("early", "/etc/f")
+        assert text in b"".join([chunk async for chunk in taken])
     waiting = await engine.containers.wait("early", "removed")
     await engine.containers.start("early")
     await waiting
