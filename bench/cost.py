@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bench.peers import BIN, Engine, dockerd, sampand
 from bench.timing import Row, alternate, command, medians
 
 CONTAINERS = 50
+_SETTLE_SECONDS = 5.0  # a worker gives way to its sleeping monitor after a quiet second
 
 
 def _children(root: int) -> Iterator[int]:
@@ -72,9 +74,11 @@ def idle_memory() -> Iterator[Row]:
         with start() as engine:
             engine.load_busybox()
             engine.run("run", "--rm", "bench", "true")
+            time.sleep(_SETTLE_SECONDS)
             before = _engine_memory(engine)
             for _ in range(CONTAINERS):
                 engine.run("run", "-d", "--network", "none", "bench", "sleep", "1000")
+            time.sleep(_SETTLE_SECONDS)
             each[engine.name] = (_engine_memory(engine) - before) / CONTAINERS / 1024
     yield Row(
         f"idle container at {CONTAINERS}",
