@@ -215,7 +215,9 @@ def plan_exec(
 
     ``root``: the container's, if no mount namespace leads there.
     """
-    made = process_plan.plan_process(process, facts, replace(options, seccomp=seccomp is not None))
+    # A monitor keeps the filter to itself: then only the options tell that there may be one.
+    options = replace(options, seccomp=options.seccomp or seccomp is not None)
+    made = process_plan.plan_process(process, facts, options)
     setup = [operation("await_cgroups"), operation("enter")]
     if root:
         setup.append(operation("change_root", path=root))

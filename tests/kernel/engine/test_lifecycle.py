@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import tarfile
 from collections.abc import AsyncIterator
 
@@ -260,6 +261,21 @@ async def test_exec(engine: Engine) -> None:
     with pytest.raises(CommandNotFound):
         await engine.execs.start(missing, ExecStartRequest(detach=True))
     assert (await engine.execs.inspect(missing)).exit_code == 127
+
+
+async def test_an_exec_is_filtered_as_its_container(engine: Engine) -> None:
+    filtered = ("grep", "-q", "^Seccomp:.2", "/proc/self/status")
+    await start(engine, "plain")
+    assert await execute(engine, "plain", *filtered) == 0
+    await start(engine, "free", host=HostConfig(security_opt=["seccomp=unconfined"]))
+    assert await execute(engine, "free", *filtered) == 1
+    calls = {"names": ["chown", "lchown", "fchownat"], "action": "SCMP_ACT_ERRNO"}
+    profile = json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [calls]})
+    await start(engine, "own", host=HostConfig(security_opt=[f"seccomp={profile}"]))
+    assert await execute(engine, "own", "/bin/busybox", "chown", "1", "/etc/passwd") == 1
+    assert await execute(engine, "plain", "/bin/busybox", "chown", "1", "/etc/passwd") == 0
+    for name in ("plain", "free", "own"):
+        await engine.containers.remove(name, force=True)
 
 
 async def test_twenty_at_once(engine: Engine) -> None:
