@@ -107,7 +107,13 @@ def source(tmp_path: Path) -> Path:
     ],
 )
 def test_copy_in_and_out(
-    docker: DockerCli, sampan: DockerCli, name: str, source: Path, what: str, where: str
+    docker: DockerCli,
+    sampan: DockerCli,
+    name: str,
+    source: Path,
+    what: str,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What sampan puts in is what docker puts in; what it takes out is what docker takes out."""
     trees = []
@@ -116,7 +122,7 @@ def test_copy_in_and_out(
         cli("run", "-d", "--name", name, "busybox", "sh", "-c",
             "mkdir /to /other; ln -s /other /to/link; sleep 1000")  # fmt: skip
         cli("exec", name, "sh", "-c", "until [ -h /to/link ]; do sleep 0.01; done")
-        os.chdir(source.parent)
+        monkeypatch.chdir(source.parent)
         cli("cp", what, f"{name}:{where}")
         listing = cli.out(
             "exec", name, "sh", "-c", "find /to /other | sort | xargs ls -lnd | cut -c1-42,57-"
