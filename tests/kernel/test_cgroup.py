@@ -124,6 +124,17 @@ def test_life_of_a_cgroup(layout: cgroup.Layout, path: str) -> None:
     cgroup.remove(layout, path)
 
 
+def test_only_an_empty_one_is_taken_along(layout: cgroup.Layout, path: str) -> None:
+    parent = os.path.dirname(path)
+    cgroup.create(cgroup.plan(layout, path, {}))
+    cgroup.remove_empty(layout, parent)
+    assert all(map(os.path.isdir, layout.directories(path)))
+    cgroup.remove(layout, path)
+    cgroup.remove_empty(layout, parent)
+    assert not any(map(os.path.exists, layout.directories(parent)))
+    cgroup.remove_empty(layout, parent)  # there is none: fine
+
+
 def test_failed_creation_leaves_nothing(layout: cgroup.Layout, path: str) -> None:
     resources: Resources = {"cpu": {"cpus": "4000-5000"}}
     with pytest.raises(OSError, match=r"cpuset\.cpus"):

@@ -37,6 +37,7 @@ from sampan.model.idmap import IdMap
 from sampan.registry.client import Registry
 from sampan.runtime import seccomp_profile
 from sampan.runtime.client import Launcher
+from sampan.runtime.requests import DEFAULT_PARENT
 from sampan.snapshot import Snapshotter
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Core:
         parent = record.host_config.cgroup_parent or self.config.cgroup_parent
         if self.config.cgroup_driver == "systemd":
             return f"{parent}:sampan:{record.id}"
-        return f"/{parent.strip('/') or 'sampan'}/{record.id}"
+        return f"/{parent.strip('/') or DEFAULT_PARENT.strip('/')}/{record.id}"
 
     def change(self, container: Container, **changes: object) -> Statement:
         """Set fields of a container's state in memory; returns the statement that stores it."""

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sampan.errors import Corrupt, NotFound, StartFailed, Unavailable, Unsupported
+from sampan.kernel import cgroup
 from sampan.kernel.facts import Facts, probe
 from sampan.kernel.seccomp import Compiler
 from sampan.runtime import launch
@@ -40,7 +41,14 @@ from sampan.runtime.plan import PlanOptions, plan, plan_exec
 from sampan.runtime.plan_codec import encode
 from sampan.runtime.process_plan import ProcessOptions
 from sampan.runtime.recovery import read_exit, read_live, recover
-from sampan.runtime.requests import CreateRequest, ExecRequest, ExitRecord, Live, LogSettings
+from sampan.runtime.requests import (
+    DEFAULT_PARENT,
+    CreateRequest,
+    ExecRequest,
+    ExitRecord,
+    Live,
+    LogSettings,
+)
 from sampan.runtime.version import fingerprint
 
 __all__ = [
@@ -304,13 +312,17 @@ class Launcher:
         return monitor
 
     def close(self, *, stop: bool = False) -> None:
-        """End the launcher if we started it, with ``stop`` in any case. Containers go on."""
+        """End the launcher if we started it, with ``stop`` in any case. Containers go on.
+
+        The cgroup they have in common goes with the last of them.
+        """
         with self._lock:
             if stop:
                 self._stop()
             if self._started is not None:
                 self._started.end()
                 self._started = None
+        cgroup.remove_empty(self.facts.layout, DEFAULT_PARENT)
 
     def _prepare(self, request: CreateRequest) -> tuple[Message, bytes]:
         """The request as a message: planned here, so that mistakes in it cost no process."""

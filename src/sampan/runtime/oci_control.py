@@ -17,6 +17,7 @@ from sampan.runtime import oci_state
 from sampan.runtime.oci_arguments import Parsed
 from sampan.runtime.oci_log import Log
 from sampan.runtime.oci_state import Record, Store
+from sampan.runtime.requests import DEFAULT_PARENT
 
 _FORCE_SECONDS = 10.0
 
@@ -181,6 +182,8 @@ def destroy(runtime: Runtime, record: Record) -> None:
     """Remove cgroups, run poststop hooks, forget the container."""
     if record["cgroup"]:
         cgroup.destroy(runtime.layout, record["cgroup"], record["scope"])
+        if os.path.dirname(record["cgroup"]) == DEFAULT_PARENT:
+            cgroup.remove_empty(runtime.layout, DEFAULT_PARENT)
     with contextlib.suppress(OSError):  # the bundle, or what was mounted there, is gone
         if record.get("shared_root") and mount.mount_id(record["rootfs"]) == record["shared_root"]:
             mount.umount2(record["rootfs"], mount.MNT_DETACH)

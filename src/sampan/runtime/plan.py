@@ -28,6 +28,7 @@ from sampan.runtime.mount_options import PROPAGATION
 from sampan.runtime.mount_plan import MountPlanner, id_map
 from sampan.runtime.operation import Operation, Value, describe, operation
 from sampan.runtime.process_plan import ProcessOptions
+from sampan.runtime.requests import DEFAULT_PARENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def _shared_root(options: PlanOptions, linux: oci.Linux, remapped: bool) -> str:
 
 def cgroup_path(wanted: str, container_id: str) -> str:
     """The container's cgroup in every hierarchy: ``linux.cgroupsPath`` or /sampan/<id>."""
-    path = posixpath.normpath("/" + (wanted or f"sampan/{container_id}").lstrip("/"))
+    path = posixpath.normpath("/" + (wanted or f"{DEFAULT_PARENT}/{container_id}").lstrip("/"))
     if path == "/" or ".." in wanted.split("/"):
         raise InvalidParameter(f"linux.cgroupsPath: invalid path {wanted!r}")
     return path

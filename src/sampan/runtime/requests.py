@@ -10,6 +10,8 @@ from sampan.model.mount import Mount
 from sampan.model.oci import Process, Spec
 
 MEBIBYTE = 1 << 20
+#: The cgroup that holds those of containers which name none.
+DEFAULT_PARENT = "/sampan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

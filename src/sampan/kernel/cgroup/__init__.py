@@ -24,6 +24,7 @@ from sampan.kernel.cgroup.members import (
     kill,
     procs,
     remove,
+    remove_empty,
     signal_all,
     thaw,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "probe",
     "procs",
     "remove",
+    "remove_empty",
     "signal_all",
     "stats",
     "thaw",

@@ -135,11 +135,23 @@ def remove(layout: Layout, path: str, timeout: float = 2.0) -> None:
     for ``timeout`` seconds, then raised as OSError.
     """
     deadline = time.monotonic() + timeout
+    for directory in _everywhere(layout, path):
+        _remove_directory(directory, deadline)
+
+
+def remove_empty(layout: Layout, path: str) -> None:
+    """Remove cgroup ``path`` from the hierarchies where nothing is in it; elsewhere it stays."""
+    for directory in _everywhere(layout, path):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+
+
+def _everywhere(layout: Layout, path: str) -> list[str]:
+    """The directories of a cgroup, also in a hierarchy that only others make it in."""
     directories = list(layout.directories(path))
     if layout.mode == "hybrid" and layout.unified is not None:
         directories.append(layout.unified.directory(path))
-    for directory in directories:
-        _remove_directory(directory, deadline)
+    return directories
 
 
 def destroy(layout: Layout, path: str, unit: str = "") -> None:

@@ -178,7 +178,8 @@ def _make_directory(path: str, made: list[str]) -> None:
         if parent == path:
             raise
         _make_directory(parent, made)
-        os.mkdir(path, 0o755)
+        _make_directory(path, made)  # once more from the start: an empty parent may go again
+        return
     made.append(path)
 
 
