@@ -10,14 +10,17 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from sampan.dockerfile.run_mount import RunMount
 from sampan.kernel.mount import descriptor
 
 _CHUNK = 32 << 10
 _MODE = 0o600
+Relay: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 @contextlib.asynccontextmanager
@@ -26,14 +29,21 @@ async def forwarded(agent: str, path: Path, mount: RunMount) -> AsyncIterator[No
 
     It answers while the block lasts; the caller removes the file.
     """
+    async with answered(partial(_relay, agent), _bound(path, mount)):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def answered(relay: Relay, sock: socket.socket) -> AsyncIterator[None]:
+    """Have ``relay`` serve each connection to ``sock`` while the block lasts, no longer."""
     running: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(_relay(agent, reader, writer))
+        task = asyncio.ensure_future(relay(reader, writer))
         running.add(task)
         task.add_done_callback(running.discard)
 
-    server = await asyncio.start_unix_server(connected, sock=_bound(path, mount))
+    server = await asyncio.start_unix_server(connected, sock=sock)
     try:
         yield
     finally:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -15,6 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
+from sampan.build.agents import answered
 from sampan.buildkit.protocol import auth_pb2 as auth
 from sampan.buildkit.protocol import filesync_pb2 as filesync
 from sampan.buildkit.protocol import secrets_pb2 as secrets
@@ -165,23 +168,14 @@ async def agent(session: Session, identity: str, directory: Path) -> AsyncIterat
     with told(f"ssh agent {identity}"):
         await session.channel.call(CHECK_AGENT, ssh.CheckAgentRequest(ID=identity))
     path = directory / f"agent-{uuid.uuid4().hex[:12]}"
-    running: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(_forward(session, identity, reader, writer))
-        running.add(task)
-        task.add_done_callback(running.discard)
-
-    server = await asyncio.start_unix_server(connected, path)
-    os.chmod(path, 0o600)
+    made = socket.socket(socket.AF_UNIX)
     try:
-        yield str(path)
+        made.bind(str(path))
+        os.chmod(path, 0o600)
+        async with answered(partial(_forward, session, identity), made):
+            yield str(path)
     finally:
-        server.close()
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        made.close()
         path.unlink(missing_ok=True)
 
 

@@ -10,10 +10,10 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sampan.engine.core import Core, log
+from sampan.engine.core import Core
 from sampan.engine.fabric import Plug
 from sampan.engine.lifecycle import Event, after
-from sampan.engine.releasing import release
+from sampan.engine.releasing import give_back, release
 from sampan.engine.starting import plug_pending, record_failure, start, started
 from sampan.engine.table import Container, Run
 from sampan.errors import Conflict, NotFound, SampanError, StartFailed
@@ -77,15 +77,7 @@ async def _clean_up(core: Core, container: Container, run: Run) -> None:
     container.prepared = None
     plugs = list(container.endpoints.values())
     container.endpoints = {}
-    core.fabric.leave(container.id, plugs)
-    try:
-        await core.threads.run(_abort, core, container, run, plugs)
-    except (OSError, SampanError) as error:
-        # What is left is found by the next reconciliation.
-        log.warning("cleaning up after container %s: %s", container.id[:12], error)
-    core.fabric.release(plugs)
-    if plugs:
-        core.state.submit(*core.fabric.delete_endpoints(plugs))
+    await give_back(core, container, run, plugs, _abort)
 
 
 def _abort(core: Core, container: Container, run: Run, plugs: Sequence[Plug]) -> None:

@@ -14,7 +14,7 @@ from sampan.engine.attaching import discard
 from sampan.engine.core import Core, log
 from sampan.engine.health import HealthMonitor
 from sampan.engine.lifecycle import Event, Status, after
-from sampan.engine.releasing import release
+from sampan.engine.releasing import give_back, release
 from sampan.engine.starting import start
 from sampan.engine.table import Container, Run
 from sampan.errors import SampanError
@@ -149,15 +149,7 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
         if mount.type == "volume":
             attributes = {"container": container.id, "driver": mount.driver}
             core.events.publish("volume", "unmount", mount.name, attributes)
-    core.fabric.leave(container.id, plugs)
-    try:
-        await core.threads.run(release, core, container, run, plugs)
-    except (OSError, SampanError) as error:
-        # What is left is found by the next reconciliation; the container has ended all the same.
-        log.warning("cleaning up after container %s: %s", container.id[:12], error)
-    core.fabric.release(plugs)
-    if plugs:
-        core.state.submit(*core.fabric.delete_endpoints(plugs))
+    await give_back(core, container, run, plugs, release)
     _forget_execs(core, container)
     run.finished.set()
     if removing or container.restarting:
