@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 from sampan.engine.config import EngineConfig
 from sampan.engine.engine import Engine
@@ -77,7 +78,8 @@ class World:
         return EngineConfig(
             data_root=self.root / "data",
             exec_root=self.root / "run",
-            cgroup_parent=f"/sampan-test-{os.getpid()}",
+            # One for all processes that open engines here, those too that are killed meanwhile.
+            cgroup_parent=f"/sampan-test-{crc32(os.fsencode(self.root)):08x}",
             bridge="sptest0",
         )
 

@@ -301,19 +301,21 @@ async def _adopt(core: Core, name: str, found: _Found, plugs: list[Plug]) -> Non
 def _abort(core: Core, name: str, found: _Found) -> None:
     """End a monitor nobody wants, and what it held. Blocks."""
     monitor, live = found.monitors.get(name, (None, None))
-    directory = core.exec_directory(name)
     if monitor is not None and live is not None:
         if live.status == "created":
             monitor.abort()
         else:
             cgroup.kill(core.facts.layout, live.cgroup)
         monitor.close()
-    recover(directory)
     _erase_exec(core, name)
 
 
 def _erase_exec(core: Core, name: str) -> None:
+    """Remove the live facts of a run, and first what they tell of, if it was never ended: who made
+    the container was perhaps killed before there was one."""
     directory = core.exec_directory(name)
+    if read_live(directory) is not None:
+        recover(directory)
     shared = directory / "shm"
     if shared.exists():
         sharedmemory.unmount(str(shared))
