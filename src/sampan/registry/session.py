@@ -173,7 +173,15 @@ class Session:
 
     @asynccontextmanager
     async def stream(self, request: Request, scope: str) -> AsyncIterator[Answer]:
-        """One exchange, authenticated when asked to, without retry; the body is not read."""
+        """One exchange, authenticated when asked to, without retry; the body is not read.
+
+        A URL of another host (a foreign layer's, a lookaside's, where an upload is to go on) is
+        asked as a stranger, and what that host demands is not ours to answer.
+        """
+        if _place(request.url) != _place(self.base):
+            async with self._exchange(request) as answer:
+                yield answer
+            return
         header = self.authenticator.header(scope)
         async with self._exchange(_authorized(request, header)) as answer:
             refused = await answer.reply() if answer.status == 401 else None
@@ -299,7 +307,7 @@ class Session:
 
     def _tls(self, url: str) -> ssl.SSLContext | bool:
         """The verification of a URL's host: only the registry itself can be insecure."""
-        if _place(url) == ("https", self.host):
+        if _place(url) == _place(f"https://{self.host}"):
             return self._context
         return self._certificates.context(urlsplit(url).netloc, insecure=False)
 
@@ -336,7 +344,8 @@ def _body(request: Request) -> AsyncIterator[bytes] | io.BytesIO | None:
 def _place(url: str) -> tuple[str, str]:
     """What credentials are bound to: scheme, host and port."""
     parts = urlsplit(url)
-    return parts.scheme, parts.netloc
+    default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    return parts.scheme, parts.netloc.lower().removesuffix(default)
 
 
 def _redirected(request: Request, status: int, location: str) -> Request:

@@ -233,6 +233,51 @@ async def test_credentials_do_not_follow_redirects_to_another_host(content: File
         assert all(authorization == "" for *_, authorization in thief.requests)
 
 
+async def test_addresses_of_foreign_layers_get_no_credentials(
+    content: FileStore, tmp_path: Path
+) -> None:
+    """Who may write a manifest may name any address as where a layer is."""
+    pem, context = certificate(tmp_path, "thief")
+    sample = samples.image(1, 50_000)
+    layer = sample.blobs[1]
+    thief, liar = Liar(sample), Liar(sample)
+
+    def demanding(found: web.BaseRequest) -> bool:
+        return not found.headers.get("Authorization")
+
+    challenge = {"WWW-Authenticate": 'Basic realm="give"'}
+
+    async def manifest(request: web.BaseRequest) -> web.StreamResponse:
+        if demanding(request):
+            return web.Response(status=401, headers=challenge)
+        headers = {"Content-Type": sample.media_type, "Docker-Content-Digest": str(Digest.of(raw))}
+        return web.Response(body=raw, headers=headers)
+
+    async def lost(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=401 if demanding(request) else 404, headers=challenge)
+
+    async with AsyncExitStack() as stack:
+        theirs = await stack.enter_async_context(listening(thief, context))
+        document = json.loads(sample.manifest)
+        document["layers"][0]["urls"] = [f"https://{theirs}/v2/a/blobs/{Digest.of(layer)}"]
+        raw = json.dumps(document).encode()
+        liar.replaced["/manifests/"] = manifest
+        liar.replaced[str(Digest.of(layer))] = lost
+        address = await stack.enter_async_context(listening(liar))
+        settings = Settings(
+            certificates=Certificates((), authorities=str(pem)), patience=SETTINGS.patience
+        )
+        await pull(address, content, settings)
+        assert content.exists(Digest.of(layer))
+        content.delete(Digest.of(layer))
+        thief.replaced["/blobs/"] = lost  # it asks for them
+        with pytest.raises(SampanError):
+            await pull(address, content, settings)
+    assert any(authorization for *_, authorization in liar.requests)
+    assert len(thief.requests) >= 2
+    assert all(authorization == "" for *_, authorization in thief.requests)
+
+
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://x/", "http://u:p@127.0.0.1:1/"])
 async def test_redirects_out_of_http_are_refused(content: FileStore, target: str) -> None:
     liar = Liar(samples.image(1))
