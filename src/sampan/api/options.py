@@ -50,7 +50,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("bip6", _T, "bip6", help="IPv6 address (CIDR) of the default bridge"),
     Option("bridge", _T, "bridge", "b", "Name of the default bridge; none for no default network"),
     Option("bridge-accept-fwmark", _T, "bridge-accept-fwmark", help="Refused"),
-    Option("builder", _M, "builder", help="Policies of the build cache (gc, as in daemon.json)"),
+    Option(
+        "builder",
+        _M,
+        "builder",
+        help="Build cache (gc) and records of builds (history)",
+    ),
     Option("cdi-spec-dir", _L, "cdi-spec-dirs", help="CDI specification directories"),
     Option("cgroup-parent", _T, "cgroup-parent", help="Parent cgroup of all containers"),
     Option("config-file", _T, help="Daemon configuration file"),

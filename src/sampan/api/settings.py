@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sampan.api.options import Value
-from sampan.build import gcpolicy
+from sampan.build import gcpolicy, retention
 from sampan.build.gcpolicy import Settings as BuildGarbage
+from sampan.build.retention import Retention
 from sampan.engine.config import AddressPool, EngineConfig, ExternalRuntime, ImageGarbage, Ulimit
 from sampan.engine.filters import parse_duration
 from sampan.errors import InvalidParameter, Unsupported
@@ -121,8 +122,9 @@ def _on(wanted: object) -> bool:
     return wanted is True or str(wanted).lower() == "true"
 
 
-def with_proxies(settings: Settings, environment: Mapping[str, str]) -> Settings:
-    """``settings`` with the engine's proxies: the options', else the environment's."""
+def with_environment(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """``settings`` with the engine's proxies: the options', else the environment's; and the system
+    bus (``DBUS_SYSTEM_BUS_ADDRESS``, where it is a socket with a name)."""
 
     def proxy(name: str) -> str:
         variable = name.upper().replace("-", "_")
@@ -135,6 +137,9 @@ def with_proxies(settings: Settings, environment: Mapping[str, str]) -> Settings
         https_proxy=proxy("https-proxy"),
         no_proxy=proxy("no-proxy"),
     )
+    kind, _, path = environment.get("DBUS_SYSTEM_BUS_ADDRESS", "").partition(",")[0].partition("=")
+    if kind == "unix:path":
+        engine = replace(engine, system_bus=path)
     return replace(settings, engine=engine)
 
 
@@ -229,6 +234,7 @@ def _engine(options: _Options) -> EngineConfig:
         no_new_privileges=options.switch("no-new-privileges", False),
         experimental=options.switch("experimental", False),
         build_gc=_build_gc(options, _directory(options, "data-root", default.data_root)),
+        build_history=_build_history(options),
         cdi_spec_dirs=options.strings("cdi-spec-dir") or default.cdi_spec_dirs,
         plugin_directories=(
             *(Path(text).absolute() for text in options.strings("plugin-dir")),
@@ -360,7 +366,7 @@ def _build_gc(options: _Options, root: Path) -> BuildGarbage:
     """daemon.json's ``builder.gc``; percentages are of the disk the data root is on."""
     builder = options.table("builder")
     for name in builder:
-        if name not in ("gc", "entitlements"):
+        if name not in ("gc", "entitlements", "history"):
             raise InvalidParameter(f"builder: unknown key {name!r}")
     if builder.get("entitlements"):
         raise Unsupported("builder.entitlements is not supported: builds name what they may do")
@@ -371,6 +377,14 @@ def _build_gc(options: _Options, root: Path) -> BuildGarbage:
         root = root.parent
     status = os.statvfs(root)
     return gcpolicy.parse(document, status.f_blocks * status.f_frsize)
+
+
+def _build_history(options: _Options) -> Retention:
+    """daemon.json's ``builder.history``."""
+    document = options.table("builder").get("history") or {}
+    if not isinstance(document, dict):
+        raise InvalidParameter("builder.history: expected an object")
+    return retention.parse(document)
 
 
 def _image_gc(options: _Options) -> ImageGarbage:

@@ -187,16 +187,16 @@ def _policy(rule: object, disk: int) -> Policy:
     given = rule.get("filter") or []
     texts = list(given) if isinstance(given, list) else [given]
     filters = []
-    duration = _duration(rule.get("keepDuration", 0))
+    unused = duration(rule.get("keepDuration", 0))
     for text in texts:
         key, _, value = str(text).partition("=")
         if key in ("unused-for", "until"):
-            duration = _duration(value.removeprefix("="))
+            unused = duration(value.removeprefix("="))
         else:
             filters.append(str(text) if "==" in str(text) else f"{key}=={value}")
     return Policy(
         filters=tuple(filters),
-        keep_duration=duration,
+        keep_duration=unused,
         reserved=_size(rule.get("reservedSpace", rule.get("keepStorage")), disk),
         max_used=_size(rule.get("maxUsedSpace"), disk),
         min_free=_size(rule.get("minFreeSpace"), disk),
@@ -218,12 +218,12 @@ def _size(value: object, disk: int) -> int:
     return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
 
 
-def _duration(value: object) -> float:
-    """Seconds: a number of them, or Go's ``48h30m``."""
+def duration(value: object, where: str = "builder.gc") -> float:
+    """Seconds: a number of them, or Go's ``48h30m``. Raises InvalidParameter naming ``where``."""
     if isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     text = str(value)
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidParameter(f"builder.gc: invalid duration {value!r}")
+        raise InvalidParameter(f"{where}: invalid duration {value!r}")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)

@@ -6,6 +6,7 @@ leaves out what may tell secrets of a build: arguments, labels, the Dockerfile, 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -109,7 +110,9 @@ def _steps(built: Built) -> dict[str, Any]:
 
 
 def _source(invocation: Invocation) -> dict[str, Any]:
-    return {"infos": [{"filename": invocation.dockerfile, "data": invocation.source}]}
+    data = base64.b64encode(invocation.source.encode(errors="surrogateescape")).decode()
+    info = {"filename": invocation.dockerfile, "language": "Dockerfile", "data": data}
+    return {"infos": [info]}
 
 
 def _v1(

@@ -122,7 +122,7 @@ class Builder:
             result = await Outputs(core=self.core).attested(
                 built, job.attest, invocation, epoch=request.epoch
             )
-            parts.append(job.keep(result, str(request.platform)))
+            parts.append(job.keep(result, str(request.platform), invocation))
         return _several(parts) if several else _single(parts[0])
 
     async def _imports(self, job: Job, asked: Attributes) -> tuple[Imported, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.protocol import worker_pb2 as worker
+from sampan.buildkit.recording import Outcome, Recorder, replayed, started
+from sampan.buildkit.records import Records
 from sampan.buildkit.rpc import Channel, ServerStream, Service
 from sampan.buildkit.sessions import METHOD_HEADER, Session, Sessions
 from sampan.buildkit.status import Status
@@ -36,6 +40,10 @@ from sampan.model.platform import Platform
 _CACHES = frozenset(("inline", "registry", "local", "gha", "s3"))
 #: What the answer calls the manifest of an exported cache.
 _CACHE_MANIFEST = "cache.manifest"
+log = logging.getLogger("sampan.buildkit")
+
+#: The header with the moment of an answer: how long a build goes on is reckoned from it.
+_NOW_HEADER = "buildkit-current-timestamp"
 _LABELS = "org.mobyproject.buildkit.worker."
 
 
@@ -46,6 +54,7 @@ class Begun:
     job: Job
     request: control.SolveRequest
     outputs: tuple[Wanted, ...]
+    record: control.BuildHistoryRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +67,8 @@ class Control:
     builder: Builder
     exporters: Exporters
     cache: CacheView
+    records: Records
+    recorder: Recorder
 
     def service(self) -> Service:
         """The methods that are offered."""
@@ -71,6 +82,8 @@ class Control:
                 "Info": self.info,
                 "DiskUsage": self.disk_usage,
                 "Prune": self.prune,
+                "ListenBuildHistory": self.listen_build_history,
+                "UpdateBuildHistory": self.update_build_history,
             },
         )
 
@@ -100,20 +113,55 @@ class Control:
             ),
         )
         await self.jobs.add(job)
-        return Begun(job=job, request=request, outputs=outputs)
+        record = None
+        if self.records.enabled and not request.Internal:
+            record = started(request)
+            self.records.begin(record)
+        return Begun(job=job, request=request, outputs=outputs, record=record)
 
     async def finish(self, begun: Begun) -> dict[str, str]:
         """Do a build that has begun; what its outputs tell. Raises GRPCError, SampanError."""
-        job, request = begun.job, begun.request
+        job, outcome = begun.job, Outcome()
         try:
             async with self.engine.builds.ingesting:
-                result = await self._result(job, request)
-                parts, several = self._parts(result)
-                exports = cache_entries(request.Cache.Exports)
-                return await self._export(job, parts, begun.outputs, exports, several=several)
+                try:
+                    await self._make(begun, outcome)
+                except BaseException as error:
+                    outcome.error = error
+                    raise
+                finally:
+                    job.status.close()
+                    await self._record(begun, outcome)
+                return outcome.response
         finally:
             self.jobs.remove(job)
             await job.stack.aclose()
+
+    async def _make(self, begun: Begun, outcome: Outcome) -> None:
+        """Build and export; what has come of it so far is in ``outcome`` even when this fails."""
+        job, request = begun.job, begun.request
+        result = await self._result(job, request)
+        outcome.parts, outcome.several = self._parts(result)
+        if not outcome.parts:
+            return
+        exports = cache_entries(request.Cache.Exports)
+        try:
+            await self._export(job, begun.outputs, exports, outcome)
+        except SampanError as error:
+            raise build_error(
+                error, file=None, filename="", digest=job.status.failed, line=0
+            ) from None
+
+    async def _record(self, begun: Begun, outcome: Outcome) -> None:
+        """Keep what came of a build. That this does not work is no reason for a build to fail."""
+        if begun.record is None:
+            return
+        try:
+            await self.recorder.finish(begun.record, begun.job, outcome)
+        except (OSError, SampanError) as error:
+            log.warning("build %s is not recorded: %s", begun.job.ref, error)
+        finally:
+            self.records.drop(begun.job.ref)
 
     async def _result(self, job: Job, request: control.SolveRequest) -> gateway.Result:
         """What the frontend made: run here, or by the client through the gateway."""
@@ -143,34 +191,49 @@ class Control:
     async def _export(
         self,
         job: Job,
-        parts: list[Part],
         outputs: tuple[Wanted, ...],
         exports: tuple[Mapping[str, str], ...],
-        *,
-        several: bool,
-    ) -> dict[str, str]:
-        if not parts:
-            return {}
-        try:
-            results = [part.result for part in parts]
-            found = await self.exporters.export(job, results, outputs, several=several)
-            built = [result.built for result in results]
-            exported = await caches(self.engine.core, job).export(exports, built)
-            if exported.manifest is not None:
-                document = descriptor_document(exported.manifest)
-                found[_CACHE_MANIFEST] = json.dumps(document)
-            return found
-        except SampanError as error:
-            raise build_error(
-                error, file=None, filename="", digest=job.status.failed, line=0
-            ) from None
+        outcome: Outcome,
+    ) -> None:
+        results = [part.result for part in outcome.parts]
+        found = await self.exporters.export(job, results, outputs, several=outcome.several)
+        outcome.response, outcome.outputs = found.answer, found.targets
+        built = [result.built for result in results]
+        exported = await caches(self.engine.core, job).export(exports, built)
+        if exported.manifest is not None:
+            document = descriptor_document(exported.manifest)
+            outcome.response[_CACHE_MANIFEST] = json.dumps(document)
 
     async def status(self, stream: ServerStream) -> None:
         """Everything a build has told and will tell, until it is over."""
         request: control.StatusRequest = await _request(stream)
-        job = await self.jobs.get(request.Ref)
-        async for response in job.status:
+        record = None
+        if not self.jobs.running(request.Ref):
+            record = await self.records.get(request.Ref)
+        if record is not None:
+            news = replayed(self.records, record)
+        else:
+            news = aiter((await self.jobs.get(request.Ref)).status)
+        async for response in news:
             await stream.send_message(response)
+
+    async def listen_build_history(self, stream: ServerStream) -> None:
+        """Builds that go on and records of those that are over, then what becomes of them."""
+        request: control.BuildHistoryRequest = await _request(stream)
+        async with self.records.listening(request) as events:
+            moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            await stream.send_initial_metadata(metadata={_NOW_HEADER: moment})
+            async for event in events:
+                await stream.send_message(event)
+
+    async def update_build_history(self, stream: ServerStream) -> None:
+        """Forget a build, or keep its record whatever its age; records are always final."""
+        request: control.UpdateBuildHistoryRequest = await _request(stream)
+        if request.Delete:
+            await self.records.delete(request.Ref)
+        elif not request.Finalize:
+            await self.records.pin(request.Ref, request.Pinned)
+        await stream.send_message(control.UpdateBuildHistoryResponse())
 
     async def session(self, stream: ServerStream) -> None:
         """A session inside a call, for clients that have only this connection."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sampan.build.assemble import Result
 from sampan.build.outputs import Kind, Output, output
@@ -21,6 +21,7 @@ from sampan.buildkit.status import Step
 from sampan.engine.buildoutputs import Made, Outputs
 from sampan.engine.engine import Engine
 from sampan.errors import Unsupported
+from sampan.model.descriptor import Descriptor
 
 #: The exporter of dockerd's own, as the docker driver calls it.
 _MOBY = "moby"
@@ -73,6 +74,15 @@ def _wanted(number: int, kind: str, values: dict[str, str], *, inline: bool) -> 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What came of outputs: ``answer`` is what BuildKit's exporters tell of them; ``targets`` the
+    images and indexes that were made, by the number of their output."""
+
+    answer: dict[str, str] = field(default_factory=dict)
+    targets: dict[int, Descriptor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exporters:
     """Outputs of one engine's builds."""
 
@@ -80,15 +90,17 @@ class Exporters:
 
     async def export(
         self, job: Job, results: Sequence[Result], outputs: Sequence[Wanted], *, several: bool
-    ) -> dict[str, str]:
-        """Make every output; the answer is what BuildKit's exporters tell of them."""
-        found: dict[str, str] = {}
+    ) -> Exported:
+        """Make every output."""
+        found = Exported()
         for one in outputs:
             if one.output.kind is Kind.CACHE_ONLY:
                 continue
             with job.status.step(_TITLES[one.output.kind], f"export/{one.number}") as step:
                 made = await self._make(job, results, one, step, several=several)
-                found.update(answer(made))
+                found.answer.update(answer(made))
+                if made.assembled is not None:
+                    found.targets[one.number] = made.assembled.target
         return found
 
     async def _make(

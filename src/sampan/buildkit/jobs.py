@@ -18,6 +18,7 @@ from typing import Protocol
 
 from sampan.build.assemble import Result
 from sampan.build.outputs import Attest
+from sampan.build.provenance import Invocation
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.sessions import Session
@@ -36,6 +37,7 @@ class Part:
     id: str
     result: Result
     platform: str
+    invocation: Invocation
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -63,9 +65,9 @@ class Job:
     inline_only: bool = False
     epoch: int | None = None
 
-    def keep(self, result: Result, platform: str) -> Part:
+    def keep(self, result: Result, platform: str, invocation: Invocation) -> Part:
         """Give a part its id."""
-        part = Part(id=uuid.uuid4().hex, result=result, platform=platform)
+        part = Part(id=uuid.uuid4().hex, result=result, platform=platform, invocation=invocation)
         self.parts[part.id] = part
         return part
 
@@ -98,6 +100,10 @@ class Jobs:
                 return self._open[ref]
         except TimeoutError:
             raise NotFound(f"no such job {ref}") from None
+
+    def running(self, ref: str) -> bool:
+        """Whether a build with an id goes on."""
+        return ref in self._open
 
     def part(self, identity: str) -> Part:
         """A part of any build that goes on; NotFound."""

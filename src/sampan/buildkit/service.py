@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sampan.buildkit.blobs import Blobs
 from sampan.buildkit.builder import Builder
 from sampan.buildkit.cache import CacheView
 from sampan.buildkit.contexts import Contexts
@@ -14,6 +15,8 @@ from sampan.buildkit.exporters import Exporters
 from sampan.buildkit.gateway import Bridge
 from sampan.buildkit.jobs import Jobs
 from sampan.buildkit.olddoor import OldDoor
+from sampan.buildkit.recording import Recorder
+from sampan.buildkit.records import Records
 from sampan.buildkit.rpc import Channel, Server
 from sampan.buildkit.sessions import METHOD_HEADER, Session, Sessions
 from sampan.engine.engine import Engine
@@ -36,6 +39,12 @@ class BuildKit:
         sessions, jobs = Sessions(), Jobs()
         contexts = Contexts(kept=builds.contexts, threads=builds.threads)
         builder = Builder(core=engine.core, builds=builds, contexts=contexts, jobs=jobs)
+        records = Records(
+            engine.core.config.data_root / "build" / "records",
+            engine.core.config.build_history,
+            builds.threads,
+        )
+        content = engine.core.content
         control = Control(
             engine=engine,
             sessions=sessions,
@@ -43,9 +52,12 @@ class BuildKit:
             builder=builder,
             exporters=Exporters(engine=engine),
             cache=CacheView(builds=builds),
+            records=records,
+            recorder=Recorder(records=records, content=content, threads=builds.threads),
         )
         bridge = Bridge(jobs=jobs, builder=builder, workers=control.workers)
-        server = Server((control.service(), bridge.service()))
+        blobs = Blobs(records=records, store=content, threads=builds.threads)
+        server = Server((control.service(), bridge.service(), blobs.service()))
         return cls(sessions, server, OldDoor(control=control))
 
     def control(self) -> asyncio.Protocol:

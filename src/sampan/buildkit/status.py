@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -193,6 +193,16 @@ class Status:
         """No more news."""
         self._ended = True
         self._wake()
+
+    @property
+    def responses(self) -> Sequence[control.StatusResponse]:
+        """Everything told so far, in order."""
+        return self._responses
+
+    @property
+    def vertexes(self) -> list[control.Vertex]:
+        """Every vertex as it is now."""
+        return [known.message for known in self._known.values()]
 
     def counts(self) -> tuple[int, int, int]:
         """How many vertexes there are, are done, and were cached."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sampan.build.gcpolicy import Settings as BuildGarbage
+from sampan.build.retention import Retention
 from sampan.errors import InvalidParameter
 from sampan.kernel.cgroup import systemd
 
@@ -88,6 +89,7 @@ class EngineConfig:
     host_gateway_address: str = ""
     firewall: bool = True
     respect_host: bool = False
+    system_bus: str = "/run/dbus/system_bus_socket"
     default_ulimits: tuple[Ulimit, ...] = ()
     default_shm_size: int = 64 << 20
     default_ipc_mode: str = "private"
@@ -118,6 +120,7 @@ class EngineConfig:
     event_history: int = 256
     image_gc: ImageGarbage = field(default_factory=ImageGarbage)
     build_gc: BuildGarbage = field(default_factory=BuildGarbage)
+    build_history: Retention = field(default_factory=Retention)
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     plugin_directories: tuple[Path, ...] = (
         Path("/run/docker/plugins"),

@@ -147,6 +147,13 @@ class Client:
     async def call(self, name: str, request: Any) -> Any:
         return await self.channel.call(method(name), request)
 
+    async def listen(self, **fields: Any) -> AsyncIterator[control.BuildHistoryEvent]:
+        """What is told of builds that are over or go on."""
+        async with self.channel.open(method("ListenBuildHistory")) as stream:
+            await stream.send_message(control.BuildHistoryRequest(**fields), end=True)
+            async for event in stream:
+                yield event
+
     async def status(self, ref: str) -> control.StatusResponse:
         """Everything a build tells until it is over."""
         found = control.StatusResponse()
@@ -177,10 +184,11 @@ class Client:
         *,
         attributes: Mapping[str, str] | None = None,
         shared_key: str = "",
+        ref: str = "",
         **fields: Any,
     ) -> tuple[dict[str, str], control.StatusResponse]:
         """A build by the Dockerfile frontend; what its outputs tell, and its news."""
-        ref = os.urandom(12).hex()
+        ref = ref or os.urandom(12).hex()
         async with self.session(source, shared_key) as session:
             request = control.SolveRequest(
                 Ref=ref,

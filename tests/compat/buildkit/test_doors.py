@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from tests.compat.build.conftest import Serve, program, serve  # noqa: F401
-from tests.compat.buildkit.conftest import Buildx
 from tests.compat.conftest import CLI, TIMEOUT, DockerCli, Eventually, Sampand
 
 DOORS = ("classic", "buildx", "sampan")
@@ -277,11 +276,3 @@ def test_programs_of_another_platform_need_a_handler(door: Door, context: Path) 
     assert "exec format error" in told
     if door.kind != "classic":
         assert f"programs of {platform} takes a handler of this machine's binfmt_misc" in told
-
-
-def test_what_history_there_is(buildx: Buildx, context: Path) -> None:
-    """No builds are recorded; who asks is told so."""
-    for words in (("ls",), ("inspect",), ("logs",), ("rm", "--all")):
-        asked = buildx("buildx", "history", *words, status=None)
-        assert asked.returncode != 0, asked
-        assert "this daemon does not offer that" in asked.stderr, asked
