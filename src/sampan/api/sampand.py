@@ -23,7 +23,7 @@ from sampan.api.options import UsageError, Value, merge, parse_flags, read_file,
 from sampan.api.pidfile import pidfile
 from sampan.api.server import Daemon
 from sampan.api.serving import notify, serving
-from sampan.api.settings import DEFAULT_CONFIG_FILE, Settings, interpret, with_proxies
+from sampan.api.settings import DEFAULT_CONFIG_FILE, Settings, interpret, with_environment
 from sampan.errors import InvalidParameter, SampanError
 
 log = logging.getLogger("sampan.daemon")
@@ -82,7 +82,7 @@ def load(flags: Mapping[str, Value]) -> Settings:
         raise InvalidParameter(
             f"unable to configure the daemon with file {path}: {error.message}"
         ) from None
-    return with_proxies(interpret(merged), os.environ)
+    return with_environment(interpret(merged), os.environ)
 
 
 _NOT_OPTIONS = frozenset({"config-file", "validate", "version", "help"})

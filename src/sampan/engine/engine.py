@@ -317,7 +317,10 @@ def _fabric(config: EngineConfig, plugins: Plugins, undo: AsyncExitStack) -> Fab
     drivers = Drivers(
         instance(config),
         policy=HostPolicy(
-            rules=config.firewall, respect=config.respect_host, forwarding=config.ip_forward
+            rules=config.firewall,
+            respect=config.respect_host,
+            forwarding=config.ip_forward,
+            system_bus=config.system_bus,
         ),
         plugins=plugins,
         journals=journals,

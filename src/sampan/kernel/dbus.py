@@ -1,6 +1,7 @@
 """D-Bus: calls to a service on this machine and signals from it, over its Unix socket.
 
-Only what talking to systemd takes: method calls, replies, errors and signals, without descriptors.
+Only what talking to systemd and firewalld takes: method calls, replies, errors and signals, without
+descriptors.
 Names of functions and fields are those of the D-Bus specification; types are given by signatures
 ("Type System"), values are Python's own: int, bool, str, bytes or list for arrays, tuple for
 structures, dict for dictionaries, and ``(signature, value)`` for a variant.
@@ -263,12 +264,21 @@ class Connection:
             raise DBusError(str(found.get(_ERROR_NAME, "")), text)
         return result
 
-    def wait_signal(self, wanted: Callable[[Signal], bool]) -> Signal:
-        """The first signal (interface, member, values) that is ``wanted``, seen already or not.
+    def fileno(self) -> int:
+        """The descriptor to poll(2) for signals, once :meth:`wait_signal` has none left."""
+        return self._socket.fileno()
+
+    def subscribe(self, rule: str) -> None:
+        """Have the bus tell us of the signals a match rule names ("Match Rules")."""
+        self.call(("org.freedesktop.DBus", "/org/freedesktop/DBus"), "AddMatch", "s", rule)
+
+    def wait_signal(self, wanted: Callable[[Signal], bool], timeout: float | None = None) -> Signal:
+        """The first signal (interface, member, values) that is ``wanted``, seen already or not,
+        within ``timeout`` seconds (as long as a call may take).
 
         Raises TimeoutError, OSError.
         """
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         while True:
             while self._signals:
                 if wanted(signal := self._signals.pop(0)):

@@ -14,7 +14,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
 from typing import TypeAlias
 
 from sampan.errors import Conflict, NotFound, SampanError, StartFailed, Unsupported
@@ -23,7 +23,9 @@ from sampan.kernel.netlink import Message, NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
 from sampan.network import conntrack, interface, ipam, nft
 from sampan.network.firewall import Firewall, NoFirewall
+from sampan.network.firewalld import Firewalld
 from sampan.network.hostforward import HostForwarding
+from sampan.network.hostroutes import loopback_route
 from sampan.network.hostsysctl import bridge_netfilter, prepare_bridge
 from sampan.network.model import (
     EndpointSpec,
@@ -80,6 +82,8 @@ class BridgeDriver:
             else NoFirewall()
         )
         self._firewall.open()
+        bus = self._policy.system_bus if self._policy.rules else ""
+        self._zone = Firewalld(bus, respect=self._policy.respect)
         self._ports = PortReservations()
         self._relays = Relays()
         self._lock = threading.Lock()
@@ -97,6 +101,7 @@ class BridgeDriver:
             self._reaper.join()
         self._relays.close()
         self._ports.close()
+        self._zone.close()
         self._firewall.close()
         self._socket.close()
 
@@ -110,6 +115,7 @@ class BridgeDriver:
                 undo.callback(self._delete_bridge, spec)
             self._firewall.add_network(spec)
             undo.pop_all()
+        self._zone.update(self._firewall.bridges())
 
     def _ensure_bridge(self, spec: NetworkSpec) -> bool:
         """Make the bridge right; whether it is new. One that cannot be made right is not left."""
@@ -145,7 +151,7 @@ class BridgeDriver:
         return [
             *self._address_changes(link, gateway_addresses(spec)),
             rtnetlink.link_set(index=link.index, options=up),
-            *_loopback_route(link.index, spec),
+            *loopback_route(link.index, spec),
         ]
 
     def _address_changes(
@@ -164,6 +170,7 @@ class BridgeDriver:
         """See :meth:`Driver.remove`."""
         self.flush()
         self._firewall.remove_network(spec.id)
+        self._zone.update(self._firewall.bridges())
         self._delete_bridge(spec)
 
     def _delete_bridge(self, spec: NetworkSpec) -> None:
@@ -406,6 +413,7 @@ class BridgeDriver:
                     self._ports.release(endpoint.endpoint_id)
                     lost.append(endpoint.endpoint_id)
         self._firewall.replace([spec for spec, _ in possible], kept)
+        self._zone.update(self._firewall.bridges())
         self._remove_strays(present, desired)
         return tuple(lost)
 
@@ -447,16 +455,6 @@ def gateway_addresses(spec: NetworkSpec) -> list[IPInterface]:
         # own would be tentative for a second or two.
         found.append(ip_interface("fe80::1/64"))
     return found
-
-
-def _loopback_route(index: int, spec: NetworkSpec) -> list[Message]:
-    """Lets answers to connections from ``::1`` in: what route_localnet is for IPv4.
-
-    Nobody on the network gains by it: the kernel drops what says ``::1`` on the wire first.
-    """
-    if not spec.ipv6 or spec.internal:
-        return []
-    return [rtnetlink.local_route_add(ip_address("::1"), index, metric=4096)]
 
 
 def _port_options(spec: NetworkSpec, endpoint: EndpointSpec) -> LinkOptions | None:

@@ -129,6 +129,11 @@ class Firewall:
         with self._lock:
             return frozenset(row for rows in self._rows.values() for row in rows)
 
+    def bridges(self) -> frozenset[str]:
+        """The bridges of all networks."""
+        with self._lock:
+            return frozenset(spec.bridge for spec in self._networks.values())
+
     def close(self) -> None:
         """Release the library's context. The table stays: containers outlive the daemon."""
         watch, self._watch = self._watch, None
@@ -245,6 +250,10 @@ class NoFirewall:
         self, networks: Iterable[NetworkSpec], rows: Mapping[str, tuple[Published, ...]]
     ) -> None:
         """Nothing to do."""
+
+    def bridges(self) -> frozenset[str]:
+        """None that rules are about."""
+        return frozenset()
 
     def rows(self) -> frozenset[Published]:
         """Nothing is published."""

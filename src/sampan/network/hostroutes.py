@@ -1,11 +1,13 @@
-"""What addresses the host already uses, so that no network of ours collides with them."""
+"""Routes of the host: those it has, that no network of ours may collide with, and one of ours."""
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from sampan.errors import Unavailable
-from sampan.kernel import rtdump
-from sampan.kernel.netlink import NetlinkSocket
-from sampan.network.model import IPNetwork
+from sampan.kernel import rtdump, rtnetlink
+from sampan.kernel.netlink import Message, NetlinkSocket
+from sampan.network.model import IPNetwork, NetworkSpec
 
 
 def used_networks(skip_interfaces: frozenset[str] = frozenset()) -> tuple[IPNetwork, ...]:
@@ -29,3 +31,14 @@ def used_networks(skip_interfaces: frozenset[str] = frozenset()) -> tuple[IPNetw
         raise Unavailable(f"cannot read the host's routes: {error.strerror}") from error
     usable = [n for n in found if n.prefixlen and not n.is_link_local and not n.is_loopback]
     return tuple(sorted(usable, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
+
+
+def loopback_route(index: int, spec: NetworkSpec) -> list[Message]:
+    """Lets answers to connections from ``::1`` in by the bridge ``index``: what route_localnet is
+    for IPv4.
+
+    Nobody on the network gains by it: the kernel drops what says ``::1`` on the wire first.
+    """
+    if not spec.ipv6 or spec.internal:
+        return []
+    return [rtnetlink.local_route_add(ip_address("::1"), index, metric=4096)]

@@ -206,11 +206,12 @@ class HostPolicy:
     """What drivers may do to the host: ``rules`` whether they set firewall rules at all
     (``--iptables``), ``respect`` whether a host that drops by default is obeyed
     (``--firewall=respect-host``), ``forwarding`` whether they switch forwarding on
-    (``--ip-forward``)."""
+    (``--ip-forward``), ``system_bus`` the D-Bus socket where a firewalld may be found."""
 
     rules: bool = True
     respect: bool = False
     forwarding: bool = True
+    system_bus: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

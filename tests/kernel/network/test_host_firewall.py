@@ -32,9 +32,9 @@ def change(script: str) -> None:
     subprocess.run(["nft", "-f", "-"], input=script.encode(), check=True)
 
 
-def eventually(check: Callable[[], object]) -> bool:
+def eventually(check: Callable[[], object], seconds: float = 20) -> bool:
     """Whether something comes true within some seconds."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         if check():
             return True

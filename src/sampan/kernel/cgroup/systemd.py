@@ -332,7 +332,7 @@ def _subscribe(connection: dbus.Connection) -> None:
     """Be told of jobs that end, before there is one."""
     rule = f"type='signal',interface='{_INTERFACE}',member='JobRemoved'"
     if connection.bus:
-        connection.call(("org.freedesktop.DBus", "/org/freedesktop/DBus"), "AddMatch", "s", rule)
+        connection.subscribe(rule)
     _ask(connection, "Subscribe", "")
 
 
