@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,40 @@ def test_in_githubs_service(
         assert "status 401" in failed
         buildx.build(files, f"--cache-to={wrong},mode=max,ignore-error=true")
     assert githubcache.TOKEN not in sampand.log()
+
+
+def test_in_a_bucket(
+    buildx: Buildx,
+    sampand: Sampand,
+    files: Path,
+    serve: Serve,  # noqa: F811
+) -> None:
+    pytest.importorskip("moto")
+    buildx("buildx", "prune", "-af")
+    where = "http://127.0.0.1:5060"
+    make = (
+        "import boto3\n"
+        f"boto3.client('s3', endpoint_url={where!r}, region_name='us-east-1',"
+        " aws_access_key_id='key', aws_secret_access_key='hidden').create_bucket(Bucket='cache')"
+    )
+    s3 = (
+        f"type=s3,bucket=cache,region=us-east-1,endpoint_url={where},use_path_style=true,"
+        "access_key_id=key,secret_access_key=hidden-key,prefix=p/,upload_parallelism=2"
+    )
+    with serve(5060, sys.executable, "-m", "moto.server", "-p", "5060"):
+        nsenter = ["nsenter", f"--net=/run/netns/{sampand.namespace}"]
+        subprocess.run([*nsenter, sys.executable, "-c", make], check=True)
+        to = f"--cache-to={s3},mode=max,name=one;two"
+        assert steps(buildx.build(files, to)) == {"made", "last"}
+        assert again(buildx, files, f"{s3},name=two") == set()
+        assert again(buildx, files, f"{s3},name=three") == {"made", "last"}
+        assert again(buildx, files, f"{s3},name=one,blobs_prefix=x/") == {"made", "last"}
+        gone = s3.replace("bucket=cache", "bucket=none")
+        assert again(buildx, files, gone) == {"made", "last"}
+        failed = buildx.build(files, f"--cache-to={gone},mode=max", status=1).stderr
+        assert "the cache's bucket" in failed or "status 404" in failed, failed
+        buildx.build(files, f"--cache-to={gone},mode=max,ignore-error=true")
+    assert "hidden-key" not in sampand.log()
 
 
 @pytest.mark.parametrize(
