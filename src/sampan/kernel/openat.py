@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 import struct
+from collections.abc import Iterator
 
 from sampan.kernel.libc import check, number, typed
 
@@ -38,6 +39,7 @@ _openat2 = typed(
 )
 _OPENAT2 = number("openat2")
 _fstatfs = typed("fstatfs", ctypes.c_int, ctypes.c_char_p, restype=ctypes.c_int)
+_LINKS = 40  # path_resolution(7): symbolic links followed on the way to one file
 _RETRIES = 64  # openat2(2): EAGAIN while something was renamed during a ".." walk
 
 
@@ -78,51 +80,94 @@ def is_device(fd: int, major: int, minor: int) -> bool:
 def make_directories(root: int, path: str, mode: int = 0o755) -> int:
     """mkdir -p below ``root``; returns the directory as an O_PATH descriptor.
 
-    Existing symbolic links are followed as inside the root; one that dangles is an error, as are
-    ``..`` components below what exists.
+    Symbolic links are followed as inside the root, also those that lead to what is made only now.
+    ``..`` components below what exists are an error.
     """
-    parts = [part for part in path.split("/") if part and part != "."]
+    for _ in range(_LINKS):
+        parts = [part for part in path.split("/") if part and part != "."]
+        fd, existing = _deepest(root, parts)
+        for at in range(existing, len(parts)):
+            if parts[at] == "..":
+                os.close(fd)
+                raise OSError(errno.EINVAL, "parent of a missing directory", path)
+            try:
+                child = _make_directory(fd, parts[at], mode)
+                if child < 0:
+                    target = os.readlink(parts[at], dir_fd=fd)
+                    path = _leads_to(parts[:at], target, parts[at + 1 :])
+                    break
+            finally:
+                os.close(fd)
+            fd = child
+        else:
+            return fd
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _deepest(root: int, parts: list[str]) -> tuple[int, int]:
+    """The deepest directory on the way that exists, and the number of parts that lead to it."""
     existing = len(parts)
     while True:
         try:
-            fd = in_root(root, "/".join(parts[:existing]) or ".", os.O_PATH | os.O_DIRECTORY)
-            break
+            flags = os.O_PATH | os.O_DIRECTORY
+            return in_root(root, "/".join(parts[:existing]) or ".", flags), existing
         except FileNotFoundError:
             if not existing:
                 raise
             existing -= 1
-    for part in parts[existing:]:
-        if part == "..":
-            os.close(fd)
-            raise OSError(errno.EINVAL, "parent of a missing directory", path)
-        try:
-            child = _make_directory(fd, part, mode)
-        finally:
-            os.close(fd)
-        fd = child
-    return fd
+
+
+def _leads_to(before: list[str], target: str, after: list[str]) -> str:
+    """The path that a link stands for, which was found at ``before`` and has ``after`` below it."""
+    start = [] if target.startswith("/") else before
+    return "/".join([*start, target, *after])
 
 
 def _make_directory(parent: int, name: str, mode: int) -> int:
+    """-1: a symbolic link is there, which dangles."""
     # It may exist by now: somebody else was faster, or a dangling link. The open below tells.
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, mode, dir_fd=parent)
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-    return openat2(parent, name, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    try:
+        return openat2(parent, name, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not _is_link(parent, name):
+            raise
+        return -1
+
+
+def _is_link(directory: int, name: str) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
 
 
 def make_file(root: int, path: str, mode: int = 0o644) -> int:
-    """An O_PATH descriptor of the file at ``path``, made empty (with parents) if missing."""
+    """An O_PATH descriptor of the file at ``path``, made empty (with parents) if missing.
+
+    Symbolic links are followed as by :func:`make_directories`.
+    """
+    for _ in range(_LINKS):
+        try:
+            return in_root(root, path)
+        except FileNotFoundError:
+            pass
+        directory, _, name = path.rstrip("/").rpartition("/")
+        with _opened(make_directories(root, directory)) as parent:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            with contextlib.suppress(FileExistsError):  # as in _make_directory
+                os.close(os.open(name, flags, mode, dir_fd=parent))
+            try:
+                return openat2(parent, name, os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            except OSError as error:
+                if error.errno != errno.ELOOP or not _is_link(parent, name):
+                    raise
+            path = _leads_to([directory], os.readlink(name, dir_fd=parent), [])
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+@contextlib.contextmanager
+def _opened(fd: int) -> Iterator[int]:
     try:
-        return in_root(root, path)
-    except FileNotFoundError:
-        pass
-    directory, _, name = path.rstrip("/").rpartition("/")
-    parent = make_directories(root, directory)
-    try:
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with contextlib.suppress(FileExistsError):  # as in _make_directory
-            os.close(os.open(name, flags, mode, dir_fd=parent))
-        return openat2(parent, name, os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        yield fd
     finally:
-        os.close(parent)
+        os.close(fd)

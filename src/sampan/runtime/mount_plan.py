@@ -128,10 +128,10 @@ class MountPlanner:
                 raise Unsupported(f"mounts: idmap of a new {kind} mount at {destination}")
             if self._made_outside(kind, destination, options):
                 self._device_directory(slot, options)
+            elif kind == "tmpfs":
+                self._tmpfs(slot, destination, entry.get("source") or kind, options)
             else:
                 self._filesystem(slot, kind, entry.get("source") or kind, options)
-            if options.copy_up:
-                self.inside.append(operation("copy_up", slot=slot, path=destination))
             self._attach(slot, destination, options, ordinary=kind in _ORDINARY_ONLY)
         if kind == "proc" and destination == "/proc" and not options.bind:
             self.proc_slot = slot
@@ -314,6 +314,33 @@ class MountPlanner:
         attributes = options.set_ | options.recursive_set
         step = _new_filesystem(slot, kind, source, self._data(kind, options), attributes)
         self.inside.append(step)
+
+    def _tmpfs(self, slot: str, destination: str, source: str, options: MountOptions) -> None:
+        """Without a wish, what it covers tells its mode; and its files, if those are copied."""
+        attributes = options.set_ | options.recursive_set
+        if options.copy_up:
+            made = attributes & ~m.MOUNT_ATTR_RDONLY  # until it is filled
+            data = self._data("tmpfs", options)
+            self.inside += [
+                _new_filesystem(slot, "tmpfs", source, data, made),
+                operation("copy_up", slot=slot, path=destination),
+            ]
+            if made != attributes:
+                read_only = {"set_": m.MOUNT_ATTR_RDONLY, "clear": 0, "recursive": False}
+                self.inside.append(operation("attributes", slot=slot, **read_only))
+        elif any(key == "mode" for key, _ in options.data):
+            self._filesystem(slot, "tmpfs", source, options)
+        else:
+            self.inside.append(
+                operation(
+                    "tmpfs_over",
+                    slot=slot,
+                    source=source,
+                    options=self._data("tmpfs", options),
+                    attributes=attributes,
+                    path=destination,
+                )
+            )
 
     def _data(self, kind: str, options: MountOptions) -> list[Value]:
         """Options of a new file system; those of the kernel's own have labels by policy."""

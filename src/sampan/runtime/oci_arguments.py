@@ -1,8 +1,9 @@
 """runc's command line as a table, and a parser for it in the manner of Go's flag package.
 
-Flags come before the arguments; ``-x v``, ``--x v``, ``-x=v``, ``--x=v`` are the same; a switch
-takes ``=true`` or ``=false``. argparse is not used: importing it costs as much as starting the
-interpreter does, and this program is started several times per container.
+Flags come before the arguments, or among them for a command that takes no words of another
+program (as in urfave/cli, which runc uses); ``-x v``, ``--x v``, ``-x=v``, ``--x=v`` are the same;
+a switch takes ``=true`` or ``=false``. argparse is not used: importing it costs as much as starting
+the interpreter does, and this program is started several times per container.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Flag:
 
 
 class Command:
-    """A command: its flags and how many arguments it takes (``most`` None: any number)."""
+    """A command: its flags and how many arguments it takes.
+
+    ``most`` None: any number, which are words of another program.
+    """
 
     __slots__ = ("arguments", "flags", "least", "most", "usage")
 
@@ -223,22 +227,29 @@ def _invalid(message: str) -> InvalidParameter:
     return InvalidParameter(message)
 
 
-def parse(flags: Sequence[Flag], words: Sequence[str]) -> Parsed:
+def parse(flags: Sequence[Flag], words: Sequence[str], *, among: bool = False) -> Parsed:
     """Flags up to the first word that is none (or ``--``); the rest are arguments.
 
-    Raises InvalidParameter as Go's flag package words it.
+    ``among`` them, flags of the table are taken as well. Raises InvalidParameter as Go's flag
+    package words it.
     """
     table = {name: flag for flag in flags for name in flag.names}
     values = {flag.names[0]: flag.default for flag in flags}
     given: set[str] = set()
+    arguments: list[str] = []
     at = 0
-    while at < len(words) and words[at].startswith("-") and words[at] != "-":
+    while at < len(words):
         word = words[at]
         at += 1
         if word == "--":
             break
         name, equals, value = word.lstrip("-").partition("=")
         flag = table.get(name)
+        if not word.startswith("-") or word == "-" or (arguments and flag is None):
+            arguments.append(word)
+            if among:
+                continue
+            break
         if flag is None:
             raise _invalid(f"flag provided but not defined: -{name}")
         if flag.kind == "switch":
@@ -251,7 +262,7 @@ def parse(flags: Sequence[Flag], words: Sequence[str]) -> Parsed:
                 at += 1
             _store(values, flag, name, value)
         given.add(flag.names[0])
-    return Parsed(values, given, list(words[at:]))
+    return Parsed(values, given, [*arguments, *words[at:]])
 
 
 def _store(values: dict[str, Value], flag: Flag, name: str, value: str) -> None:

@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rest[:1] in (["--help"], ["-h"]):
             print(oci_arguments.usage(PROGRAM, name), end="")
             return 0
-        parsed = oci_arguments.parse(command.flags, rest)
+        among = command.most is not None
+        parsed = oci_arguments.parse(command.flags, rest, among=among)
         oci_arguments.check_arguments(name, command, parsed.arguments)
         if name in _SEALED:
             from sampan.runtime import oci_sealed

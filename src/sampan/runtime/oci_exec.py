@@ -62,7 +62,8 @@ def _spawn(
 ) -> int:
     facts = kernel_facts.probe()
     console = process.get("consoleSize")
-    profile = (spec.get("linux") or {}).get("seccomp")
+    linux = spec.get("linux") or {}
+    profile = linux.get("seccomp")
     made = plan.plan_exec(
         process,
         facts,
@@ -71,8 +72,10 @@ def _spawn(
         console_size=(console["height"], console["width"]) if console else None,
         seccomp=compile_filter(profile) if profile else None,
         root=f"/proc/{record['pid']}/root" if record.get("shared_root") else "",
+        linux=linux,
     )
-    made = replace(made, cgroup=_cgroup(parsed, record))
+    path, below = _cgroups(parsed.list("cgroup"), record["cgroup"], facts.layout)
+    made = replace(made, cgroup=path, below=below)
     for warning in made.warnings:
         runtime.log.write("warning", warning)
     target = os.pidfd_open(record["pid"])
@@ -114,15 +117,27 @@ def _namespaces(spec: oci.Spec) -> int:
     return flags
 
 
-def _cgroup(parsed: Parsed, record: Record) -> str:
-    """The container's cgroup, or one below it that exists (--cgroup)."""
-    path = record["cgroup"]
-    for entry in parsed.list("cgroup"):
+def _cgroups(
+    wanted: list[str], path: str, layout: cgroup.Layout
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """--cgroup: the container's cgroup ``path`` or one below it that exists.
+
+    Returns that for all hierarchies, and (mount point, path) for those that were named by one of
+    their version 1 controllers. Raises InvalidParameter.
+    """
+    common, named = path, list[tuple[str, str]]()
+    for entry in wanted:
         controllers, colon, below = entry.rpartition(":")
-        if colon and controllers:
-            raise InvalidParameter("--cgroup: one path for all controllers is supported")
-        path = f"{path}/{cgroup.check_path(below)}" if below.strip("/") else path
-    return path
+        target = f"{path}/{cgroup.check_path(below)}" if below.strip("/") else path
+        if not colon:
+            common = target
+            continue
+        for controller in controllers.split(","):
+            at = [found for found in layout.legacy if controller in found.controllers]
+            if not at:
+                raise InvalidParameter(f"--cgroup: unknown controller {controller!r}")
+            named.append((at[0].mountpoint, target))
+    return common, tuple(named)
 
 
 def _process(parsed: Parsed, spec: oci.Spec) -> oci.Process:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
+from sampan.runtime import device_operations as nodes
 from sampan.runtime import mount_operations as mounts
 from sampan.runtime import net_devices
 from sampan.runtime import process_operations as processes
@@ -50,18 +51,20 @@ TABLE: MappingProxyType[str, tuple[Callable[..., None], str]] = MappingProxyType
         "attach_root": (mounts.attach_root, "mounting the root"),
         "attach": (mounts.attach, "mounting at"),
         "propagation": (mounts.propagation, "setting the propagation"),
+        "tmpfs_over": (mounts.tmpfs_over, "mounting"),
         "copy_up": (mounts.copy_up, "copying"),
         "remount": (mounts.remount, "remounting"),
-        "devices": (mounts.devices, "making the device"),
+        "devices": (nodes.devices, "making the device"),
         "attach_within": (mounts.attach_within, "mounting at"),
-        "device_links": (mounts.device_links, "making links in /dev"),
-        "symlinks": (mounts.symlinks, "making links"),
+        "device_links": (nodes.device_links, "making links in /dev"),
+        "symlinks": (nodes.symlinks, "making links"),
         "console": (mounts.console, "making the terminal"),
         "mask": (mounts.mask, "masking"),
         "protect": (mounts.protect, "making read-only"),
         "make_directory": (mounts.make_directory, "making the directory"),
         "readonly_root": (mounts.readonly_root, "making the root read-only"),
         "hostname": (processes.hostname, "setting the host name"),
+        "affinity": (processes.affinity, "setting the CPU affinity"),
         "domainname": (processes.domainname, "setting the domain name"),
         "sysctls": (processes.sysctls, "setting the kernel parameter"),
         "runtime_hooks": (processes.runtime_hooks, "running hooks"),

@@ -29,6 +29,7 @@ from sampan.runtime.mount_plan import MountPlanner, id_map
 from sampan.runtime.operation import Operation, Value, describe, operation
 from sampan.runtime.process_plan import ProcessOptions
 from sampan.runtime.requests import DEFAULT_PARENT
+from sampan.runtime.sysctls import check_sysctls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ _KNOWN_LINUX = frozenset(oci.Linux.__annotations__)
 _KNOWN = frozenset(oci.Spec.__annotations__)
 _OTHER_SYSTEMS = frozenset({"solaris", "windows", "vm", "zos", "freebsd"})
 _MODE = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
-_IPC_SYSCTLS = frozenset(
-    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni")
-) | {"kernel.shm_rmid_forced"}
 _CLOCKS = ("monotonic", "boottime")
 
 
@@ -53,8 +51,8 @@ class Plan:
     lines of /proc/<pid>/timens_offsets. ``transferred``: slots the host side hands to init.
     ``limits``: (RLIMIT_* number, soft, hard), set by the runtime's side just before the start.
     ``cgroup``: its path, "" for none; ``scope``: the unit it is made as, if systemd makes it;
-    ``resources`` as in the spec. ``affinity``: CPU lists
-    (before, after) joining the cgroup, for exec.
+    ``below``: (mount point of a version 1 hierarchy, path of the cgroup to join there instead);
+    ``resources`` as in the spec. ``affinity``: CPUs to be on until the cgroup is joined, for exec.
     """
 
     container_id: str
@@ -69,11 +67,12 @@ class Plan:
     finish: tuple[Operation, ...] = ()
     limits: tuple[tuple[int, int, int], ...] = ()
     cgroup: str = ""
+    below: tuple[tuple[str, str], ...] = ()
     scope: Scope | None = None
     resources: oci.Resources | None = None
     seccomp: Filter | None = None
     terminal: bool = False
-    affinity: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    affinity: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def describe(self) -> str:
@@ -174,7 +173,8 @@ def plan(
     )
     finish = _linux_process(linux)
     hooks = (spec.get("hooks") or {}).get("startContainer") or ()
-    choices = replace(choices, prelude=[*choices.prelude, *_hooks(hooks, options.state, "created")])
+    last = _hooks("startContainer", hooks, options.state, "created")
+    choices = replace(choices, prelude=[*choices.prelude, *last])
     made = process_plan.plan_process(process, facts, choices)
     host = list(planner.host)
     if devices := linux.get("netDevices"):
@@ -211,20 +211,25 @@ def plan_exec(
     console_size: tuple[int, int] | None = None,
     seccomp: Filter | None = None,
     root: str = "",
+    linux: oci.Linux | None = None,
 ) -> Plan:
     """The plan for one more process of a running container; where to join is the caller's.
 
-    ``root``: the container's, if no mount namespace leads there.
+    ``root``: the container's, if no mount namespace leads there. ``linux``: the container's, whose
+    personality and memory policy are all its processes'.
     """
     # A monitor keeps the filter to itself: then only the options tell that there may be one.
     options = replace(options, seccomp=options.seccomp or seccomp is not None)
     made = process_plan.plan_process(process, facts, options)
-    setup = [operation("await_cgroups"), operation("enter")]
+    affinity = process.get("execCPUAffinity") or {}
+    setup = [operation("await_cgroups")]
+    if final := process_plan.number_list(affinity.get("final") or ""):
+        setup.append(operation("affinity", cpus=list[Value](final)))
+    setup.append(operation("enter"))
     if root:
         setup.append(operation("change_root", path=root))
     if options.terminal:
         setup.append(_console(None, console_size, bind=False))
-    affinity = process.get("execCPUAffinity") or {}
     host = []
     if "oomScoreAdj" in process:
         host.append(operation("oom_score_adj", value=process["oomScoreAdj"]))
@@ -233,14 +238,11 @@ def plan_exec(
         new=0,
         host=tuple(host),
         setup=tuple(setup),
-        finish=made.operations,
+        finish=(*_linux_process(linux or {}), *made.operations),
         limits=made.limits,
         seccomp=seccomp,
         terminal=options.terminal,
-        affinity=(
-            tuple(process_plan.number_list(affinity.get("initial") or "")),
-            tuple(process_plan.number_list(affinity.get("final") or "")),
-        ),
+        affinity=tuple(process_plan.number_list(affinity.get("initial") or "")),
         warnings=made.warnings,
     )
 
@@ -349,6 +351,8 @@ def _mount_operations(
     # Without a wish, what the host mounts later still shows up below bind mounts that ask for it,
     # and nothing goes the other way.
     kind = PROPAGATION[wanted][0] if wanted else mount.MS_SLAVE
+    if kind == mount.MS_UNBINDABLE:
+        kind = mount.MS_PRIVATE  # the root is to be it; of the host's, binds are still to be made
     planner.propagation = kind
     if not planner.shared_root:
         planner.inside.append(operation("host_propagation", kind=kind))
@@ -412,13 +416,14 @@ def _after_mounts(
                 raise InvalidParameter(f"{name}: no UTS namespace of its own")
             steps.append(operation(name, name=str(value)))
     if sysctls := linux.get("sysctl"):
-        _check_sysctls(sysctls, own)
+        check_sysctls(sysctls, own)
         steps.append(operation("sysctls", slot=planner.proc_slot, values=dict(sysctls)))
     hooks = spec.get("hooks") or {}
     if hooks.get("prestart") or hooks.get("createRuntime"):
         # Its cgroups are offered to init before the hooks are run, and are what hooks look at.
         steps += [operation("await_cgroups"), operation("runtime_hooks")]
-    steps += _hooks(hooks.get("createContainer") or (), options.state, "creating")
+    within = hooks.get("createContainer") or ()
+    steps += _hooks("createContainer", within, options.state, "creating")
     steps += _root_operations(spec, linux, move=options.no_pivot or bool(planner.shared_root))
     steps.append(operation("await_cgroups"))
     return steps
@@ -457,35 +462,19 @@ def _linux_process(linux: oci.Linux) -> list[Operation]:
     return steps
 
 
-def _check_sysctls(sysctls: Mapping[str, str], own: int) -> None:
-    """Only what belongs to a namespace of the container may be set, never the host's."""
-    for name in sysctls:
-        dotted = name.replace("/", ".")
-        if dotted.startswith("net."):
-            needed, kind = namespaces.CLONE_NEWNET, "network"
-        elif dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
-            needed, kind = namespaces.CLONE_NEWIPC, "ipc"
-        elif dotted in ("kernel.domainname", "kernel.hostname"):
-            needed, kind = namespaces.CLONE_NEWUTS, "uts"
-        else:
-            raise InvalidParameter(f"linux.sysctl: {name} is not in a namespace of the container")
-        if not own & needed:
-            raise InvalidParameter(f"linux.sysctl: {name} needs a {kind} namespace of its own")
-        if ".." in name.split("/") or ".." in dotted:
-            raise InvalidParameter(f"linux.sysctl: invalid name {name!r}")
-
-
 def _hooks(
-    hooks: Sequence[oci.Hook], state: Mapping[str, Value] | None, status: str
+    kind: str, hooks: Sequence[oci.Hook], state: Mapping[str, Value] | None, status: str
 ) -> list[Operation]:
+    """The hooks of one kind that init runs, told of the container's state with ``status``."""
     steps = []
-    for hook in hooks:
+    for index, hook in enumerate(hooks):
         path = hook.get("path", "")
         if not path.startswith("/"):
             raise InvalidParameter(f"hooks: {path!r} is not an absolute path")
         steps.append(
             operation(
                 "hook",
+                name=f"{kind} hook #{index}",
                 path=path,
                 args=list[Value](hook.get("args") or [path]),
                 env=list[Value](hook.get("env") or ()),

@@ -45,7 +45,7 @@ def decode(value: dict[str, Any], blob: bytes) -> Plan:
         scope=_scope(value["scope"], value["cgroup"]),
         resources=value["resources"],
         terminal=value["terminal"],
-        affinity=(tuple(value["affinity"][0]), tuple(value["affinity"][1])),
+        affinity=tuple(value["affinity"]),
         seccomp=None if flags is None else Filter(program=blob, flags=flags),
         **lists,
         **operations,

@@ -66,6 +66,11 @@ def await_cgroups(context: Context) -> None:
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
 
 
+def affinity(context: Context, *, cpus: Sequence[int]) -> None:
+    """sched_setaffinity(2), once the cgroup with its cpuset is joined."""
+    os.sched_setaffinity(0, cpus)
+
+
 def join_cgroups(files: Sequence[int]) -> None:
     """Join cgroups by descriptors of their lists of members, which are closed."""
     for fd in files:
@@ -126,6 +131,7 @@ def runtime_hooks(context: Context) -> None:
 def hook(
     context: Context,
     *,
+    name: str,
     path: str,
     args: Sequence[str],
     env: Sequence[str],
@@ -133,7 +139,10 @@ def hook(
     state: Mapping[str, object],
 ) -> None:
     """Run one hook here, with the container's state on its standard input."""
-    run_hook(path, args, env, timeout, {**state, "pid": os.getpid()})
+    try:
+        run_hook(path, args, env, timeout, {**state, "pid": os.getpid()})
+    except Refused as error:
+        raise Refused(error.kind, f"error running {name}: {error.message}") from None
 
 
 def run_hook(
@@ -423,7 +432,8 @@ def _problem(path: str) -> tuple[str, str] | None:
 def program(context: Context, *, name: str, env: Sequence[str]) -> None:
     """Find out what to execute, as who we are now, and with which environment."""
     context.environment = _environment(env)
-    context.environment.setdefault("HOME", context.identity.home)
+    if not context.environment.get("HOME"):
+        context.environment["HOME"] = context.identity.home
     context.program = locate(name, context.environment.get("PATH", ""))
 
 

@@ -91,6 +91,7 @@ def plan_process(spec: oci.Process, facts: Facts, options: ProcessOptions) -> Pr
     cwd = spec.get("cwd") or "/"
     if not cwd.startswith("/"):
         raise InvalidParameter(f"process.cwd: {cwd!r} is not an absolute path")
+    _check_environment(spec.get("env") or ())
     user = spec.get("user") or {}
     sets, warnings = _capabilities(spec.get("capabilities") or {}, facts)
     no_new_privileges = spec.get("noNewPrivileges", False)
@@ -118,7 +119,6 @@ def plan_process(spec: oci.Process, facts: Facts, options: ProcessOptions) -> Pr
     tail += [operation("label", module="selinux", value=spec.get("selinuxLabel") or "")]
     _check_labels(tail, facts)
     steps += [step for step in tail if step.arguments["value"]]
-    steps += options.prelude
     if early_seccomp:
         steps.append(operation("seccomp"))
     steps += [
@@ -140,6 +140,8 @@ def plan_process(spec: oci.Process, facts: Facts, options: ProcessOptions) -> Pr
     steps.append(operation("program", name=args[0], env=list[Value](spec.get("env") or ())))
     if options.seccomp and not early_seccomp:
         steps.append(operation("seccomp"))
+    # A hook's program is the image's own: it may no more than the container's.
+    steps += options.prelude
     steps.append(
         operation(
             "execute",
@@ -153,6 +155,13 @@ def plan_process(spec: oci.Process, facts: Facts, options: ProcessOptions) -> Pr
         limits=_limits(spec.get("rlimits") or ()),
         warnings=tuple(warnings),
     )
+
+
+def _check_environment(entries: Sequence[str]) -> None:
+    """environ(7): each is ``NAME=value``."""
+    for entry in entries:
+        if entry.find("=") < 1 or "\0" in entry:
+            raise InvalidParameter(f"process.env: {entry!r} is not NAME=value")
 
 
 def _scheduling(spec: oci.Process) -> list[Operation]:

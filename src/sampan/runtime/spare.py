@@ -73,7 +73,7 @@ class Spare:
         Not where the process belongs into another user namespace, or has to be born in namespaces
         or on processors of the plan's.
         """
-        if time.monotonic() - self._made > self.SECONDS or plan.affinity[0]:
+        if time.monotonic() - self._made > self.SECONDS or plan.affinity:
             return False
         if bool(plan.new & namespaces.CLONE_NEWUSER) != self._user:
             return False

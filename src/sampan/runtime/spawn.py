@@ -24,7 +24,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -178,8 +178,8 @@ def _needs_stage(plan: Plan) -> bool:
 
 
 def _become_init(plan: Plan, context: Context, streams: tuple[int, int, int]) -> NoReturn:
-    if plan.affinity[0]:
-        os.sched_setaffinity(0, plan.affinity[0])
+    if plan.affinity:
+        os.sched_setaffinity(0, plan.affinity)
     init.run(context, plan.setup, plan.finish, streams)
 
 
@@ -313,7 +313,7 @@ def _provide(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
         child.cgroup_made = True
     _perform_on_host(child, plan)
     if plan.cgroup and not child.cgroup_joined:
-        with cgroup_files(plan.cgroup, layout) as fds:
+        with cgroup_files(plan.cgroup, layout, dict(plan.below)) as fds:
             channel.send(child.channel, {"kind": "cgroups"}, fds)
 
 
@@ -337,8 +337,12 @@ def _perform_on_host(child: Child, plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def cgroup_files(path: str, layout: cgroup.Layout) -> Iterator[list[int]]:
+def cgroup_files(
+    path: str, layout: cgroup.Layout, below: Mapping[str, str] | None = None
+) -> Iterator[list[int]]:
     """Descriptors of what a process writes "0" to, to join a cgroup.
+
+    ``below``: by mount point, the cgroup to join in place of ``path``.
 
     A single-threaded process moves itself into a v1 cgroup by ``tasks`` without the grace period
     that being moved costs (kernel/cgroup/members.py).
@@ -347,7 +351,8 @@ def cgroup_files(path: str, layout: cgroup.Layout) -> Iterator[list[int]]:
     try:
         for hierarchy in layout.owning:
             name = "cgroup.procs" if hierarchy.unified else "tasks"
-            file = f"{hierarchy.directory(path)}/{name}"
+            there = (below or {}).get(hierarchy.mountpoint, path)
+            file = f"{hierarchy.directory(there)}/{name}"
             fds.append(os.open(file, os.O_WRONLY | os.O_CLOEXEC))
         yield fds
     finally:

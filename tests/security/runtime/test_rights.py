@@ -80,6 +80,33 @@ def test_cve_2022_29162(lab: Lab, guard: str) -> None:
     assert gained(output) is (guard != GUARDED)
 
 
+@both
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_hooks_of_the_image_have_no_rights(lab: Lab, guard: str, no_new_privileges: bool) -> None:
+    """A startContainer hook is a program of the image: it may what the container's program may.
+
+    Without the guard it runs as the host's root, with all capabilities and without a filter.
+    """
+    early = 'steps += [\n        operation("bounding"'
+    cut = Cut("runtime/process_plan.py", early, f"steps += options.prelude\n    {early}")
+    runtime = lab(guard, cut)
+    config = engine_config(runtime, "cat", "/tmp/status")
+    config["process"].update(
+        user={"uid": 1000, "gid": 1000}, noNewPrivileges=no_new_privileges, capabilities={}
+    )
+    script = "grep -e CapEff -e Uid -e Seccomp: /proc/self/status >> /tmp/status"
+    config["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    (lab.root / "tmp").chmod(0o777)
+    (lab.root / "tmp/status").touch()
+    (lab.root / "tmp/status").chmod(0o666)
+    result = run(runtime, config)
+    assert result.returncode == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    rightless = [["Uid:", *["1000"] * 4], ["CapEff:", "0" * 16], ["Seccomp:", "2"]]
+    assert lines[-3:] == rightless
+    assert (lines[:3] != rightless) is (guard != GUARDED), result.stdout
+
+
 # Opens release_agent for writing, and never writes: the host's own is at stake.
 RELEASE_AGENT = """
 import ctypes, os
