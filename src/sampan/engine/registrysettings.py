@@ -1,8 +1,9 @@
 """How the engine talks to registries: what its configuration says, and the files that names.
 
-``registries.conf`` and ``policy.json`` are this engine's own (``/etc/sampan``) or else the
-machine's (``/etc/containers``). Of the machine's, aliases and search lists do not count: names
-that come by Docker's API mean Docker Hub unless this engine itself is told otherwise.
+``registries.conf``, ``policy.json`` and ``registries.d`` are this engine's own (``/etc/sampan``)
+or else the machine's (``/etc/containers``). Of the machine's, aliases and search lists do not
+count: names that come by Docker's API mean Docker Hub unless this engine itself is told
+otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sampan.engine.config import EngineConfig
 from sampan.errors import InvalidParameter
 from sampan.registry.client import Settings
 from sampan.registry.cosign import Signer
+from sampan.registry.lookaside import Lookaside
 from sampan.registry.policy import Policy
 from sampan.registry.registries import Registries
 from sampan.registry.session import Patience
@@ -36,6 +38,7 @@ def registry_settings(config: EngineConfig) -> Settings:
         proxies=Proxies(http=config.http_proxy, https=config.https_proxy, none=config.no_proxy),
         patience=Patience(attempts=config.max_download_attempts),
         policy=_policy(config.signature_policy),
+        lookaside=_lookaside(config.signature_policy),
         signer=_signer(config.signing_key),
         downloads=config.max_concurrent_downloads,
         uploads=config.max_concurrent_uploads,
@@ -69,6 +72,16 @@ def _policy(name: str) -> Policy:
         if path.exists():
             return Policy.load(path)
     return Policy()
+
+
+def _lookaside(policy: str) -> Lookaside:
+    """What is in ``registries.d`` beside the policy in force, or else of this engine or machine."""
+    beside = (Path(policy).parent,) if policy else ()
+    for directory in (*beside, OWN, MACHINE):
+        path = directory / "registries.d"
+        if path.is_dir():
+            return Lookaside.load(path)
+    return Lookaside()
 
 
 def _signer(name: str) -> Signer | None:

@@ -100,6 +100,19 @@ class Reference:
         """The whole reference as people write it."""
         return self.familiar_name + self._suffix()
 
+    def scopes(self) -> tuple[str, ...]:
+        """What configurations may call it by, the most particular first, down to the host.
+
+        (containers-policy.json(5), containers-registries.d(5).)
+        """
+        found = [str(self)]
+        name = self.name
+        while name:
+            if name != found[-1]:
+                found.append(name)
+            name = name.rpartition("/")[0]
+        return tuple(found)
+
     def _suffix(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         return f"{tag}@{self.digest}" if self.digest else tag

@@ -8,6 +8,7 @@ from sampan.registry.client import Registry, Settings
 from sampan.registry.cosign import Signer
 from sampan.registry.credentials import ConfigFile, Credentials, decode_header
 from sampan.registry.http import TooManyRequests
+from sampan.registry.lookaside import Lookaside
 from sampan.registry.manifest import Manifest
 from sampan.registry.policy import Policy
 from sampan.registry.progress import (
@@ -37,6 +38,7 @@ __all__ = [
     "Found",
     "LayerProgress",
     "Listener",
+    "Lookaside",
     "Manifest",
     "Message",
     "Patience",

@@ -30,6 +30,7 @@ from sampan.registry.cosign import Signer
 from sampan.registry.credentials import NONE, Credentials
 from sampan.registry.download import Transfers
 from sampan.registry.http import Request, failure
+from sampan.registry.lookaside import Lookaside
 from sampan.registry.manifest import Manifest
 from sampan.registry.policy import Policy
 from sampan.registry.progress import Completed, Listener, Warned, ignore
@@ -46,9 +47,10 @@ from sampan.registry.tls import Certificates, Proxies
 class Settings:
     """How to talk to registries.
 
-    ``policy`` says which images are accepted, by their signatures; ``signer`` signs what is
-    pushed. ``downloads`` and ``uploads`` limit blobs in transit at the same time; ``chunk`` is the
-    most bytes of an upload request, None for a blob in one.
+    ``policy`` says which images are accepted, by their signatures, of which ``lookaside`` tells
+    where the simple ones are; ``signer`` signs what is pushed. ``downloads`` and ``uploads`` limit
+    blobs in transit at the same time; ``chunk`` is the most bytes of an upload request, None for a
+    blob in one.
     """
 
     registries: Registries = field(default_factory=Registries)
@@ -56,6 +58,7 @@ class Settings:
     proxies: Proxies = field(default_factory=Proxies)
     patience: Patience = field(default_factory=Patience)
     policy: Policy = field(default_factory=Policy)
+    lookaside: Lookaside = field(default_factory=Lookaside)
     signer: Signer | None = None
     downloads: int = 3
     uploads: int = 5

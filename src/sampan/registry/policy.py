@@ -2,9 +2,9 @@
 
 A policy maps scopes of the ``docker`` transport (a reference, a repository, a namespace, a host,
 ``*.domain``) to requirements, all of which an image must meet; the most particular scope decides,
-then the transport's ``""``, then ``default``. A requirement this engine cannot check
-(``signedBy``: OpenPGP) is never met: what it is for is refused, saying so. Archives that are loaded
-are judged by their transport (``docker-archive``, ``oci-archive``), which no signature can satisfy.
+then the transport's ``""``, then ``default``. A requirement whose key cannot be read is never met:
+what it is for is refused, saying so. Archives that are loaded are judged by their transport
+(``docker-archive``, ``oci-archive``), which no signature can satisfy.
 """
 
 from __future__ import annotations
@@ -85,23 +85,24 @@ class Reject:
 class Signed:
     """``sigstoreSigned``: a cosign signature by any of ``keys`` (PEM) for a matching name.
 
-    ``kind`` ``notationSigned`` is an extension of ours: a Notary Project signature whose
-    certificate chain ends in one of ``keys``, which are CA certificates.
+    ``signedBy``: a simple signature by a key of the OpenPGP keyrings ``keys``. ``notationSigned``
+    is an extension of ours: a Notary Project signature whose certificate chain ends in one of
+    ``keys``, which are CA certificates.
     """
 
-    kind: Literal["sigstoreSigned", "notationSigned"] = "sigstoreSigned"
+    kind: Literal["sigstoreSigned", "signedBy", "notationSigned"] = "sigstoreSigned"
     keys: tuple[bytes, ...]
     identity: SignedIdentity = SignedIdentity()
 
 
 @dataclass(frozen=True, slots=True)
-class Uncheckable:
-    """A requirement of a kind (``signedBy``) that nothing here can check."""
+class Unmet:
+    """A requirement that nothing can meet, and why: its key cannot be read."""
 
-    kind: str
+    reason: str
 
 
-Requirement = Accept | Reject | Signed | Uncheckable
+Requirement = Accept | Reject | Signed | Unmet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,11 +160,7 @@ class Policy:
 
 def _scopes(reference: Reference) -> list[str]:
     """Scopes of a reference, the most particular first."""
-    found = [str(reference)]
-    name = reference.name
-    while name:
-        found.append(name)
-        name = name.rpartition("/")[0]
+    found = list(reference.scopes())
     host = reference.domain.partition(":")[0]
     while "." in host:
         host = host.partition(".")[2]
@@ -200,34 +197,35 @@ def _requirement(item: _Requirement) -> Requirement:
             return Accept()
         case "reject":
             return Reject()
-        case "sigstoreSigned" | "notationSigned":
-            keys = _keys(item)
-            if not keys:
-                raise InvalidParameter(f"invalid policy.json: {item.type} without a key")
-            identity = _identity(item.signed_identity)
-            return Signed(kind=item.type, keys=keys, identity=identity)
-        case "signedBy":
-            return Uncheckable(item.type)
+        case "sigstoreSigned" | "notationSigned" | "signedBy":
+            return _signed(item, item.type)
     raise InvalidParameter(f"invalid policy.json: unknown requirement {item.type[:40]!r}")
 
 
-def _keys(item: _Requirement) -> tuple[bytes, ...]:
+def _signed(
+    item: _Requirement, kind: Literal["sigstoreSigned", "notationSigned", "signedBy"]
+) -> Signed | Unmet:
+    """A requirement with the keys it names; one whose keys cannot be read is not met."""
+    if kind == "signedBy" and item.key_type != "GPGKeys":
+        raise InvalidParameter(f"invalid policy.json: keyType {item.key_type[:40]!r} of signedBy")
+    forms = (item.key_path, item.key_paths, item.key_data, item.key_datas)
+    if sum(map(bool, forms)) != 1:
+        raise InvalidParameter(
+            f"invalid policy.json: {kind} needs one of keyPath, keyPaths, keyData and keyDatas"
+        )
+    identity = _identity(item.signed_identity)
     keys: list[bytes] = []
-    for path in [item.key_path, *item.key_paths]:
-        if path:
-            try:
-                keys.append(Path(path).read_bytes())
-            except OSError as error:
-                raise InvalidParameter(
-                    f"policy.json: cannot read {path}: {error.strerror}"
-                ) from error
-    for text in [item.key_data, *item.key_datas]:
-        if text:
-            try:
-                keys.append(base64.b64decode(text, validate=True))
-            except binascii.Error as error:
-                raise InvalidParameter("invalid policy.json: keyData is not base64") from error
-    return tuple(keys)
+    for path in filter(None, [item.key_path, *item.key_paths]):
+        try:
+            keys.append(Path(path).read_bytes())
+        except OSError as error:
+            return Unmet(f"{kind}: cannot read {path}: {error.strerror}")
+    for text in filter(None, [item.key_data, *item.key_datas]):
+        try:
+            keys.append(base64.b64decode(text, validate=True))
+        except binascii.Error as error:
+            raise InvalidParameter("invalid policy.json: keyData is not base64") from error
+    return Signed(kind=kind, keys=tuple(keys), identity=identity)
 
 
 def _identity(item: _Identity | None) -> SignedIdentity:

@@ -132,8 +132,10 @@ class Pull:
             else:
                 raise InvalidParameter(f"{self._reference.familiar}: indexes nested too deeply")
             candidates = tuple({root.digest: 0, manifest.digest: 0})
-            policy = self._registry.settings.policy
-            await enforce(policy, repository, self._reference, candidates)
+            settings = self._registry.settings
+            await enforce(
+                settings.policy, settings.lookaside, repository, self._reference, candidates
+            )
             if manifest.config:
                 await self._document(repository, manifest.config)
             return Pulled(reference=self._reference, root=root, manifest=manifest)

@@ -5,22 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from sampan.errors import Forbidden, NotFound
 from sampan.model.digest import Digest
 from sampan.model.reference import Reference
-from sampan.registry import cosign, notation
+from sampan.registry import cosign, lookaside, notation, simplesigning
 from sampan.registry.cosign import Signature, Signer
+from sampan.registry.http import Request, failure
+from sampan.registry.lookaside import Lookaside
 from sampan.registry.manifest import Manifest
-from sampan.registry.policy import Accept, Policy, Reject, Signed, Uncheckable
+from sampan.registry.policy import Accept, Policy, Reject, Signed, Unmet
 from sampan.registry.repository import Repository
 from sampan.registry.upload import Upload, push
 
 
 async def enforce(
-    policy: Policy, repository: Repository, image: Reference, candidates: tuple[Digest, ...]
+    policy: Policy,
+    places: Lookaside,
+    repository: Repository,
+    image: Reference,
+    candidates: tuple[Digest, ...],
 ) -> None:
     """That ``image`` meets the policy; raises :class:`Forbidden` saying what it lacks.
+
+    ``places`` tells where simple signatures are.
 
     ``candidates`` are the digests of which one must be signed: the manifest's, and that of the
     index it was chosen from, which names it.
@@ -32,23 +42,74 @@ async def enforce(
                 continue
             case Reject():
                 reason = "rejected by policy"
-            case Uncheckable(kind=kind):
-                reason = f"the policy demands {kind}, which this engine cannot check"
+            case Unmet(reason=reason):
+                pass
             case Signed():
-                reason = await _signed(requirement, repository, image, candidates)
+                reason = await _signed(requirement, places, repository, image, candidates)
         if reason:
             raise Forbidden(f"image {image.familiar} is not accepted by policy: {reason}")
 
 
 async def _signed(
-    requirement: Signed, repository: Repository, image: Reference, digests: tuple[Digest, ...]
+    requirement: Signed,
+    places: Lookaside,
+    repository: Repository,
+    image: Reference,
+    digests: tuple[Digest, ...],
 ) -> str:
     """Empty when a signature of one of ``digests`` meets the requirement; or why none does."""
+    if requirement.kind == "signedBy":
+        base = places.base(image)
+        if not base:
+            return "a signature was required, but registries.d names no place for signatures"
+        messages = [
+            item for digest in digests async for item in _beside(repository, base, image, digest)
+        ]
+        return await asyncio.to_thread(
+            simplesigning.verify,
+            messages,
+            requirement.keys,
+            digests,
+            image,
+            requirement.identity,
+        )
+    if not places.attachments(image):
+        return "a signature was required, but registries.d wants no attached ones read"
     if requirement.kind == "notationSigned":
         envelopes = [item for digest in digests async for item in _envelopes(repository, digest)]
         return notation.verify(envelopes, requirement.keys, digests, datetime.now(UTC))
     found = [item for digest in digests async for item in _cosigned(repository, digest)]
     return cosign.verify(found, requirement.keys, digests, image, requirement.identity)
+
+
+async def _beside(
+    repository: Repository, base: str, image: Reference, digest: Digest
+) -> AsyncIterator[bytes]:
+    """The simple signatures of a manifest, from the lookaside at ``base``."""
+    for number in range(1, simplesigning.MAX_SIGNATURES + 1):
+        url = lookaside.address(base, image, digest, number)
+        if url.startswith("file:"):
+            found = await asyncio.to_thread(_read, Path(unquote(urlsplit(url).path)))
+        else:
+            reply = await repository.session.send(Request(method="GET", url=url), "")
+            if reply.status not in (200, 404, 410):
+                raise failure(reply, url)
+            found = reply.body if reply.status == 200 else None
+        if found is None:
+            return
+        if len(found) <= simplesigning.MAX_SIGNATURE:
+            yield found
+
+
+def _read(path: Path) -> bytes | None:
+    """A signature's file, None when there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(simplesigning.MAX_SIGNATURE + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise Forbidden(f"cannot read the signature {path}: {error.strerror}") from error
 
 
 async def _cosigned(repository: Repository, digest: Digest) -> AsyncIterator[Signature]:

@@ -122,7 +122,7 @@ def test_policies() -> None:
     assert kind("r.example/teams/app") == "Reject"
     assert kind("a.b.wild.example:5000/x") == "Reject"
     assert kind("other.example/x") == "Accept"
-    assert kind("pgp.example/x") == "Uncheckable"
+    assert kind("pgp.example/x") == "Unmet"
     assert policy.accepts_archives("docker-archive")
     assert not policy.accepts_archives("oci-archive")
 
@@ -135,7 +135,12 @@ def test_policies() -> None:
         ('{"default":[{"type":"sigstoreSigned"}]}', InvalidParameter),
         ('{"default":[{"type":"acceptAll"}]}', InvalidParameter),
         ('{"default":[{"type":"reject","extra":1}]}', InvalidParameter),
-        ('{"default":[{"type":"sigstoreSigned","keyPath":"/nowhere"}]}', InvalidParameter),
+        ('{"default":[{"type":"signedBy","keyPath":"/x"}]}', InvalidParameter),
+        ('{"default":[{"type":"signedBy","keyType":"X509","keyPath":"/x"}]}', InvalidParameter),
+        (
+            '{"default":[{"type":"sigstoreSigned","keyPath":"/x","keyData":"eA=="}]}',
+            InvalidParameter,
+        ),
     ],
 )
 def test_wrong_policies_are_refused(document: str, error: type[Exception]) -> None:
