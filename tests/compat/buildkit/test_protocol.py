@@ -52,8 +52,8 @@ async def test_what_the_daemon_is(client: Client, sampand: Sampand) -> None:
     info = await client.call("Info", control.InfoRequest())
     assert info.buildkitVersion.package == "sampan"
     with pytest.raises(GRPCError) as caught:
-        await client.call("UpdateBuildHistory", control.UpdateBuildHistoryRequest())
-    assert caught.value.status is Status.UNIMPLEMENTED
+        await client.call("UpdateBuildHistory", control.UpdateBuildHistoryRequest(Ref="nobody"))
+    assert caught.value.status is Status.NOT_FOUND
     for target in ("/grpc", "/session"):
         assert b"no upgrade proto" in await _body(sampand, target, [])
         assert b"protocol spdy not supported" in await _body(sampand, target, [("Upgrade", "spdy")])
