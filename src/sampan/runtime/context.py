@@ -45,7 +45,9 @@ class Context:
     left to the program. ``program``, ``environment``: what will be executed, once it is found.
     ``apart``: CLONE_NEW* flags init was not born with, and takes when it enters. ``listener``:
     where a waiting init is started from when there is no monitor. ``premade``: detached mounts of
-    new file systems by what they were made from (:func:`premade_key`).
+    new file systems by what they were made from (``mount_operations.file_system``). ``parked``:
+    slots whose mount is to be made anew when its turn comes; ``parking``: something is mounted
+    between the old root and the new.
     """
 
     channel: socket.socket
@@ -71,6 +73,8 @@ class Context:
     listener: socket.socket | None = None
     apart: int = 0
     premade: dict[Source, int] = field(default_factory=dict)
+    parked: set[str] = field(default_factory=set)
+    parking: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def take(self, slot: str) -> int:

@@ -252,9 +252,40 @@ def attach_root(context: Context, *, slot: str, path: str = "/") -> None:
     the new mount.
     """
     fd = context.take(slot)
+    if context.remapped:
+        _park(context, slot, path)
     m.mount_setattr(fd, "", propagation=m.MS_PRIVATE, recursive=True)
     m.move_mount(fd, m.AT_FDCWD, path)
     context.root = fd
+
+
+def _park(context: Context, root: str, path: str) -> None:
+    """Put what the other side has made below where the root comes, out of sight.
+
+    Since Linux 6.8 mountinfo lists mounts in the order they were made, and these were made first.
+    What is attached in their turn are clones, made then; a mount of another mount namespace cannot
+    be cloned before it is one of ours. :func:`pivot` takes these away with the old root.
+    """
+    handed = {slot: fd for slot, fd in context.slots.items() if slot.startswith("mount")}
+    handed.pop(root, None)
+    if not handed:
+        return
+    with m.descriptor(m.new_filesystem("tmpfs", "parked")) as place:
+        m.move_mount(place, m.AT_FDCWD, path)
+        context.parking = True
+        for slot, fd in handed.items():
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                os.mkdir(slot, dir_fd=place)
+            else:
+                os.mknod(slot, dir_fd=place)
+            m.move_mount(fd, place, slot)
+            context.parked.add(slot)
+
+
+def _renew(context: Context, slot: str) -> None:
+    if slot in context.parked:
+        context.parked.remove(slot)
+        context.store(slot, m.clone_tree(context.take(slot), "", recursive=True))
 
 
 def attach(
@@ -265,6 +296,7 @@ def attach(
     ``ordinary``: symbolic links on the way are refused, not followed: where procfs and sysfs are
     is security relevant (CVE-2019-19921, CVE-2023-27561).
     """
+    _renew(context, slot)
     fd = context.take(slot)
     if destination == "/proc" and openat.filesystem_magic(fd) != openat.PROC_SUPER_MAGIC:
         raise OSError(errno.EPERM, "only a procfs may be mounted there", destination)
@@ -283,6 +315,7 @@ def attach(
 
 def attach_within(context: Context, *, slot: str, within: str, name: str) -> None:
     """Attach a detached mount at a new directory of another mount of ours, still empty."""
+    _renew(context, slot)
     directory = context.take(within)
     os.mkdir(name, 0o755, dir_fd=directory)
     m.move_mount(context.take(slot), directory, name)
@@ -430,6 +463,11 @@ def pivot(context: Context, *, move: bool) -> None:
             os.fchdir(old)
             m.mount("", ".", "", m.MS_SLAVE | m.MS_REC)
             m.umount2(".", m.MNT_DETACH)
+            if context.parking:  # that was the topmost: what is parked on the old root
+                m.umount2(".", m.MNT_DETACH)
+            # ".." of a root leads to what is mounted on it, where whoever joins would start.
+            if not os.path.samestat(os.stat("/.."), os.fstat(context.root)):
+                raise OSError(errno.EBUSY, "something is left on the new root", "/")
     os.chdir("/")
 
 

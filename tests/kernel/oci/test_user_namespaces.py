@@ -68,6 +68,26 @@ def test_ids_devices_and_streams(runtime: Runtime) -> None:
     assert (runtime.bundle / "rootfs/made").stat().st_uid == BASE
 
 
+def test_mounts_are_listed_in_their_order(runtime: Runtime, tmp_path: Path) -> None:
+    """Also where some of them were made from outside, before the others."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "f").touch()
+    binds = [
+        {"destination": f"/{name}", "type": "bind", "source": str(tmp_path / name)}
+        for name in ("d", "f")
+    ]
+    ordinary = template()["mounts"]
+    wanted = [ordinary[0], {**binds[0], "options": ["rbind"]}, *ordinary[1:], binds[1]]
+    runtime.config("c", "sleep", "1000", **remapped(runtime), mounts=wanted)
+    assert runtime.create("c").returncode == 0
+    runtime.ok("start", "c")
+    told = runtime.ok("exec", "c", "cat", "/proc/self/mountinfo")
+    listed = [line.split()[4] for line in told.splitlines()]
+    destinations = [entry["destination"] for entry in wanted]
+    assert [path for path in listed if path in ("/", *destinations)] == ["/", *destinations]
+    assert "parked" not in told
+
+
 def test_an_exec_joins_it_and_owns_its_streams(runtime: Runtime) -> None:
     runtime.config("c", "sleep", "100", **remapped(runtime))
     assert runtime.create("c").returncode == 0
