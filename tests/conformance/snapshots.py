@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -259,3 +260,36 @@ class SnapshotterSuite:
             assert not either.exists("one")
         snapshots.commit("one", "box")
         assert self.make(root).stat("one").labels == {"kept": "1"}
+
+    def test_a_power_failure_takes_what_was_not_flushed_and_nothing_else(
+        self, snapshots: Snapshotter, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[list[str]] = []
+
+        def flush(fd: int) -> None:
+            assert os.fstat(fd).st_dev == root.stat().st_dev
+            found = [json.loads(path.read_text()) for path in (root / ".meta").iterdir()]
+            seen.append(sorted(item["key"] for item in found if item["unsettled"]))
+
+        boot = tmp_path / "boot"
+        boot.write_text("another\n")
+        monkeypatch.setattr(records, "syncfs", flush)
+        self.layer(snapshots, "one", None, a="1")
+        snapshots.prepare("lower", "one")
+        snapshots.sync()
+        snapshots.sync()  # nothing to do any more
+        assert seen == [["one"]]
+        self.layer(snapshots, "two", "one", b="2")
+        snapshots.prepare("box", "two")
+        assert self.make(root).exists("two")  # the engine was killed, the machine goes on
+        monkeypatch.setattr(records, "BOOT_ID", boot)
+        after = self.make(root)
+        assert {info.key for info in after.walk()} == {"one", "lower", "box"}
+        assert after.sweep() == 1
+        # What stands on it can be used once it is there again.
+        self.layer(after, "two", "one", b="2")
+        after.sync()
+        assert seen == [["one"], ["two"]]
+        boot.write_text("a third\n")
+        assert {info.key for info in self.make(root).walk()} == {"one", "lower", "two", "box"}
+        assert self.read(self.make(root), "box").get("b") == "2"

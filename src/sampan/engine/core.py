@@ -68,6 +68,8 @@ class Core:
     content: ContentStore
     snapshots: Snapshotter
     unpacker: Unpacker
+    #: set when layers were committed that are not on the disk yet
+    unsettled: asyncio.Event
     images: ImageTable
     volumes: VolumeStore
     fabric: Fabric

@@ -26,6 +26,7 @@ from sampan.engine import (
     preparing,
     recovery,
     running,
+    settling,
     subids,
 )
 from sampan.engine.builds import Builds
@@ -118,6 +119,7 @@ class Engine:
             engine = cls(core, undo.pop_all())
             core.tasks.spawn(collecting.collect(core), "garbage collection")
             core.tasks.spawn(imagepolicy.keep(core), "image garbage collection")
+            core.tasks.spawn(settling.keep(core), "settling of layers")
             return engine
 
     async def run(
@@ -182,6 +184,7 @@ class Engine:
                 run.monitor.close()
                 os.close(run.pidfd)
         self.builds.close()
+        await settling.settle(core)
         await self._resources.aclose()
 
     async def _stop_all(self) -> None:
@@ -224,6 +227,7 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
     fabric = await threads.run(_fabric, config, plugins, undo)
     launcher = await threads.run(Launcher.spawn, config.exec_root)
     undo.callback(launcher.close)
+    unsettled = asyncio.Event()
     registry = Registry(registry_settings(config))
     undo.push_async_callback(registry.close)
     events = Events(config.event_history)
@@ -243,7 +247,8 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
         events=events,
         content=content,
         snapshots=snapshots,
-        unpacker=Unpacker(content, snapshots),
+        unpacker=_unpacker(content, snapshots, unsettled),
+        unsettled=unsettled,
         images=ImageTable(content, lambda text: registry.settings.registries.candidates(text)),
         volumes=VolumeStore(config.data_root / "volumes", config.pins, plugins),
         fabric=fabric,
@@ -254,6 +259,17 @@ async def _assemble(config: EngineConfig, undo: AsyncExitStack) -> Core:
         remap=remap,
     )
     return core
+
+
+def _unpacker(content: FileStore, snapshots: Snapshotter, unsettled: asyncio.Event) -> Unpacker:
+    """One that sets ``unsettled`` when a layer comes; it is at first, for what was there before."""
+    loop = asyncio.get_running_loop()
+    unsettled.set()
+
+    def committed() -> None:
+        loop.call_soon_threadsafe(unsettled.set)
+
+    return Unpacker(content, snapshots, committed=committed)
 
 
 def _seccomp(config: EngineConfig) -> str:

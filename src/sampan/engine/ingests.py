@@ -31,13 +31,19 @@ class Ingests:
         self._garbage: list[Garbage] = []
         self._later: list[Callable[[], Awaitable[None]]] = []
         self._gate = asyncio.Lock()
+        #: set while nothing comes in
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     async def __aenter__(self) -> None:
         async with self._gate:
             self._active += 1
+            self.idle.clear()
 
     async def __aexit__(self, *_: object) -> None:
         self._active -= 1
+        if not self._active:
+            self.idle.set()
         if not self._active and (self._garbage or self._later):
             await self._collect()
 

@@ -18,6 +18,7 @@ from sampan.engine import (
     naming,
     networkspec,
     removal,
+    settling,
     sharedmemory,
     supervision,
 )
@@ -54,6 +55,7 @@ async def restore(core: Core) -> None:
     await core.threads.run(core.volumes.sweep, [c for c in core.containers if c.live is not None])
     await core.threads.run(_drop_unfinished, core)
     await core.threads.run(core.snapshots.sweep)
+    await core.threads.run_long(settling.restore, core)
     await _perform_all(core, [a for a in actions if isinstance(a, rec.Start)], found, endpoints)
 
 

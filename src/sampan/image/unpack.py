@@ -93,11 +93,13 @@ class Unpacker:
         *,
         limits: Limits = DEFAULT_LIMITS,
         processes: int | None = None,
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
         self.content = content
         self.snapshotter = snapshotter
         self.limits = limits
         self.processes = processes or os.cpu_count() or 1
+        self._committed = committed
         self._gates = _Gates()
         self._slots = threading.Semaphore(self.processes)
 
@@ -193,6 +195,7 @@ class Unpacker:
         except Conflict:
             if not self.snapshotter.exists(step.key):
                 raise
+        self._committed()
 
     def _forget(self, key: str) -> None:
         """Remove what was not committed."""
@@ -233,6 +236,7 @@ class Unpacker:
             destination = layer_destination(mounts)
             apply(stream, destination, diff_id=diff_id, limits=self.limits)
             self.snapshotter.commit(name, key)
+            self._committed()
         except Conflict:
             self.snapshotter.remove(key)
             if not self.snapshotter.exists(name):

@@ -14,6 +14,8 @@ The life of a snapshot (containerd's core/snapshots tells the same story)::
   a descriptor for the engine's own reading; the runtime performs them in the container.
 * A crash leaves either the snapshot or a directory without one, which :meth:`Snapshotter.sweep`
   removes. Metadata is written last on creation and removed first.
+* Committing waits for no disk: :meth:`Snapshotter.sync` does, afterwards and for all at once. A
+  power failure before it takes the committed snapshot, never a part of it.
 """
 
 from __future__ import annotations
@@ -137,7 +139,11 @@ class Snapshotter(Protocol):
         ...
 
     def sync(self) -> None:
-        """Make everything committed so far survive a power failure (syncfs(2))."""
+        """Make everything committed so far survive a power failure (syncfs(2)).
+
+        What was committed after the last one is gone when the machine comes back from a failure:
+        neither :meth:`exists` nor :meth:`walk` tells of it. Blocking; raises what the disk raises.
+        """
         ...
 
 

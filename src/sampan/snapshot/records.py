@@ -7,6 +7,10 @@
     root/.meta/<number>      its record; written after the tree exists, removed before it goes
     root/.work/<number>      overlay's work directory of an active snapshot
     root/.trash/<number>     a tree on its way out
+
+Committing waits for no disk. A committed record tells which boot of the machine it is *unsettled*
+since, until :meth:`Records.sync` has flushed the trees; of an earlier boot it is worth nothing, for
+the power may have failed meanwhile, and its layer is unpacked again.
 """
 
 from __future__ import annotations
@@ -30,16 +34,22 @@ from sampan.layer.tree import DIRECTORY_FLAGS, walk
 from sampan.snapshot import VOLATILE, Kind, SnapshotInfo, Usage
 
 KEY_LIMIT = 512
+#: names this run of the machine (random(4))
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A snapshot's directory ``number``, its description, and its usage once measured."""
+    """A snapshot's directory ``number``, its description, and its usage once measured.
+
+    ``unsettled`` is the boot during which it was committed, while its tree may not be on the disk.
+    """
 
     number: str
     info: SnapshotInfo
     usage: Usage | None = None
+    unsettled: str = ""
 
 
 class Records:
@@ -47,6 +57,7 @@ class Records:
 
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.time) -> None:
         self.root = root
+        self._boot = BOOT_ID.read_text().strip()
         self.meta, self.work, self.trash = root / ".meta", root / ".work", root / ".trash"
         for directory in (root, self.meta, self.work, self.trash):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -79,8 +90,9 @@ class Records:
             # A record torn by a power failure, or whose tree never reached the disk, is none:
             # sweep() takes what is left of it.
             with suppress(ValueError, KeyError, TypeError):
-                if (self.root / path.name).is_dir():
-                    yield _decode(path.name, path.read_bytes())
+                record = _decode(path.name, path.read_bytes())
+                if record.unsettled in ("", self._boot) and (self.root / path.name).is_dir():
+                    yield record
 
     def get(self, key: str) -> Record:
         """The record of ``key``; raises NotFound."""
@@ -148,7 +160,7 @@ class Records:
             raise InvalidParameter(f"invalid snapshot key {name[:80]!r}")
         if VOLATILE in self.get(key).info.labels:
             try:
-                self.sync()  # nobody else did: not the writer's fsync(2), not the unmounting
+                self._flush()  # nobody else did: not the writer's fsync(2), not the unmounting
             except OSError as error:
                 raise storage_error(error, f"committing snapshot {name}") from error
         with self._lock:
@@ -164,9 +176,10 @@ class Records:
                     raise InvalidParameter(f"snapshot {key} has a parent already")
                 self._require_committed(parent)
                 info = replace(info, parent=parent)
-            committed = replace(record, info=info)
+            settled = VOLATILE in record.info.labels
+            committed = replace(record, info=info, unsettled="" if settled else self._boot)
             try:
-                self._write(committed, durable=True)
+                self._write(committed, durable=settled)
             except OSError as error:
                 raise storage_error(error, f"committing snapshot {name}") from error
             del self._records[key]
@@ -233,7 +246,20 @@ class Records:
         return len(strays)
 
     def sync(self) -> None:
-        """Flush the file system the snapshots are on (syncfs(2))."""
+        """Flush the file system the snapshots are on (syncfs(2)), and say so of each unsettled."""
+        with self._lock:
+            unsettled = [record for record in self._records.values() if record.unsettled]
+        if unsettled:
+            self._flush()
+        for record in unsettled:
+            with self._lock:
+                now = self._records.get(record.info.key)
+                if now is not None and now.number == record.number:
+                    settled = replace(now, unsettled="")
+                    self._write(settled, durable=True)
+                    self._records[record.info.key] = settled
+
+    def _flush(self) -> None:
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             syncfs(fd)
@@ -310,6 +336,7 @@ def _encode(record: Record) -> bytes:
         "created": info.created,
         "labels": dict(info.labels),
         "usage": [record.usage.size, record.usage.inodes] if record.usage else None,
+        "unsettled": record.unsettled,
     }
     return json.dumps(document).encode()
 
@@ -327,6 +354,7 @@ def _decode(number: str, raw: bytes) -> Record:
             labels=document["labels"],
         ),
         usage=Usage(size=usage[0], inodes=usage[1]) if usage else None,
+        unsettled=document.get("unsettled", ""),
     )
 
 
