@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,41 +12,23 @@ import pytest
 import sampan
 from sampan import from_
 from sampan.build.gcpolicy import Policy, Settings
-from sampan.build.recipe import Recipe
 from sampan.build.tools import StepFailed
 from sampan.dockerfile.parser import parse
 from sampan.errors import InvalidParameter
+from tests.pythonbuilds import base, configuration, embedded, made_context
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-BUSYBOX = Path("/bin/busybox")
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[sampan.Engine]:
-    config = sampan.EngineConfig(
-        data_root=tmp_path / "data",
-        exec_root=tmp_path / "exec",
-        cgroup_parent=f"/sampan-test-{os.getpid()}",
-        bridge_enabled=False,
-    )
-    with sampan.Engine(config) as engine:
-        yield engine
-    for group in Path("/sys/fs/cgroup").glob(f"*/sampan-test-{os.getpid()}"):
-        group.rmdir()
+    with embedded(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
-    root = tmp_path / "context"
-    (root / "bin").mkdir(parents=True)
-    shutil.copy(BUSYBOX, root / "bin" / "busybox")
-    (root / "bin" / "sh").symlink_to("busybox")
-    (root / "a b").write_text("spaced\n")
-    return root
-
-
-def base() -> Recipe:
-    return from_("scratch").copy("bin", "/bin")
+    return made_context(tmp_path)
 
 
 def test_a_recipe_becomes_an_image(engine: sampan.Engine, context: Path, tmp_path: Path) -> None:
@@ -115,13 +96,7 @@ def test_directories_and_failures(engine: sampan.Engine, context: Path) -> None:
 
 
 async def test_what_the_cache_drops_is_gone(context: Path, tmp_path: Path) -> None:
-    config = sampan.EngineConfig(
-        data_root=tmp_path / "data",
-        exec_root=tmp_path / "exec",
-        cgroup_parent=f"/sampan-test-{os.getpid()}",
-        bridge_enabled=False,
-    )
-    engine = await sampan.AsyncEngine.open(config)
+    engine = await sampan.AsyncEngine.open(configuration(tmp_path))
     try:
         recipe = base().run("echo kept > /cache/f", mounts=["type=cache,target=/cache,id=c"])
         built = await engine.build(recipe, context=context, network="none")

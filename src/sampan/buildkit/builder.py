@@ -21,13 +21,13 @@ from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.errors import build_error
 from sampan.buildkit.frontend import RESULT, Frontend, Source
 from sampan.buildkit.jobs import Job, Jobs, Part, definition
-from sampan.buildkit.layouts import LAYOUT, Layouts
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.status import lines
 from sampan.engine.buildcache import Caches
 from sampan.engine.buildjob import Prefixed
+from sampan.engine.buildlayouts import LayoutExecutor, Layouts
 from sampan.engine.buildoutputs import Outputs
 from sampan.engine.builds import Builds
 from sampan.engine.core import Core
@@ -103,12 +103,13 @@ class Builder:
         requests = [await front.request(source, platform) for platform in platforms]
         job.epoch = requests[0].epoch
         self._warn(job, asked, source, platforms[0])
+        layouts = Layouts(
+            core=self.core, stores=lambda name: SessionStore(job.session, name, kind="oci")
+        )
         tools = self.builds.tools(lambda domain: credentials(job.session, domain))
         tools = replace(
             tools,
-            executor=_Executor(
-                tools.executor, self.jobs, Layouts(core=self.core, session=job.session)
-            ),
+            executor=_Executor(LayoutExecutor(tools.executor, layouts), self.jobs),
             imports=await self._imports(job, asked),
             whole=job.whole,
         )
@@ -214,14 +215,11 @@ class _Executor:
 
     inner: Executor
     jobs: Jobs
-    layouts: Layouts
 
     async def base(self, reference: str, platform: Platform, *, pull: bool) -> Image:
         """See :meth:`sampan.build.executor.Executor.base`."""
         if reference.startswith(RESULT):
             return self.jobs.part(reference.removeprefix(RESULT)).result.built.image
-        if reference.startswith(LAYOUT):
-            return await self.layouts.image(reference, platform)
         return await self.inner.base(reference, platform, pull=pull)
 
     async def run(self, request: RunRequest, output: Output) -> int:

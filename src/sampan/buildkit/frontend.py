@@ -25,16 +25,17 @@ from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
 from sampan.buildkit.attributes import Attributes, check_syntax
 from sampan.buildkit.caller import Filter, agent, secret, uploaded
 from sampan.buildkit.contexts import Contexts
-from sampan.buildkit.layouts import layout_reference
 from sampan.buildkit.sessions import Session
 from sampan.buildkit.status import Status
 from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
 from sampan.dockerfile.instructions import Run
 from sampan.dockerfile.parser import Dockerfile, parse
 from sampan.engine.buildcontext import fetch, unpack_context
+from sampan.engine.buildlayouts import layout_reference
 from sampan.engine.builds import Builds
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.kernel.openat import in_root
+from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 
 _FILE_LIMIT = 4 << 20
@@ -228,7 +229,7 @@ class Frontend:
         if kind == "local":
             return await self._local(name, rest)
         if kind == "oci-layout":
-            return layout_reference(name, rest)
+            return _layout(name, rest)
         with self.status.step(f"[context {name}] load from {address}"):
             return Tree(root=self._opened(await self._fetched(address)))
 
@@ -285,6 +286,15 @@ async def _triggers(front: Frontend, planned: Plan, needed: tuple[Stage, ...]) -
         if base in named or front.attributes.pull or await front.builds.triggers(base):
             return True
     return False
+
+
+def _layout(name: str, address: str) -> str:
+    """The reference that stands for ``//STORE[:TAG]@DIGEST``, STORE being the session's."""
+    place, _, digest = address.removeprefix("//").partition("@")
+    store = place.partition(":")[0]
+    if not store or not digest:
+        raise InvalidParameter(f"named context {name}: oci-layout requires a digest")
+    return layout_reference(store, Digest.parse(digest))
 
 
 def _epoch(text: str) -> int:

@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sampan.build.layoutaddress import LayoutImage
     from sampan.cli.arguments import Arguments
     from sampan.cli.session import Session
     from sampan.client.document import Json
@@ -292,11 +293,28 @@ def _named(
             contexts[name] = LocalContext(os.path.realpath(value), keep)
             keys[name] = context_key(contexts[name].directory, name)
             found[name] = "local"
+        elif value.startswith("oci-layout://"):
+            image = _layout(name, value)
+            contexts[name] = LocalContext(
+                os.path.realpath(image.directory), image.files().__contains__
+            )
+            keys[name] = context_key(contexts[name].directory, name)
+            found[name] = f"oci-layout://@{image.digest}"
         elif "://" in value or is_url(value) or value.startswith("target:"):
             found[name] = value
         else:
             raise CliError(f"failed to get build context path {value}: no such directory")
     return found
+
+
+def _layout(name: str, address: str) -> LayoutImage:
+    from sampan.build import layoutaddress
+    from sampan.errors import SampanError
+
+    try:
+        return layoutaddress.find(address)
+    except (SampanError, OSError) as error:
+        raise CliError(f"failed to get build context {name}: {error}") from None
 
 
 def _caches(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from sampan.build import layoutaddress
 from sampan.build.arguments import BuildArguments, BuiltImage
 from sampan.build.outputs import Kind, parse_output
 from sampan.build.recipe import Recipe
@@ -97,6 +98,12 @@ def request(source: Path | str | Recipe | None, options: BuildArguments) -> Requ
         if os.path.isdir(value):
             made.local(name, os.fspath(value), _patterns(os.fspath(value), "") or ())
             named[name] = "local"
+        elif isinstance(value, str) and value.startswith(layoutaddress.SCHEME):
+            image = layoutaddress.find(value)
+            made.contexts[name] = LocalContext(
+                os.path.realpath(image.directory), image.files().__contains__
+            )
+            named[name] = f"{layoutaddress.SCHEME}@{image.digest}"
         elif isinstance(value, str):
             named[name] = value
         else:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sampan.build import layoutaddress
 from sampan.build.arguments import BuildArguments, BuiltImage, News
 from sampan.build.executor import Limits
 from sampan.build.outputs import Attest, attest, parse_output
@@ -17,12 +18,13 @@ from sampan.build.recipe import Recipe
 from sampan.build.request import entitlements
 from sampan.dockerfile.parser import parse
 from sampan.engine.buildcontext import dockerfile_in, fetch, ignore_in
-from sampan.engine.buildjob import Job, Jobs, Place
+from sampan.engine.buildjob import Context, Job, Jobs, LayoutPlace, Place
 from sampan.engine.options import RegistryAuth
 from sampan.errors import InvalidParameter
 from sampan.kernel.mount import descriptor
 from sampan.layer import archive_put
 from sampan.layer.model import Readable
+from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
 
@@ -99,14 +101,19 @@ async def _job(
 
 async def _contexts(
     engine: Engine, options: BuildArguments, stack: AsyncExitStack
-) -> dict[str, Place | str]:
+) -> dict[str, Context]:
     """The named contexts: directories of this host, or what they name."""
-    return {
-        name: value
-        if isinstance(value, str) and not _is_directory(value)
-        else await _place(engine, value, "", stack)
-        for name, value in options.get("contexts", {}).items()
-    }
+    found: dict[str, Context] = {}
+    for name, value in options.get("contexts", {}).items():
+        if isinstance(value, str) and value.startswith(layoutaddress.SCHEME):
+            image = await engine.builds.threads.run(layoutaddress.find, value)
+            digest = Digest.parse(image.digest)
+            found[name] = LayoutPlace(path=Path(image.directory), digest=digest)
+        elif isinstance(value, str) and not _is_directory(value):
+            found[name] = value
+        else:
+            found[name] = await _place(engine, value, "", stack)
+    return found
 
 
 def _attest(options: BuildArguments) -> Attest:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from sampan.build.assemble import Result
 from sampan.build.checks import Choice, check
@@ -26,11 +27,19 @@ from sampan.build.selection import Tree
 from sampan.dockerfile.ignore import IgnoreMatcher
 from sampan.dockerfile.parser import Dockerfile
 from sampan.engine.buildcache import Caches, everything
+from sampan.engine.buildlayouts import (
+    DirectoryStore,
+    LayoutExecutor,
+    Layouts,
+    layout_reference,
+)
 from sampan.engine.buildoutputs import Made, Outputs
 from sampan.engine.builds import Builds
 from sampan.engine.buildsteps import Credentials
+from sampan.engine.cachestores import BlobStore
 from sampan.engine.core import Core
-from sampan.errors import InvalidParameter
+from sampan.errors import InvalidParameter, NotFound
+from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
 from sampan.wire.base import Json
@@ -48,11 +57,22 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutPlace:
+    """An image in an OCI layout that is in a directory on this host."""
+
+    path: Path
+    digest: Digest
+
+
+Context: TypeAlias = Place | LayoutPlace | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What to build and what to make of it.
 
-    ``contexts`` are named contexts: places, or references of images. ``origin`` tells where a
-    remote context came from. ``multi_platform`` asks for an index even for one platform.
+    ``contexts`` are named contexts: places, images in layouts, or references of images. ``origin``
+    tells where a remote context came from. ``multi_platform`` asks for an index even for one.
     ``cache_directories`` are those of local caches by their place in ``cache_from``.
     """
 
@@ -60,7 +80,7 @@ class Job:
     filename: str = "Dockerfile"
     context: Place | None = None
     origin: Material | None = None
-    contexts: Mapping[str, Place | str] = field(default_factory=dict)
+    contexts: Mapping[str, Context] = field(default_factory=dict)
     target: str = ""
     platforms: tuple[Platform, ...] = ()
     multi_platform: bool | None = None
@@ -141,8 +161,13 @@ class Jobs:
         imports: tuple[Imported, ...],
     ) -> list[Built]:
         platforms = job.platforms or (Platform.host(),)
+        tools = self.builds.tools(credentials)
+        layouts = Layouts(core=self.core, stores=lambda name: self._layout(job, name))
         tools = replace(
-            self.builds.tools(credentials), imports=imports, whole=everything(job.cache_to)
+            tools,
+            executor=LayoutExecutor(tools.executor, layouts),
+            imports=imports,
+            whole=everything(job.cache_to),
         )
         built = []
         for platform in platforms:
@@ -153,6 +178,12 @@ class Jobs:
                 view = Prefixed(progress, f"{platform} ") if len(platforms) > 1 else progress
                 built.append(await self.builds.solve(request, tools, view))
         return built
+
+    def _layout(self, job: Job, name: str) -> BlobStore:
+        place = job.contexts.get(name)
+        if not isinstance(place, LayoutPlace):
+            raise NotFound(f"no such OCI layout: {name}")
+        return DirectoryStore(place.path, self.core.threads)
 
     async def _put_out(
         self,
@@ -240,10 +271,7 @@ def _request(job: Job, platform: Platform, stack: ExitStack) -> BuildRequest:
         file=job.file,
         context=_tree(job.context, stack) if job.context else None,
         context_path=str(job.context.path) if job.context else "",
-        contexts={
-            name: value if isinstance(value, str) else _tree(value, stack)
-            for name, value in job.contexts.items()
-        },
+        contexts={name: _context(name, value, stack) for name, value in job.contexts.items()},
         target=job.target,
         platform=platform,
         arguments=job.arguments,
@@ -261,6 +289,12 @@ def _request(job: Job, platform: Platform, stack: ExitStack) -> BuildRequest:
         epoch=_epoch(job),
         clamp=clamp,
     )
+
+
+def _context(name: str, value: Context, stack: ExitStack) -> str | Tree:
+    if isinstance(value, LayoutPlace):
+        return layout_reference(name, value.digest)
+    return value if isinstance(value, str) else _tree(value, stack)
 
 
 def _tree(place: Place, stack: ExitStack) -> Tree:

@@ -22,12 +22,16 @@ _PIECE = 1 << 20
 _LIMIT = 64 << 20
 
 
-class ClientStore(Protocol):
-    """A directory of the client's that holds blobs by digest."""
+class BlobStore(Protocol):
+    """Blobs by digest."""
 
     def read(self, blob: Descriptor) -> AsyncIterator[bytes]:
         """A blob's bytes, not verified. Raises NotFound, SampanError."""
         ...
+
+
+class ClientStore(BlobStore, Protocol):
+    """A directory of the client's that holds blobs by digest."""
 
     async def write(self, blob: Descriptor, chunks: AsyncIterator[bytes]) -> None:
         """Store a blob; one that is there already is left alone, ``chunks`` unread."""
@@ -81,7 +85,7 @@ class _Broken:
         raise self.error
 
 
-async def document(store: ClientStore, digest: Digest) -> bytes:
+async def document(store: BlobStore, digest: Digest) -> bytes:
     """A document of a store, verified and bounded. Raises InvalidParameter, NotFound."""
     data = bytearray()
     async for piece in store.read(Descriptor(media_type="", digest=digest, size=0)):

@@ -378,3 +378,19 @@ def test_several_platforms_and_the_builders_arguments(
         *("-o", f"type=oci,dest={tmp_path}/one,tar=false", str(context)),
     )
     assert "manifests" in layout(tmp_path / "one")[0]
+
+
+def test_an_image_of_a_layout(
+    sampan: DockerCli, docker: DockerCli, context: Path, tmp_path: Path
+) -> None:
+    layout_directory = tmp_path / "layout"
+    (context / "Dockerfile").write_text("FROM busybox\nRUN echo based >/base\n")
+    output = f"type=oci,dest={layout_directory},tar=false"
+    sampan("build", "-q", "-t", "based", "-o", output, str(context))
+    (context / "Dockerfile").write_text("FROM base\nRUN cat /base >/again\n")
+    sampan("builder", "prune", "-af")
+    named = f"--build-context=base=oci-layout://{layout_directory}:latest"
+    sampan("build", "-q", named, "-t", "from-layout", str(context))
+    assert docker.out("run", "--rm", "from-layout", "cat", "/again") == "based"
+    failed = sampan("build", named.replace("latest", "other"), str(context), status=1)
+    assert "the OCI layout has no image 'other'" in failed.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import sampan
-from sampan import Recipe, from_
 from sampan.build.arguments import BuildArguments
 from sampan.build.executor import Limits
 from sampan.errors import InvalidParameter, NotFound, SampanError
 from tests.compat.build.test_door import agent  # noqa: F401
-from tests.compat.conftest import BUSYBOX, Sampand
+from tests.compat.conftest import Sampand
+from tests.pythonbuilds import base, embedded, made_context
 
 Engine = sampan.Engine | sampan.RemoteEngine
 
@@ -29,32 +27,13 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
         with sampan.connect(daemon.host) as remote:
             yield remote
         return
-    config = sampan.EngineConfig(
-        data_root=tmp_path / "data",
-        exec_root=tmp_path / "exec",
-        cgroup_parent=f"/sampan-python-{os.getpid()}",
-        bridge_enabled=False,
-    )
-    with sampan.Engine(config) as embedded:
-        yield embedded
-    for group in Path("/sys/fs/cgroup").glob(f"*/sampan-python-{os.getpid()}"):
-        group.rmdir()
+    with embedded(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
-    root = tmp_path / "context"
-    (root / "bin").mkdir(parents=True)
-    shutil.copy(BUSYBOX, root / "bin" / "busybox")
-    (root / "bin" / "sh").symlink_to("busybox")
-    (root / "a b").write_text("spaced\n")
-    (root / "hidden").write_text("hidden\n")
-    (root / ".dockerignore").write_text("hidden\n")
-    return root
-
-
-def base() -> Recipe:
-    return from_("scratch").copy("bin", "/bin")
+    return made_context(tmp_path)
 
 
 def test_a_recipe(engine: Engine, context: Path, tmp_path: Path) -> None:
@@ -135,6 +114,24 @@ def test_a_directory_with_everything(
         **options,
     )
     assert not any(told), "no program has run"
+
+
+def test_an_image_of_a_layout(engine: Engine, context: Path, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    based = base().run("echo based >/base", network="none")
+    engine.build(based, context=context, outputs=[f"type=oci,dest={layout},tar=false"], tags=["a"])
+    (layout / "more").write_text("nobody asked for it")
+    text = "FROM base\nCOPY --from=base /base /again\nRUN --network=none echo more >>/again\n"
+    options: BuildArguments = {"contexts": {"base": f"oci-layout://{layout}"}, "text": text}
+    engine.build(outputs=[str(tmp_path / "out")], **options)
+    assert (tmp_path / "out" / "again").read_text() == "based\nmore\n"
+    for address in (f"{layout}:none", tmp_path / "none", f"{layout}@sha256:x"):
+        options["contexts"] = {"base": f"oci-layout://{address}"}
+        with pytest.raises(SampanError, match=r"no image 'none'|not an OCI layout|invalid digest"):
+            engine.build(**options)
+    options["contexts"] = {"base": f"oci-layout://{layout}@sha256:{'0' * 64}"}
+    with pytest.raises(SampanError, match=f"the OCI layout has no blobs/sha256/{'0' * 64}"):
+        engine.build(**options)
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,12 @@ from sampan.dockerfile.ignore import IgnoreMatcher
 from sampan.dockerfile.parser import Dockerfile, DockerfileError, excerpt, parse
 from sampan.engine.buildcontext import dockerfile_in, fetch, ignore_in, unpack_context
 from sampan.engine.buildcontexts import missing, parse_listing, update
-from sampan.engine.buildjob import Job, Jobs, Place
+from sampan.engine.buildjob import Context, Job, Jobs, LayoutPlace, Place
 from sampan.engine.engine import Engine
 from sampan.engine.options import RegistryAuth
 from sampan.engine.threads import BodyReader
 from sampan.errors import InvalidParameter, SampanError, Unsupported
+from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
 
@@ -133,7 +134,7 @@ class _Session:
                 context = await self._local("", paths, ignore)
         elif context is not None:
             context = Place(path=context.path, ignore=ignore)
-        contexts: dict[str, Place | str] = {}
+        contexts: dict[str, Context] = {}
         used = names(planned, needed)
         for name, value in asked.contexts.items():
             if name in used:
@@ -154,7 +155,7 @@ class _Session:
         file: Dockerfile,
         context: Place | None,
         origin: Material | None,
-        contexts: dict[str, Place | str],
+        contexts: dict[str, Context],
         agents: dict[str, str],
         platforms: tuple[Platform, ...],
     ) -> Job:
@@ -256,9 +257,12 @@ class _Session:
         await self.wire.tell(archive={"stream": number})
         return await unpack_context(builds.threads, stream.__aiter__(), place)
 
-    async def _named(self, name: str, value: str) -> Place | str:
+    async def _named(self, name: str, value: str) -> Context:
         if value == "local":
             return await self._local(name, None, None)
+        if value.startswith("oci-layout://@"):
+            digest = Digest.parse(value.removeprefix("oci-layout://@"))
+            return LayoutPlace(path=(await self._local(name, None, None)).path, digest=digest)
         if value.startswith("docker-image://"):
             return value.removeprefix("docker-image://")
         if value.startswith(("http://", "https://")) or parse_git(value) is not None:
