@@ -73,11 +73,12 @@ class Images:
         ]
         found.sort(key=lambda pair: imageviews.created(pair[1]), reverse=True)
         used = [container.record.image_id for container in core.containers]
-        shared = imageviews.chain_users(image for _, image in views) if shared_size else {}
+        distinct = {image.id: image for _, image in views}
+        shared = imageviews.chain_users(distinct.values()) if shared_size else {}
         users = imagemanifests.users(core) if manifests else {}
 
         def build() -> builtins.list[ImageSummary]:
-            return [
+            return imageviews.merged(
                 imageviews.summary(
                     entry,
                     image,
@@ -94,7 +95,7 @@ class Images:
                     manifests=imagemanifests.summaries(core, entry, users) if manifests else None,
                 )
                 for entry, image in found
-            ]
+            )
 
         return await core.threads.run(build)
 
@@ -120,7 +121,8 @@ class Images:
         views: builtins.list[tuple[Entry, Image]],
     ) -> bool:
         dangling = boolean(filters, "dangling")
-        if dangling is not None and dangling != (not entry.names):
+        nameless = not any(other.names for other in self._core.images.alike(entry))
+        if dangling is not None and dangling != nameless:
             return False
         if filters.get("reference") and not imageviews.match_reference(entry, filters["reference"]):
             return False
@@ -157,7 +159,8 @@ class Images:
         """Everything known about an image; NotFound ``No such image: ref``."""
         entry, image = await find_image(self._core, ref, platform)
         size = await self._core.threads.run(self._size, image)
-        found = imageviews.inspect(entry, image, size, self._core.snapshots.name)
+        alike = [entry] if platform else self._core.images.alike(entry)
+        found = imageviews.inspect(entry, alike, image, size, self._core.snapshots.name)
         if manifests:
             users = imagemanifests.users(self._core)
             listed = await self._core.threads.run(
@@ -247,7 +250,10 @@ class Images:
             ):
                 continue
             freed += await core.threads.run(self._own_size, entry, image)
-            deleted += await imageremoval.remove(core, str(entry.id), force=True, noprune=False)
+            if len(core.images.alike(entry)) > 1:  # by its id, others would go along
+                deleted += await imageremoval.remove_entry(core, entry)
+            else:
+                deleted += await imageremoval.remove(core, str(entry.id), force=True, noprune=False)
         core.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=freed)
 

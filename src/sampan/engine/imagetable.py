@@ -146,6 +146,10 @@ class ImageTable:
         """
         if not entry.id.hex.startswith(text.removeprefix("sha256:")):
             return [entry]
+        return self.alike(entry)
+
+    def alike(self, entry: Entry) -> list[Entry]:
+        """All entries with the id of this one, itself among them: people see one image."""
         return [other for other in self._entries.values() if other.id == entry.id]
 
     def lookup(self, reference: Reference) -> Entry | None:

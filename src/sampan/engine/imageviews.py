@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 
+import msgspec
+
 from sampan.engine import clock
 from sampan.engine.imagetable import Entry
 from sampan.image import Image, steps
@@ -25,18 +27,18 @@ from sampan.wire.image import (
 SizeOf = Callable[[Digest], int]
 
 
-def tags(entry: Entry) -> list[str]:
-    """``repo:tag`` of an image's names, as people write them."""
-    return _tags(entry.references)
+def tags(*entries: Entry) -> list[str]:
+    """``repo:tag`` of images' names, as people write them."""
+    return [tag for entry in entries for tag in _tags(entry.references)]
 
 
 def _tags(names: Iterable[Reference]) -> list[str]:
     return [name.familiar for name in names if name.tag and name.digest is None]
 
 
-def digests(entry: Entry) -> list[str]:
-    """``repo@digest`` for every repository the image is known in."""
-    return _digests(entry.references)
+def digests(*entries: Entry) -> list[str]:
+    """``repo@digest`` for every repository images are known in."""
+    return _digests(name for entry in entries for name in entry.references)
 
 
 def _digests(names: Iterable[Reference]) -> list[str]:
@@ -58,17 +60,20 @@ def _six_digits(stamp: str) -> str:
     return f"{head}.{digits[:6]}{tail[len(digits) :]}" if dot else stamp
 
 
-def inspect(entry: Entry, image: Image, size: int, driver: str) -> ImageInspect:
+def inspect(
+    entry: Entry, alike: Sequence[Entry], image: Image, size: int, driver: str
+) -> ImageInspect:
     """``GET /images/{name}/json``; ``size`` is of the unpacked layers, in bytes.
 
-    The image it was made from and the container are told as the image has them.
+    ``alike`` are all entries of its id, whose names are told together. The image it was made from
+    and the container are told as the image has them.
     """
     document = image.config.document
     return ImageInspect(
         id=str(image.id),
         descriptor=wire_descriptor(entry.target),
-        repo_tags=tags(entry),
-        repo_digests=digests(entry),
+        repo_tags=tags(*alike),
+        repo_digests=digests(*alike),
         comment=document.comment or "",
         created=image.config.created or clock.ZERO,
         author=document.author or "",
@@ -114,6 +119,23 @@ def summary(
         manifests=manifests,
         descriptor=wire_descriptor(entry.target),
     )
+
+
+def merged(summaries: Iterable[ImageSummary]) -> list[ImageSummary]:
+    """One summary an id, with everything that leads to it: manifests may share a configuration."""
+    found: dict[str | None, ImageSummary] = {}
+    for item in summaries:
+        before = found.get(item.id)
+        if before is not None:
+            manifests = [*(before.manifests or ()), *(item.manifests or ())]
+            item = msgspec.structs.replace(
+                before,
+                repo_tags=[*(before.repo_tags or ()), *(item.repo_tags or ())],
+                repo_digests=[*(before.repo_digests or ()), *(item.repo_digests or ())],
+                manifests=manifests if before.manifests is not None else None,
+            )
+        found[item.id] = item
+    return list(found.values())
 
 
 def history(entry: Entry, image: Image, size_of: SizeOf) -> list[ImageHistoryResponseItem]:
