@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 from sampan.errors import SampanError, Unavailable, Unsupported
 from sampan.kernel.nftables import Nftables, NftError
-from sampan.network import hostinput, nft
+from sampan.network import inputguard, nft
 from sampan.network.hostforward import HostForwarding, Runner
-from sampan.network.hostinput import InputRules
 from sampan.network.hostsysctl import bridge_netfilter
+from sampan.network.inputguard import InputGuard
 from sampan.network.model import NetworkSpec
 from sampan.network.nft import Published
 from sampan.network.rulewatch import RuleWatch
@@ -35,11 +34,10 @@ class Firewall:
     ) -> None:
         """``open_runner`` is called on first need, in the thread that needs it; call
         :meth:`open` early where descriptor numbers may grow. ``host`` is told of every network;
-        ``None`` leaves the host's own forwarding rules as they are. With ``respect`` ports the
-        host's input rules do not let in are published to the host itself alone."""
+        ``None`` leaves the host's own forwarding rules as they are. With ``respect`` the
+        host's input rules hold for published ports."""
         self._host = host
-        self._respect = respect
-        self._rules: InputRules | None = None
+        self._guard = InputGuard(table) if respect else None
         self._table = table
         self._open = open_runner
         self._runner: Runner | None = None
@@ -62,7 +60,6 @@ class Firewall:
     def add_network(self, spec: NetworkSpec) -> None:
         """Let a network in; replaces what was said of it before. Idempotent."""
         with self._lock:
-            self._judge()
             before = self._networks.get(spec.id)
             self._networks[spec.id] = spec
             try:
@@ -90,8 +87,7 @@ class Firewall:
     def publish(self, endpoint_id: str, rows: tuple[Published, ...]) -> None:
         """Publish an endpoint's ports, in place of what it had published."""
         with self._lock:
-            self._judge()
-            rows = self._judged(rows)
+            self._check(rows)
             before = self._rows.pop(endpoint_id, ())
             script = nft.unpublish(self._table, before) + nft.publish(self._table, rows)
             if rows:
@@ -104,6 +100,8 @@ class Firewall:
                 if before:
                     self._rows[endpoint_id] = before
                 raise
+            if before:
+                self._check()
 
     def unpublish(self, endpoint_id: str) -> tuple[Published, ...]:
         """Take an endpoint's ports back; returns what they were. Idempotent."""
@@ -111,6 +109,7 @@ class Firewall:
             rows = self._rows.pop(endpoint_id, ())
             if rows:
                 self._change(nft.unpublish(self._table, rows))
+                self._check()
             return rows
 
     def replace(
@@ -118,10 +117,14 @@ class Firewall:
     ) -> None:
         """Make the table hold exactly this, in one transaction."""
         with self._lock:
+            before = [row for held in self._rows.values() for row in held]
             self._networks = {spec.id: spec for spec in networks}
-            self._judge()
-            self._rows = {name: self._judged(held) for name, held in rows.items() if held}
+            self._rows = {name: held for name, held in rows.items() if held}
+            self._check(before)
             self._rebuild()
+            if self._guard is None:  # an engine that respected the host may have left its own
+                self._run(inputguard.removal(self._table))
+            self._check()
             self._tell_host()
 
     def rows(self) -> frozenset[Published]:
@@ -150,7 +153,8 @@ class Firewall:
             if self._networks and self._runner is not None:
                 if self._built and not self._is_there():
                     self._rebuild()
-                self._judge()
+                if self._guard is not None:
+                    self._guard.refresh(self._runner)
                 self._tell_host()
 
     def _is_there(self) -> bool:
@@ -160,32 +164,11 @@ class Firewall:
         listed = json.loads(self._runner.query("list tables"))["nftables"]
         return any(entry.get("table", {}).get("name") == self._table for entry in listed)
 
-    def _judge(self) -> None:
-        """Look at the host's input rules again; what they let in now is published accordingly."""
-        if not self._respect or self._runner is None:
-            return
-        rules = hostinput.read(self._runner)
-        if rules == self._rules:
-            return
-        self._rules = rules
-        judged = {name: self._judged(held) for name, held in self._rows.items()}
-        if judged != self._rows:
-            self._rows = judged
-            if self._built:
-                self._rebuild()
-
-    def _judged(self, rows: tuple[Published, ...]) -> tuple[Published, ...]:
-        rules = self._rules
-        if rules is None:
-            return rows
-        return tuple(
-            replace(
-                row,
-                own=row.host_port != 0
-                and not rules.admits(row.protocol, row.host_port, row.address.version),
-            )
-            for row in rows
-        )
+    def _check(self, more: Iterable[Published] = ()) -> None:
+        """Have the host's input rules hold for whatever is published, and for ``more``."""
+        if self._guard is not None and self._runner is not None:
+            rows = [row for held in self._rows.values() for row in held]
+            self._guard.update(self._runner, [*rows, *more])
 
     def _change(self, script: str) -> None:
         if not self._built:

@@ -1,177 +1,203 @@
-"""The host's own input rules, and published ports (``--firewall=respect-host``).
+"""The host's own input rules, as commands that copy them to where published ports are met (pure).
 
-A published port is translated before the host's input hook, so a host that drops what it does not
-let in would still have its containers' ports open. Where an input chain of the host ends in
-``policy drop``, a port is therefore published to neighbours only when a rule there accepts it, as
-it would have to for a program of the host; else to the host itself alone.
+A published port is translated before the host's input hook, so no packet to it meets the rules
+there. :mod:`sampan.network.inputguard` has these rules looked at before: every base chain of
+type filter at the input hook, whatever it does by default, with the chains and sets it leads to,
+becomes a chain of a table of ours. The kernel then decides about each packet as it would at the
+hook, by interface, by source, by zone.
 
-The rules are read, not run: a rule with a condition that is not about the port (an address, an
-interface, an iptables match nft cannot show) accepts nothing and drops nothing here, but what it
-jumps to is looked at. Where such a rule returns, what its chain drops further down is not certain.
+What only counts, marks or helps is left out of the copy. So is a rule with a condition that
+libnftables-json(5) does not show (a match of iptables that nft has no word for, a limit kept in a
+set) or that is not known before routing (the user of a socket): it lets nothing in and keeps
+nothing out. Where such a rule returns, what its chain drops further down is not certain, and left
+out too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
-
-from sampan.errors import Unavailable
-from sampan.network.hostforward import Runner
 
 #: A JSON object of libnftables-json(5).
 Object: TypeAlias = Mapping[str, object]
 
-#: Chains may jump this deep (NFT_JUMP_STACK_SIZE).
-_DEPTH = 16
-_VERSIONS: Mapping[str, tuple[int, ...]] = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
-_PROTOCOLS = {"6": "tcp", "17": "udp", "132": "sctp"}
+VERSIONS: Mapping[str, tuple[int, ...]] = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
+_DROPS = ("drop", "reject")
+_KEPT = (
+    "match", "vmap", "limit", "log", "ct count", "queue",
+    "accept", "drop", "reject", "return", "continue", "jump", "goto",
+)  # fmt: skip
 #: Statements that decide nothing.
-_NEUTRAL = ("counter", "log", "comment", "mangle")
+_NEUTRAL = (
+    "counter", "comment", "mangle", "notrack", "secmark", "flow",
+    "ct helper", "ct timeout", "ct expectation",
+)  # fmt: skip
+#: Targets of iptables that decide nothing.
+_NEUTRAL_TARGETS = (
+    "LOG",
+    "NFLOG",
+    "ULOG",
+    "MARK",
+    "CONNMARK",
+    "CT",
+    "SECMARK",
+    "CONNSECMARK",
+    "SET",
+)
+#: What belongs to the socket a packet is for, which is not known before routing.
+_SOCKETS = ("skuid", "skgid", "cgroup")
 
 
 @dataclass(frozen=True, slots=True)
-class InputRules:
-    """Base chains at the input hook that drop by default, and the chains of their tables."""
+class Base:
+    """A base chain at the input hook; ``drops`` is what it does in the end."""
 
-    bases: tuple[tuple[str, str, str], ...] = ()
-    chains: Mapping[tuple[str, str, str], Sequence[Sequence[Object]]] = field(default_factory=dict)
-
-    def admits(self, protocol: str, port: int, version: int) -> bool:
-        """Whether a new connection to a port is let in by every chain that would drop it."""
-        return all(
-            self._verdict(base, protocol, port, version, 0) == "accept"
-            for base in self.bases
-            if version in _VERSIONS.get(base[0], ())
-        )
-
-    def _verdict(
-        self, chain: tuple[str, str, str], protocol: str, port: int, version: int, depth: int
-    ) -> str:
-        """``accept``, ``drop`` or "" (the end was reached)."""
-        if depth > _DEPTH:
-            return ""
-        left = False  # whether a packet may have returned before
-        for rule in self.chains.get(chain, ()):
-            sure, action, target = _read(rule, protocol, port, version)
-            if sure is False:
-                continue
-            if action in ("jump", "goto"):
-                inner = (chain[0], chain[1], target)
-                found = self._verdict(inner, protocol, port, version, depth + 1)
-                if found == "accept" or (found and sure):
-                    return found
-                if action == "goto" and sure:
-                    return ""
-            elif action == "return" and sure is None:
-                left = True
-            elif sure and action in ("accept", "drop", "reject", "return"):
-                found = {"reject": "drop", "return": ""}.get(action, action)
-                return "" if found == "drop" and left else found
-        return ""
+    family: str
+    table: str
+    name: str
+    drops: bool
 
 
-def _read(
-    rule: Sequence[Object], protocol: str, port: int, version: int
-) -> tuple[bool | None, str, str]:
-    """Whether a rule is about such a packet (``None``: perhaps), what it does, and where to."""
-    sure: bool | None = True
-    for statement in rule:
-        for kind, value in statement.items():
-            if kind in ("accept", "drop", "reject", "return"):
-                return sure, kind, ""
-            if kind in ("jump", "goto"):
-                target = value.get("target") if isinstance(value, dict) else ""
-                return sure, kind, str(target)
-            if kind in _NEUTRAL:
-                continue
-            matched = (
-                _matches(value, protocol, port, version)
-                if kind == "match" and isinstance(value, dict)
-                else None
-            )
-            if matched is False:
-                return False, "", ""
-            if matched is None:
-                sure = None
-    return sure, "", ""
-
-
-def _matches(match: Object, protocol: str, port: int, version: int) -> bool | None:
-    left, right, operator = match.get("left"), match.get("right"), match.get("op")
-    if not isinstance(left, dict) or operator not in ("==", "in", "!="):
-        return None
-    known: bool | None = None
-    payload, meta, state = left.get("payload"), left.get("meta"), left.get("ct")
-    if isinstance(payload, dict) and payload.get("field") == "dport":
-        if payload.get("protocol") not in (protocol, "th"):
-            return False
-        known = _contains(right, port)
-    elif (isinstance(payload, dict) and payload.get("field") in ("protocol", "nexthdr")) or (
-        isinstance(meta, dict) and meta.get("key") == "l4proto"
-    ):
-        known = _names(right, protocol)
-    elif isinstance(meta, dict) and meta.get("key") == "nfproto":
-        known = _names(right, f"ipv{version}")
-    elif isinstance(meta, dict) and meta.get("key") == "iifname" and right == "lo":
-        known = False
-    elif isinstance(state, dict) and state.get("key") == "state":
-        known = _names(right, "new")
-    if known is None:
-        return None
-    return known != (operator == "!=")
-
-
-def _contains(right: object, port: int) -> bool | None:
-    """Whether a number, range or set has ``port``; ``None`` for a named set."""
-    if isinstance(right, int):
-        return right == port
-    if isinstance(right, dict) and isinstance(span := right.get("range"), list):
-        return len(span) == 2 and int(span[0]) <= port <= int(span[1])
-    if isinstance(right, dict) and isinstance(members := right.get("set"), list):
-        return any(_contains(member, port) for member in members)
-    return None
-
-
-def _names(right: object, word: str) -> bool | None:
-    """Whether a word, number or list of them is or has ``word``."""
-    if isinstance(right, dict):
-        right = right.get("set")
-    items = right if isinstance(right, list) else [right]
-    if not all(isinstance(item, str | int) for item in items):
-        return None
-    return word in [_PROTOCOLS.get(str(item), str(item)) for item in items]
-
-
-def parse(chains: str, tables: Sequence[str]) -> InputRules:
-    """``nft -j list chains``, and ``list table`` of what :func:`dropping` found in it (pure)."""
-    found: dict[tuple[str, str, str], list[list[Object]]] = {}
-    for listing in tables:
-        for entry in json.loads(listing)["nftables"]:
-            if rule := entry.get("rule"):
-                key = (rule["family"], rule["table"], rule["chain"])
-                found.setdefault(key, []).append(rule["expr"])
-    return InputRules(dropping(chains), found)
-
-
-def dropping(listing: str) -> tuple[tuple[str, str, str], ...]:
-    """Base chains at the input hook with policy drop in ``nft -j list chains`` (pure)."""
+def bases(listing: str) -> tuple[Base, ...]:
+    """Those in ``nft -j list chains``."""
     return tuple(
-        (chain["family"], chain["table"], chain["name"])
+        Base(chain["family"], chain["table"], chain["name"], chain.get("policy") == "drop")
         for entry in json.loads(listing)["nftables"]
         if (chain := entry.get("chain"))
-        and chain.get("hook") == "input"
-        and chain.get("policy") == "drop"
-        and chain.get("family") in _VERSIONS
+        and (chain.get("hook"), chain.get("type")) == ("input", "filter")
+        and chain.get("family") in VERSIONS
     )
 
 
-def read(runner: Runner) -> InputRules:
-    """The host's rules as they are now. Raises :class:`Unavailable`."""
-    try:
-        chains = runner.query("list chains")
-        tables = sorted({(family, table) for family, table, _ in dropping(chains)})
-        return parse(chains, [runner.query(f"list table {f} {t}") for f, t in tables])
-    except OSError as error:
-        raise Unavailable(f"cannot read the host's input rules: {error.strerror}") from error
+def copied(base: Base, listing: str, table: str, prefix: str) -> tuple[str, list[Object]]:
+    """The copy of a base chain as a chain of ``inet table``: its name, and what makes it.
+
+    ``listing`` is ``nft -j list table`` of its table; ``prefix`` keeps the copy's names apart from
+    those of others.
+    """
+    copy = _Copy(listing, table, prefix)
+    name = copy.chain(base.name)
+    return name, list(copy.commands())
+
+
+def add(kind: str, table: str, **values: object) -> Object:
+    """The command that adds an object to ``inet table``."""
+    return {"add": {kind: {"family": "inet", "table": table, **values}}}
+
+
+class _Copy:
+    """What is copied of one table."""
+
+    def __init__(self, listing: str, table: str, prefix: str) -> None:
+        self._table = table
+        self._prefix = prefix
+        self._rules: dict[str, list[list[Object]]] = {}
+        self._known: dict[str, tuple[str, Object]] = {}
+        for entry in json.loads(listing)["nftables"]:
+            if rule := entry.get("rule"):
+                self._rules.setdefault(rule["chain"], []).append(rule["expr"])
+            for kind in ("set", "map"):
+                if found := entry.get(kind):
+                    self._known[found["name"]] = kind, found
+        self._chains: list[str] = []
+        self._sets: list[str] = []
+
+    def chain(self, name: str) -> str:
+        """The copy's name of a chain, which is then part of it."""
+        if name not in self._chains:
+            self._chains.append(name)
+        return f"{self._prefix}{name}"
+
+    def _set(self, name: str) -> str:
+        if name not in self._sets:
+            self._sets.append(name)
+        return f"{self._prefix}{name}"
+
+    def commands(self) -> Iterator[Object]:
+        """Everything, in an order in which whatever is named is there."""
+        rules: list[Object] = []
+        sets: list[Object] = []
+        done = 0
+        while done < len(self._chains):  # each may lead to more
+            name = self._chains[done]
+            done += 1
+            for expression in self._rules_of(name):
+                rules.append(
+                    add("rule", self._table, chain=f"{self._prefix}{name}", expr=expression)
+                )
+            for known in self._sets[len(sets) :]:
+                kind, found = self._known[known]
+                values = {
+                    key: self._renamed(value)
+                    for key, value in found.items()
+                    if key not in ("family", "table", "name", "handle")
+                }
+                sets.append(add(kind, self._table, name=f"{self._prefix}{known}", **values))
+        for name in self._chains:
+            yield add("chain", self._table, name=f"{self._prefix}{name}")
+        yield from sets
+        yield from rules
+
+    def _rules_of(self, chain: str) -> Iterator[list[Object]]:
+        left = False  # whether a packet may have returned before
+        for rule in self._rules.get(chain, ()):
+            statements = _read(rule, self._known)
+            if statements is None:
+                left = left or any("return" in statement for statement in rule)
+            elif statements and not (left and any(d in statements[-1] for d in _DROPS)):
+                yield [
+                    statement if "log" in statement else self._renamed_statement(statement)
+                    for statement in statements
+                ]
+
+    def _renamed_statement(self, statement: Object) -> Object:
+        return {key: self._renamed_under(key, value) for key, value in statement.items()}
+
+    def _renamed(self, value: object) -> object:
+        """With the copy's names of chains and sets."""
+        if isinstance(value, dict):
+            return {key: self._renamed_under(key, inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._renamed(inner) for inner in value]
+        if isinstance(value, str) and value.startswith("@"):
+            return f"@{self._set(value[1:])}"
+        return value
+
+    def _renamed_under(self, key: str, value: object) -> object:
+        if key in ("jump", "goto") and isinstance(value, dict):
+            return {"target": self.chain(str(value["target"]))}
+        return self._renamed(value)
+
+
+def _read(rule: list[Object], sets: Mapping[str, object]) -> list[Object] | None:
+    """The statements of a rule that decide; ``None`` if some of them cannot be told."""
+    found: list[Object] = []
+    for statement in rule:
+        ((kind, value),) = statement.items()
+        if kind == "xt" and isinstance(value, dict) and value.get("type") == "target":
+            if value.get("name") == "REJECT":
+                found.append({"reject": None})
+            elif value.get("name") not in _NEUTRAL_TARGETS:
+                return None
+        elif kind == "set" and isinstance(value, dict) and not value.get("stmt"):
+            continue  # remembers an address, and decides nothing
+        elif kind == "log" or (
+            kind in _KEPT and _is_told(value, sets) and not isinstance(value, str)
+        ):
+            found.append(statement)
+        elif kind not in _NEUTRAL:
+            return None
+    return found
+
+
+def _is_told(value: object, sets: Mapping[str, object]) -> bool:
+    """Whether all that a statement names is known, there and then."""
+    if isinstance(value, dict):
+        if "socket" in value or "osf" in value or value.get("key") in _SOCKETS:
+            return False
+        return all(_is_told(inner, sets) for inner in value.values())
+    if isinstance(value, list):
+        return all(_is_told(inner, sets) for inner in value)
+    return not (isinstance(value, str) and value.startswith("@")) or value[1:] in sets

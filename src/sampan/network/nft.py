@@ -10,8 +10,6 @@ One table of our own, ``inet <table>``; nothing else is ever named. Its shape, a
 - What is published on 127.0.0.1 is translated in the output hook only: a neighbour's packet to
   that address is never let in (``route_localnet`` is on for our bridges alone, and ``raw`` drops
   their packets to 127.0.0.0/8).
-- What the host's own input rules do not let in (``--firewall=respect-host``) is in maps of its
-  own (``own4``, ...), for the output hook alone.
 - A chain of ours only ever decides about our bridges; everything else runs through to the host's
   own rules, whose drops hold for our packets too.
 """
@@ -43,10 +41,6 @@ table inet {table} {{
   map dnat6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
   map dnat4_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
   map dnat6_at {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
-  map own4 {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
-  map own6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
-  map own4_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
-  map own6_at {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
   map into {{ type ifname : verdict; }}
   map outof {{ type ifname : verdict; }}
   map leaving {{ type ifname : verdict; }}
@@ -55,12 +49,6 @@ table inet {table} {{
     dnat ip to meta l4proto . th dport map @dnat4
     dnat ip6 to ip6 daddr . meta l4proto . th dport map @dnat6_at
     dnat ip6 to meta l4proto . th dport map @dnat6
-  }}
-  chain publish_own {{
-    dnat ip to ip daddr . meta l4proto . th dport map @own4_at
-    dnat ip to meta l4proto . th dport map @own4
-    dnat ip6 to ip6 daddr . meta l4proto . th dport map @own6_at
-    dnat ip6 to meta l4proto . th dport map @own6
   }}
   chain raw {{
     type filter hook prerouting priority raw; policy accept;
@@ -75,7 +63,6 @@ table inet {table} {{
   chain output {{
     type nat hook output priority -100; policy accept;
 {loopback6}    fib daddr type local jump publish
-    fib daddr type local jump publish_own
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
@@ -98,15 +85,13 @@ table inet {table} {{
 class Published:
     """One element of a port map: packets for ``host_address`` (``None``: any address of
     ``address``'s family) and ``host_port`` go to ``address``, ``port``. With ``host_port`` 0
-    nothing is translated; the container's own port is opened (routed networks). ``own``: for
-    connections of the host itself alone."""
+    nothing is translated; the container's own port is opened (routed networks)."""
 
     protocol: str
     host_address: IPAddress | None
     host_port: int
     address: IPAddress
     port: int
-    own: bool = False
 
 
 def published(
@@ -313,8 +298,7 @@ def _elements(verb: str, table: str, rows: Sequence[Published], *, values: bool)
                 f"{address} . {row.protocol} . {row.port}"
             )
             continue
-        key = f"{row.protocol} . {row.host_port}"
-        name = f"own{version}" if row.own else f"dnat{version}"
+        key, name = f"{row.protocol} . {row.host_port}", f"dnat{version}"
         if row.host_address is not None:
             key, name = f"{row.host_address} . {key}", f"{name}_at"
         if values:

@@ -39,6 +39,14 @@ def set_up(netns_fd: int, name: str, *addresses: str) -> None:
         )
 
 
+def add_address(netns_fd: int, *addresses: str) -> None:
+    """Further addresses of a namespace, on its loopback interface."""
+    with netns.entered(netns_fd), NetlinkSocket() as sock:
+        link = rtdump.link(sock, "lo")
+        assert link is not None
+        sock.request([rtnetlink.address_add(link.index, ip_interface(a)) for a in addresses])
+
+
 def add_route(netns_fd: int, destination: str, gateway: str) -> None:
     with netns.entered(netns_fd), NetlinkSocket() as sock:
         sock.request(
@@ -135,6 +143,7 @@ class World:
     ) -> None:
         family = socket.AF_INET6 if ":" in at else socket.AF_INET
         sock = netns.open_socket(netns_fd, family, kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if at == "::":
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((at, port))
@@ -156,12 +165,15 @@ class World:
         port: int,
         kind: int = socket.SOCK_STREAM,
         patience: float = 10,
+        source: str = "",
     ) -> str:
         """What answers at (address, port) asked from a namespace; "" for nobody."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with netns.open_socket(netns_fd, family, kind) as sock:
             sock.settimeout(patience)
             try:
+                if source:
+                    sock.bind((source, 0))
                 sock.connect((address, port))
                 if kind == socket.SOCK_DGRAM:
                     sock.send(b"?")

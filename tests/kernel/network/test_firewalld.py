@@ -141,6 +141,40 @@ def test_containers_reach_out_and_are_reached(world: World, firewalld: Firewalld
     assert "sampan" in firewalld.ask("--get-zones").split()
 
 
+def test_closed_ports_stay_closed_where_the_host_is_respected(
+    world: World, firewalld: Firewalld
+) -> None:
+    """Those of the zone packets come in by, or come from; ours is not used then."""
+    firewalld.start()
+    net = make_network(17)
+    use(world, firewalld).ensure(net)
+    assert eventually(lambda: firewalld.members() == [net.bridge])
+    driver = use(world, firewalld, respect=True)
+    driver.converge([(net, [])])
+    assert eventually(lambda: firewalld.members() == [])
+    assert firewalld.ask("--zone=internal", "--add-interface=uplink")
+    assert firewalld.ask("--zone=internal", "--add-port=8080/tcp")
+    assert firewalld.ask("--zone=public", "--add-port=8081/tcp")
+    numbers = (8080, 8081)
+    ports = tuple(PortBinding(container_port=80, host_port=number) for number in numbers)
+    one, _, _ = world.start(net, 2, ports=ports)
+    world.serve(one, 80, "one")
+
+    def reached(host: str) -> list[int]:
+        return [n for n in numbers if world.ask(world.outside, host, n, patience=1)]
+
+    assert eventually(lambda: reached(HOST4) == reached(HOST6) == [8080])
+    assert world.ask(world.host, HOST4, 8081).startswith("one")
+    assert firewalld.ask("--zone=internal", "--remove-interface=uplink")
+    assert eventually(lambda: reached(HOST4) == reached(HOST6) == [8081])
+    assert firewalld.ask("--zone=internal", f"--add-source={OUTSIDE4}")
+    assert eventually(lambda: reached(HOST4) == [8080])
+    assert reached(HOST6) == [8081]
+    assert firewalld.ask("--reload")
+    assert eventually(lambda: reached(HOST4) == reached(HOST6) == [])
+    driver.remove(net)
+
+
 def test_a_firewalld_that_comes_later(world: World, firewalld: Firewalld) -> None:
     driver = use(world, firewalld)
     net = make_network(17)

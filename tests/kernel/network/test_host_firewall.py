@@ -7,11 +7,23 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import pytest
+
 from sampan.kernel.nftables import Nftables
+from sampan.network import hostinput
 from sampan.network.bridge import BridgeDriver
 from sampan.network.model import HostPolicy, PortBinding
 
-from .conftest import HOST4, HOST6, OUTSIDE4, OUTSIDE6, World, make_network
+from .conftest import (
+    HOST4,
+    HOST6,
+    OUTSIDE4,
+    OUTSIDE6,
+    World,
+    add_address,
+    add_route,
+    make_network,
+)
 
 # What dockerd and ufw leave on a host, in the shape iptables-nft gives it.
 DROPPING = """
@@ -159,6 +171,109 @@ def test_respecting_the_hosts_input_rules(world: World) -> None:
             driver.remove(net)
 
 
+# What firewalld's chains look like, and many written by hand: accepting by policy, rejecting last.
+REJECTING = """
+table inet guard {
+  set banned { type ipv4_addr; flags interval; elements = { 198.51.100.0/24 } }
+  map services { type inet_proto . inet_service : verdict; elements = { tcp . 8080 : accept } }
+  chain inner {
+    ip saddr 203.0.113.0/24 tcp dport 8082 accept
+    iifname "elsewhere" tcp dport 8083 accept
+    meta l4proto { icmp, ipv6-icmp } accept
+    reject with icmpx admin-prohibited
+  }
+  chain zones {
+    ip saddr @banned drop
+    meta l4proto . th dport vmap @services
+    iifname "uplink" goto inner
+  }
+  chain entry {
+    type filter hook input priority filter + 10; policy accept;
+    ct state established,related accept
+    ct status dnat accept
+    iifname "lo" accept
+    ct state invalid drop
+    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    jump zones
+    meta skuid 0 accept
+    log prefix "@odd " counter reject
+  }
+}
+"""
+
+
+def test_respecting_rules_that_reject_last(world: World) -> None:
+    """By source, by interface, by sets, and by what the last rule says instead of the policy."""
+    change(REJECTING)
+    world.driver.close()
+    world.driver = BridgeDriver("other", HostPolicy(respect=True))
+    net = make_network(17)
+    world.driver.ensure(net)
+    ports = tuple(
+        PortBinding(container_port=80, host_port=number) for number in (8080, 8081, 8082, 8083)
+    )
+    one, endpoint, _ = world.start(net, 2, ports=ports)
+    world.serve(one, 80, "one")
+    add_address(world.outside, "203.0.113.66/32", "198.51.100.2/32")
+    add_route(world.host, "198.51.100.0/24", "203.0.113.2/24")
+
+    def reached(version: int = 4) -> list[int]:
+        host = HOST4 if version == 4 else HOST6
+        return [
+            n for n in (8080, 8081, 8082, 8083) if world.ask(world.outside, host, n, patience=1)
+        ]
+
+    assert reached() == [8080, 8082]
+    assert reached(6) == [8080]
+    assert world.ask(world.host, HOST4, 8081).startswith("one")
+    assert not world.ask(world.outside, HOST4, 8080, patience=0.5, source="198.51.100.2")
+    # what changes in a set, a rule, and a chain
+    change("delete element inet guard services { tcp . 8080 : accept }")
+    assert eventually(lambda: reached() == [8082])
+    change("insert rule inet guard inner tcp dport 8083 accept")
+    assert eventually(lambda: reached() == [8082, 8083])
+    change("add element inet guard banned { 203.0.113.0/24 }")
+    assert eventually(lambda: reached() == [])
+    assert reached(6) == [8083]
+    change("flush ruleset")
+    assert eventually(lambda: reached() == reached(6) == [8080, 8081, 8082, 8083])
+    change(REJECTING)
+    assert eventually(lambda: reached() == [8080, 8082])
+    # what is published no longer is guarded no longer
+    world.driver.detach(net, endpoint, one)
+    with contextlib.closing(Nftables()) as nftables:
+        assert "tcp . 8081" not in nftables.run("list table inet other-input")
+    world.serve(world.host, 8081, "host")
+    change("insert rule inet guard entry tcp dport 8081 accept")
+    assert world.ask(world.outside, HOST4, 8081) == f"host {OUTSIDE4}"
+    world.driver.remove(net)
+    # a daemon that does not respect the host any more
+    world.driver.close()
+    world.driver = BridgeDriver("other")
+    world.driver.converge([])
+    with contextlib.closing(Nftables()) as nftables:
+        assert "other-input" not in nftables.run("list tables")
+
+
+def test_rules_that_cannot_be_copied(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Close every port, and say so."""
+    line = "iptables -A INPUT -p tcp -m multiport --dports 8080 -j ACCEPT"
+    subprocess.run(line.split(), check=True, capture_output=True)
+    monkeypatch.setattr(hostinput, "_KEPT", (*hostinput._KEPT, "xt"))
+    world.driver.close()
+    world.driver = BridgeDriver("other", HostPolicy(respect=True))
+    net = make_network(17)
+    world.driver.ensure(net)
+    one, _, _ = world.start(net, 2, ports=(PortBinding(container_port=80, host_port=8080),))
+    world.serve(one, 80, "one")
+    assert world.unreachable(world.outside, HOST4, 8080)
+    assert world.ask(world.host, HOST4, 8080)
+    assert "published ports are closed" in caplog.text
+    world.driver.remove(net)
+
+
 def test_beside_iptables_rules(world: World) -> None:
     """Rules by iptables(8), opaque matches and all: read where they can be, kept as they are."""
 
@@ -171,6 +286,8 @@ def test_beside_iptables_rules(world: World) -> None:
         "-A INPUT -i lo -j ACCEPT", "-A INPUT -j uf",
         "-A uf -p tcp --dport 8080 -j ACCEPT",
         "-A uf -p tcp -m multiport --dports 8081,8082 -j ACCEPT",
+        "-A uf -p tcp --dport 8084 -j REJECT",
+        "-A uf -p tcp --dport 8084 -j ACCEPT",
         "-A FORWARD -p tcp --dport 81 -j REJECT",
     ):  # fmt: skip
         iptables(line)
@@ -178,7 +295,7 @@ def test_beside_iptables_rules(world: World) -> None:
     net = make_network(17)
     # open, as Docker: what the host forwards nothing of by default, it forwards for us
     world.driver.ensure(net)
-    ports = tuple(PortBinding(container_port=80, host_port=n) for n in (8080, 8081, 8083))
+    ports = tuple(PortBinding(container_port=80, host_port=n) for n in (8080, 8081, 8083, 8084))
     one, endpoint, _ = world.start(net, 2, ports=ports)
     world.serve(one, 80, "one")
     assert all(world.ask(world.outside, HOST4, n) for n in (8080, 8081, 8083))
@@ -193,7 +310,7 @@ def test_beside_iptables_rules(world: World) -> None:
         two, _, _ = world.start(net, 3, ports=ports)
         world.serve(two, 80, "two")
         assert world.ask(world.outside, HOST4, 8080) == f"two {OUTSIDE4}"
-        for number in (8081, 8083):  # a match nft cannot show counts as none
+        for number in (8081, 8083, 8084):  # a match nft cannot show counts as none
             assert world.unreachable(world.outside, HOST4, number)
         driver.remove(net)
     for way in ("o", "i"):
