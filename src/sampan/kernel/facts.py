@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 
 from sampan.errors import Unsupported
-from sampan.kernel import capabilities, cgroup, mount, namespaces
+from sampan.kernel import capabilities, cgroup, mount, namespaces, resctrl
 
 _MINIMUM = (5, 12)
 _DIGITS = "0123456789"
@@ -77,7 +77,7 @@ def probe() -> Facts:
         ),
         lsm=frozenset(filter(None, _read("/sys/kernel/security/lsm").strip().split(","))),
         seccomp=os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
-        resctrl=os.path.exists("/sys/fs/resctrl/schemata"),
+        resctrl=resctrl.available(),
     )
 
 

@@ -314,6 +314,16 @@ class Seccomp(TypedDict, total=False):
     syscalls: list[SeccompRule]
 
 
+class IntelRdt(TypedDict, total=False):
+    """config-linux.md "IntelRdt"."""
+
+    closID: str
+    l3CacheSchema: str
+    memBwSchema: str
+    schemata: list[str]
+    enableMonitoring: bool
+
+
 class MemoryPolicy(TypedDict, total=False):
     """config-linux.md "Memory policy"; set_mempolicy(2)."""
 
@@ -346,7 +356,7 @@ class Linux(TypedDict, total=False):
     maskedPaths: list[str]
     readonlyPaths: list[str]
     mountLabel: str
-    intelRdt: dict[str, object]
+    intelRdt: IntelRdt
     memoryPolicy: MemoryPolicy
     personality: Personality
 

@@ -184,6 +184,10 @@ def destroy(runtime: Runtime, record: Record) -> None:
         cgroup.destroy(runtime.layout, record["cgroup"], record["scope"])
         if os.path.dirname(record["cgroup"]) == DEFAULT_PARENT:
             cgroup.remove_empty(runtime.layout, DEFAULT_PARENT)
+    if made := record.get("resctrl_made"):
+        from sampan.runtime import rdt
+
+        rdt.release(made)
     with contextlib.suppress(OSError):  # the bundle, or what was mounted there, is gone
         if record.get("shared_root") and mount.mount_id(record["rootfs"]) == record["shared_root"]:
             mount.umount2(record["rootfs"], mount.MNT_DETACH)
@@ -263,6 +267,7 @@ def update(runtime: Runtime, parsed: Parsed) -> int:
         resources = validate.parse_resources(text)
     else:
         resources = _resources(parsed)
+        _change_resctrl(record, parsed)
     if not record["cgroup"]:
         raise Conflict("container has no cgroup")
     # Refused values first: systemd is told of what the kernel has taken.
@@ -274,10 +279,20 @@ def update(runtime: Runtime, parsed: Parsed) -> int:
     return 0
 
 
+def _change_resctrl(record: Record, parsed: Parsed) -> None:
+    """--l3-cache-schema and --mem-bw-schema."""
+    lines = [parsed.string(name) for name in ("l3-cache-schema", "mem-bw-schema")]
+    if not any(lines):
+        return
+    if not record.get("resctrl"):
+        raise InvalidParameter("Intel RDT: intelRdt is not enabled")
+    from sampan.runtime import rdt
+
+    rdt.change(record["resctrl"][0], [line for line in lines if line])
+
+
 def _resources(parsed: Parsed) -> Resources:
     """The flags of ``update`` that were given."""
-    if {"l3-cache-schema", "mem-bw-schema"} & parsed.given:
-        raise InvalidParameter("Intel RDT: intelRdt is not enabled")
 
     def numbers(table: dict[str, str], read: Callable[[str], int]) -> dict[str, int]:
         return {key: read(flag) for flag, key in table.items() if flag in parsed.given}

@@ -21,7 +21,7 @@ from sampan.kernel import cgroup, mount, process, seccomp
 from sampan.kernel import facts as kernel_facts
 from sampan.model import oci
 from sampan.model.mount import Mount
-from sampan.runtime import oci_control, oci_lean, oci_state, plan, spawn, validate
+from sampan.runtime import oci_control, oci_lean, oci_state, plan, rdt, spawn, validate
 from sampan.runtime.limits import set_limits
 from sampan.runtime.oci_arguments import Parsed
 from sampan.runtime.oci_control import Runtime
@@ -93,9 +93,12 @@ class Creation:
             child = spawn.spawn(
                 plan_, layout, streams=streams, listener=listener, preserve=preserve
             )
+        group = None
         try:
             spawn.provision(child, plan_, layout)
-            record = self._record(plan_, child.pid)
+            if plan_.resctrl:
+                group = rdt.assign(plan_.resctrl, child.pid)
+            record = self._record(plan_, child.pid, group)
             spawn.wait_ready(child, on_terminal=on_terminal, on_hooks=lambda: self._hooks(record))
             if below:
                 record["shared_root"] = mount.mount_id(self.rootfs)
@@ -104,6 +107,7 @@ class Creation:
             self._announce(child.pidfd, child.pid)
         except BaseException:
             spawn.undo(child, plan_, layout)
+            rdt.release(group.made if group else ())
             if below and mount.mount_id(self.rootfs) != below:
                 mount.umount2(self.rootfs, mount.MNT_DETACH)
             raise
@@ -127,6 +131,7 @@ class Creation:
             no_pivot=self.parsed.switch("no-pivot"),
             console_size=(console["height"], console["width"]) if console else None,
             idmap_root=False,
+            resctrl=True,
             shared_root=os.path.realpath(self.rootfs),
             systemd=self.runtime.systemd,
             state=cast("Mapping[str, Value]", self._state("creating", 0)),
@@ -159,7 +164,7 @@ class Creation:
                 raise InvalidParameter(f"please check that preserved-fd {fd} is present") from None
         return count
 
-    def _record(self, plan_: plan.Plan, pid: int) -> Record:
+    def _record(self, plan_: plan.Plan, pid: int, group: rdt.Assigned | None) -> Record:
         kinds = {
             entry.get("type") for entry in (self.spec.get("linux") or {}).get("namespaces") or ()
         }
@@ -179,6 +184,8 @@ class Creation:
             "limits": [list(limit) for limit in plan_.limits],
             "shares_pids": "pid" not in kinds,
             "shared_root": 0,
+            "resctrl": list(group.directories) if group else [],
+            "resctrl_made": list(group.made) if group else [],
             "oci_version": OCI_VERSION,
         }
 
@@ -200,6 +207,7 @@ class Creation:
                 or profile.get("listenerPath")
                 or record["scope"]
                 or record["shared_root"]
+                or record["resctrl"]
             ),
             freezer=freezer_file if plan_.cgroup else "",
             limits=plan_.limits,

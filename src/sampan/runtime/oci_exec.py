@@ -11,7 +11,7 @@ from sampan.errors import Conflict, InvalidParameter
 from sampan.kernel import cgroup, namespaces
 from sampan.kernel import facts as kernel_facts
 from sampan.model import oci
-from sampan.runtime import oci_state, plan, spawn, validate
+from sampan.runtime import oci_state, plan, rdt, spawn, validate
 from sampan.runtime.oci_arguments import Parsed
 from sampan.runtime.oci_control import Runtime
 from sampan.runtime.oci_create import (
@@ -94,6 +94,8 @@ def _spawn(
         os.close(target)
     try:
         spawn.provision(child, made, facts.layout)
+        if groups := record.get("resctrl"):
+            rdt.join(groups, child.pid)
         spawn.wait_ready(child, on_terminal=on_terminal)
         if path := parsed.string("pidfd-socket"):
             send_descriptor(path, child.pidfd, b"pidfd")

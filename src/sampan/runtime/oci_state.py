@@ -31,6 +31,7 @@ class Record(TypedDict):
     ``scope``: name of the systemd unit, "" for the cgroupfs driver. ``shares_pids``: the
     container has no pid namespace of its own, so the end of init does not end the rest.
     ``shared_root``: id of the mount at ``rootfs`` that goes with it, 0 with a mount namespace.
+    ``resctrl``: directories of the groups it is in there; ``resctrl_made``: those that go with it.
     """
 
     id: str
@@ -46,6 +47,8 @@ class Record(TypedDict):
     limits: list[list[int]]
     shares_pids: bool
     shared_root: int
+    resctrl: list[str]
+    resctrl_made: list[str]
     oci_version: str
 
 

@@ -23,7 +23,8 @@ from sampan.kernel.facts import Facts
 from sampan.kernel.seccomp import Filter
 from sampan.model import mount as model
 from sampan.model import oci
-from sampan.runtime import net_devices, process_plan
+from sampan.runtime import net_devices, process_plan, rdt
+from sampan.runtime.devices import checked_device, default_devices
 from sampan.runtime.mount_options import PROPAGATION
 from sampan.runtime.mount_plan import MountPlanner, id_map
 from sampan.runtime.operation import Operation, Value, describe, operation
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 _KNOWN_LINUX = frozenset(oci.Linux.__annotations__)
 _KNOWN = frozenset(oci.Spec.__annotations__)
 _OTHER_SYSTEMS = frozenset({"solaris", "windows", "vm", "zos", "freebsd"})
-_MODE = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 _CLOCKS = ("monotonic", "boottime")
 
 
@@ -52,7 +52,8 @@ class Plan:
     ``limits``: (RLIMIT_* number, soft, hard), set by the runtime's side just before the start.
     ``cgroup``: its path, "" for none; ``scope``: the unit it is made as, if systemd makes it;
     ``below``: (mount point of a version 1 hierarchy, path of the cgroup to join there instead);
-    ``resources`` as in the spec. ``affinity``: CPUs to be on until the cgroup is joined, for exec.
+    ``resources`` as in the spec. ``resctrl``: its group there, if the spec asks for one.
+    ``affinity``: CPUs to be on until the cgroup is joined, for exec.
     """
 
     container_id: str
@@ -70,6 +71,7 @@ class Plan:
     below: tuple[tuple[str, str], ...] = ()
     scope: Scope | None = None
     resources: oci.Resources | None = None
+    resctrl: rdt.Group | None = None
     seccomp: Filter | None = None
     terminal: bool = False
     affinity: tuple[int, ...] = ()
@@ -87,6 +89,8 @@ class Plan:
             lines += [f"systemd: {name}={value!r}" for name, _, value in self.scope.properties]
         if self.cgroup:
             lines.append(f"cgroup {self.cgroup} {json.dumps(self.resources or {})}")
+        if self.resctrl:
+            lines.append(f"resctrl {self.resctrl}")
         for title, steps in (("host", self.host), ("setup", self.setup), ("finish", self.finish)):
             lines += [f"{title}: {describe(step)}" for step in steps]
         lines += [f"limit {number} {soft} {hard}" for number, soft, hard in self.limits]
@@ -105,6 +109,7 @@ class PlanOptions:
     needs them idmapped; a bundle's are as its maker wants them. ``systemd``: it makes the cgroup,
     and ``linux.cgroupsPath`` is "slice:prefix:name". ``shared_root``: where the root of
     a container without a mount namespace is mounted; whoever says it takes it off again.
+    ``resctrl``: the caller acts on the plan's group there.
     """
 
     process: ProcessOptions = field(default_factory=ProcessOptions)
@@ -115,6 +120,7 @@ class PlanOptions:
     idmap_root: bool = True
     systemd: bool = False
     shared_root: str = ""
+    resctrl: bool = False
 
 
 def plan(
@@ -196,6 +202,7 @@ def plan(
         cgroup=path,
         scope=scope,
         resources=linux.get("resources") or {},
+        resctrl=_resctrl(linux, facts, container_id, options),
         seccomp=seccomp_filter,
         terminal=choices.terminal,
         warnings=(*planner.warnings, *made.warnings),
@@ -255,6 +262,18 @@ def _scope(facts: Facts, wanted: str, container_id: str, spec: oci.Spec) -> Scop
     return systemd.scope(facts.layout, wanted, container_id, resources, annotations)
 
 
+def _resctrl(
+    linux: oci.Linux, facts: Facts, container_id: str, options: PlanOptions
+) -> rdt.Group | None:
+    if "intelRdt" not in linux:
+        return None
+    wanted = rdt.group(linux["intelRdt"], container_id)
+    if not (facts.resctrl and options.resctrl):
+        missing = "not for this container" if facts.resctrl else "this machine has no resctrl"
+        raise Unsupported(f"linux.intelRdt: {missing}")
+    return wanted
+
+
 def _shared_root(options: PlanOptions, linux: oci.Linux, remapped: bool) -> str:
     """Where the root goes in our own mount namespace."""
     if not options.shared_root:
@@ -282,9 +301,6 @@ def _check_known(spec: oci.Spec, facts: Facts) -> None:
     unknown = sorted(set(linux) - _KNOWN_LINUX)
     if unknown:
         raise Unsupported(f"linux.{unknown[0]} is unknown")
-    if linux.get("intelRdt"):
-        missing = "" if facts.resctrl else ": this machine has no resctrl"
-        raise Unsupported(f"linux.intelRdt{missing}")
     if linux.get("mountLabel") and "selinux" not in facts.lsm:
         raise Unsupported("linux.mountLabel: SELinux is not active here")
 
@@ -360,14 +376,14 @@ def _mount_operations(
     for entry in spec.get("mounts") or ():
         planner.mount(entry)
     if "/dev" not in planner.bound:
-        for device in _default_devices():
+        for device in default_devices():
             planner.device(device)
         planner.inside.append(operation("device_links", ptmx=planner.devpts is not None))
     for device in linux.get("devices") or ():
         # /dev/ptmx leads to the container's own devpts; the host's, which docker lists among all
         # devices for --privileged, would make terminals elsewhere.
         if posixpath.normpath(device.get("path", "")) != "/dev/ptmx":
-            planner.device(_checked_device(device))
+            planner.device(checked_device(device))
     if terminal:
         bind = "/dev" not in planner.bound
         planner.inside.append(_console(planner.devpts, options.console_size, bind=bind))
@@ -376,26 +392,6 @@ def _mount_operations(
 def _console(devpts: str | None, size: tuple[int, int] | None, *, bind: bool) -> Operation:
     height, width = size or (0, 0)
     return operation("console", devpts=devpts, height=height, width=width, bind=bind)
-
-
-def _default_devices() -> list[oci.Device]:
-    devices: list[oci.Device] = [
-        {"path": f"/dev/{name}", "type": "c", "major": 1, "minor": minor, "fileMode": 0o666}
-        for name, minor in _MODE.items()
-    ]
-    devices.append({"path": "/dev/tty", "type": "c", "major": 5, "minor": 0, "fileMode": 0o666})
-    return devices
-
-
-def _checked_device(device: oci.Device) -> oci.Device:
-    path, kind = device.get("path", ""), device.get("type", "")
-    if not path.startswith("/") or posixpath.normpath(path) == "/":
-        raise InvalidParameter(f"linux.devices: invalid path {path!r}")
-    if kind not in ("c", "b", "u", "p"):
-        raise InvalidParameter(f"linux.devices: unknown type {kind!r} of {path}")
-    if kind != "p" and ("major" not in device or "minor" not in device):
-        raise InvalidParameter(f"linux.devices: {path} needs major and minor")
-    return device
 
 
 def _after_mounts(

@@ -195,7 +195,10 @@ CHANGES: dict[str, Any] = {
     "linux.seccomp.syscalls.[].action": "SCMP_ACT_TRAP",
     "linux.seccomp.syscalls.[].args.[].op": "SCMP_CMP_NE",
     "linux.sysctl": {"kernel.sem": "4 3 2 1"},
+    "linux.intelRdt.closID": "class",
+    "linux.intelRdt.l3CacheSchema": "L3:0=f",
     "linux.intelRdt.memBwSchema": "MB:0=20",
+    "linux.intelRdt.schemata.[]": "L2:0=f",
     "linux.memoryPolicy.mode": "MPOL_INTERLEAVE",
     "linux.memoryPolicy.nodes": "1",
     "linux.memoryPolicy.flags.[]": "MPOL_F_RELATIVE_NODES",
@@ -298,6 +301,7 @@ def facts(request: pytest.FixtureRequest) -> Facts:
         layout=layout(request.param),
         lsm=frozenset({"apparmor", "selinux"}),
         capabilities=frozenset({"CAP_KILL", "CAP_CHOWN"}),
+        resctrl=True,
     )
 
 
@@ -312,7 +316,7 @@ def outcome(document: dict[str, Any], facts: Facts) -> list[str]:
         facts,
         container_id="c",
         rootfs=(Mount(type="bind", source="/", options=("rbind",)),),
-        options=PlanOptions(process=ProcessOptions(), state={"id": "c"}),
+        options=PlanOptions(process=ProcessOptions(), state={"id": "c"}, resctrl=True),
         seccomp=Compiler(None, machine="x86_64").compile(linux["seccomp"]),
     )
     executed = plan_exec(spec["process"], facts, container_id="c", options=ProcessOptions())
