@@ -3,6 +3,9 @@
 aiohttp reads only websocket upgrades as the end of HTTP on a connection. Docker's ``Upgrade: tcp``
 is one as well, and so is ``Upgrade: h2c`` of BuildKit's services; a client may send the first bytes
 of what follows together with the request.
+
+It also refuses a request that repeats a field of which one was enough. Go's server takes the first
+one, and clients rely on it: bollard sends ``Content-Type`` twice.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import logging
 import re
 from typing import Any
 
-from aiohttp import web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 
 from sampan.api import reply
 
@@ -22,6 +25,7 @@ _LENGTH = re.compile(
     rb"^content-length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
 _HEAD_END = b"\r\n\r\n"
+_CONTENT_TYPE = re.compile(rb"\r\ncontent-type:[^\r\n]*", re.IGNORECASE)
 
 
 class Protocol(web.RequestHandler):
@@ -29,13 +33,17 @@ class Protocol(web.RequestHandler):
 
     _upgrade_left: int | None = None
     _early = b""
+    #: The body of the request that came last.
+    _body: StreamReader = EMPTY_PAYLOAD
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: HTTP up to the end of an upgrade request, then not."""
+        if data.startswith((b"POST ", b"PUT ")) and self._body.is_eof():
+            data = _with_one_type(data)
         if self._upgrade_left is None:
             self._upgrade_left = _rest_of_upgrade(data)
         if self._upgrade_left is None:
-            super().data_received(data)
+            self._parse(data)
             return
         mine, early = data[: self._upgrade_left], data[self._upgrade_left :]
         self._upgrade_left -= len(mine)
@@ -43,7 +51,12 @@ class Protocol(web.RequestHandler):
         if len(self._early) > _EARLY_LIMIT and self.transport is not None:
             self.transport.pause_reading()
         if mine:
-            super().data_received(mine)
+            self._parse(mine)
+
+    def _parse(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            self._body = self._messages[-1][1]
 
     def handle_error(
         self,
@@ -86,6 +99,15 @@ class Server(web.Server):
         """The protocol of a new connection."""
         options: dict[str, Any] = self._kwargs
         return Protocol(self, loop=self._loop, **options)
+
+
+def _with_one_type(data: bytes) -> bytes:
+    """A request's bytes with the first ``Content-Type`` of its head alone."""
+    end = data.find(_HEAD_END)
+    fields = list(_CONTENT_TYPE.finditer(data, 0, max(end, 0)))
+    for field in fields[:0:-1]:
+        data = data[: field.start()] + data[field.end() :]
+    return data
 
 
 def _rest_of_upgrade(data: bytes) -> int | None:

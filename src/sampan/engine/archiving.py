@@ -121,7 +121,7 @@ async def changes(core: Core, container: Container) -> list[FilesystemChange]:
 
 
 def without_mount_points(found: Sequence[Change]) -> list[Change]:
-    """The changes a user made: mount points of ours, and directories that only they changed, go."""
+    """The changes a user made: not mount points of ours, nor what only they changed."""
     own = {
         change.path
         for change in found
@@ -133,7 +133,7 @@ def without_mount_points(found: Sequence[Change]) -> list[Change]:
     return [
         change
         for change in kept
-        if change.path not in parents - used or change.kind is not ChangeKind.MODIFIED
+        if change.path not in parents - used or change.kind is ChangeKind.DELETED
     ]
 
 

@@ -441,8 +441,7 @@ class Worker:
 
     def _resize(self, connection: Connection, message: Message, blob: bytes) -> None:
         task = self._task(message["exec_id"])
-        if not task.streams.resize(message["height"], message["width"]):
-            raise Conflict("the process has no terminal")
+        task.streams.resize(message["height"], message["width"])
         connection.reply({"ok": True})
 
     def _signal(self, connection: Connection, message: Message, blob: bytes) -> None:

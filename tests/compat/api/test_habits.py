@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.compat.conftest import DockerCli, Sampand
+from tests.compat.conftest import BUSYBOX, DockerCli, Sampand
 
 JSON = {"Content-Type": "application/json"}
 
@@ -46,6 +46,14 @@ class Api:
             connection.request(method, path, text, {**JSON, **sent})
             answer = connection.getresponse()
             return answer.status, dict(answer.getheaders()), answer.read()
+
+    def raw(self, method: str, path: str, body: bytes) -> bytes:
+        """What is answered to a body that is no JSON."""
+        with closing(_Connection(self._path)) as connection:
+            connection.request(method, path, body, {"Content-Type": "application/x-tar"})
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            return answer.read()
 
     def json(self, method: str, path: str, body: object = None, status: int = 200) -> Any:
         found, _, data = self(method, path, body)
@@ -301,3 +309,30 @@ def test_binds_that_hold_the_data_root_follow_the_host(
         assert "within the daemon root" in wrong.stderr
     assert docker.out("create", "--name", f"{name}-2", "-v", f"{root}-2:/host:private", "busybox")
     docker("rm", f"{name}-2")
+
+
+def test_a_program_without_a_terminal_has_no_size(api: Api, docker: DockerCli, name: str) -> None:
+    docker("run", "-d", "--name", name, "busybox", "sleep", "1000")
+    assert api("POST", f"/containers/{name}/resize?h=50&w=50")[0] == 200
+    made = api.json("POST", f"/containers/{name}/exec", {"Cmd": ["sleep", "1000"]}, 201)
+    assert api("POST", f"/exec/{made['Id']}/start", {"Detach": True})[0] == 200
+    assert api("POST", f"/exec/{made['Id']}/resize?h=50&w=50")[0] in (200, 201)
+
+
+def test_what_we_made_for_mounts_is_no_change(api: Api, docker: DockerCli, name: str) -> None:
+    """Not even in an image that lacks the directories: they are not the user's."""
+    program = BytesIO()
+    with tarfile.open(fileobj=program, mode="w") as tar:
+        tar.add(BUSYBOX, "sh")
+    answer = api.raw("POST", "/images/create?fromSrc=-&repo=bare", program.getvalue())
+    assert b"sha256:" in answer
+    try:
+        docker("run", "--name", name, "bare", "/sh", "-c", "true")
+        assert api.json("GET", f"/containers/{name}/changes") is None
+        docker("rm", name)
+        docker("run", "--name", name, "bare", "/sh", "-c", "echo x >/etc/y")
+        paths = [change["Path"] for change in api.json("GET", f"/containers/{name}/changes")]
+        assert paths == ["/etc", "/etc/y"]
+    finally:
+        docker("rm", "-f", name)
+        docker("rmi", "bare")

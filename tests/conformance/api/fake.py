@@ -184,6 +184,7 @@ class FakeExecs:
 class FakeImages:
     progress: list[dict[str, object] | Exception] = field(default_factory=list)
     received: bytes = b""
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     auth: object = None
     pulled: dict[str, object] = field(default_factory=dict)
 
@@ -204,6 +205,8 @@ class FakeImages:
     async def load(
         self, body: AsyncIterator[bytes], **_: object
     ) -> AsyncIterator[dict[str, object]]:
+        self.asked.set()
+
         async def messages() -> AsyncIterator[dict[str, object]]:
             async for chunk in body:
                 self.received += chunk

@@ -330,3 +330,20 @@ async def test_a_body_cut_off_is_no_fault_of_ours(
         writer.close()
     assert (await server.ask("GET", "/_ping")).status == 200
     assert [record.exc_info for record in caplog.records if record.exc_info] == []
+
+
+async def test_a_content_type_given_twice_is_the_first(server: Server) -> None:
+    """bollard's habit, which Go's server bears. A body that reads like a request stays whole."""
+    images = server.engine.images
+    twice = b"Content-Type: application/x-tar\r\nContent-Type: application/json\r\n"
+    body = b"POST /x HTTP/1.1\r\n" + twice + b"\r\n"
+    head = b"POST /images/load HTTP/1.1\r\nHost: x\r\n" + twice
+    reader, writer = await server.connect()
+    for count in (1, 2):
+        writer.write(head + f"Content-Length: {len(body)}\r\n\r\n".encode())
+        await images.asked.wait()
+        images.asked.clear()
+        writer.write(body)
+        answer = await read_answer(reader)
+        assert (answer.status, images.received) == (200, body * count)
+    writer.close()
