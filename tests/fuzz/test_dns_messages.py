@@ -92,9 +92,16 @@ def test_what_is_refused_and_what_is_cut() -> None:
     view = View([ZONE])
     big = DNSRecord.parse(view.answer(query("web")) or b"")
     assert big.header.tc
-    assert not big.rr
     whole = DNSRecord.parse(view.answer(query("web"), tcp=True) or b"")
     assert len(whole.rr) == 80
+    assert not whole.header.tc
+    # what fits is there all the same: some clients never ask by TCP
+    for cut, size in (
+        (big, 512),
+        (DNSRecord.parse(view.answer(query("web", edns=True)) or b""), 1232),
+    ):
+        assert 0 <= size - len(cut.pack()) < 16
+        assert {str(rr.rdata) for rr in cut.rr} < {str(rr.rdata) for rr in whole.rr}
     with_option = DNSRecord.parse(view.answer(query("db", edns=True)) or b"")
     assert [rr.rtype for rr in with_option.ar] == [41]
     without = DNSRecord.parse(view.answer(query("db")) or b"")
@@ -113,3 +120,16 @@ def test_what_is_refused_and_what_is_cut() -> None:
     future[-5] = 1  # EDNS version 1
     assert DNSRecord.parse(view.answer(bytes(future)) or b"").ar[0].ttl >> 24 == 1
     assert question_end(query("db")) == len(query("db"))
+
+
+def test_answers_of_large_services() -> None:
+    """Whatever their number, all are there by TCP, in turns that begin with many of them."""
+    many = [ip_address("10.0.0.0") + number for number in range(1000)]
+    view = View([zone("net", [Host(names=("many",), addresses=tuple(many))])])
+    first, found = set(), {str(address) for address in many}
+    for _ in range(70):
+        whole = DNSRecord.parse(view.answer(query("many"), tcp=True) or b"")
+        assert {str(rr.rdata) for rr in whole.rr} == found
+        first.add(str(whole.rr[0].rdata))
+        assert {str(rr.rname) for rr in whole.rr} == {"many."}
+    assert len(first) == 63

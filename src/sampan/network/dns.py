@@ -24,6 +24,11 @@ _PLAIN_SIZE = 512
 _HEADER = struct.Struct(">HHHHHH")
 _QR, _RD, _RA = 0x8000, 0x0100, 0x0080
 _CACHE_LIMIT = 2048
+#: Orders of one answer's records that are kept ready.
+_ROTATIONS = 64
+_TC = 0x0200
+#: A resource record before its data, its name a pointer to the question's (RFC 1035, 4.1.4).
+_RECORD_SIZE = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,15 +137,7 @@ class View:
             # RFC 6891, 6.1.3: a version we do not know; BADVERS has its upper bits in OPT.
             return [_bad_version(request)]
         size = _PLAIN_SIZE if option is None else max(_PLAIN_SIZE, min(option.rclass, EDNS_SIZE))
-        return [
-            _pack(
-                request,
-                records[turn:] + records[:turn],
-                0xFFFF if tcp else size,
-                with_option=option is not None,
-            )
-            for turn in range(max(1, len(records)))
-        ]
+        return _rotations(request, records, 0xFFFF if tcp else size, with_option=option is not None)
 
     def _records(self, name: str, kind: int) -> list[RR] | None:
         """Resource records about ``name``; ``None`` when nobody here knows it."""
@@ -196,7 +193,12 @@ def _text_name(wire: bytes) -> str:
     return b".".join(labels).decode("utf-8", "replace").lower()
 
 
-def _pack(request: DNSRecord, records: Sequence[RR], size: int, *, with_option: bool) -> bytes:
+def _rotations(
+    request: DNSRecord, records: Sequence[RR], size: int, *, with_option: bool
+) -> list[bytes]:
+    """The answer with its records in one order after another, that clients who take the first
+    address spread. Of more than fit in ``size`` as many as fit are sent, and said to be not all:
+    who can asks again by TCP, who cannot has some."""
     reply = request.reply(ra=1, aa=0)
     reply.header.rd = request.header.rd
     for record in records:
@@ -206,13 +208,35 @@ def _pack(request: DNSRecord, records: Sequence[RR], size: int, *, with_option: 
     if with_option:
         reply.add_ar(EDNS0(udp_len=EDNS_SIZE))
     packed = bytes(reply.pack())
-    if len(packed) <= size:
-        return packed
-    bare = request.reply(ra=1, aa=0)
-    bare.header.rd, bare.header.tc = request.header.rd, 1
-    if with_option:
-        bare.add_ar(EDNS0(udp_len=EDNS_SIZE))
-    return bytes(bare.pack())
+    if len(records) < 2 and len(packed) <= size:
+        return [packed]
+    start = offset = question_end(packed)
+    parts = []
+    for _ in records:
+        end = offset + _RECORD_SIZE
+        end += int.from_bytes(packed[end - 2 : end], "big")
+        parts.append(packed[offset:end])
+        offset = end
+    before, after = packed[:start], packed[offset:]
+    return [
+        _cut(before, [*parts[turn:], *parts[:turn]], after, size)
+        for turn in range(0, len(parts), 1 + (len(parts) - 1) // _ROTATIONS)
+    ]
+
+
+def _cut(before: bytes, parts: Sequence[bytes], after: bytes, size: int) -> bytes:
+    """The message of its header and question, as many records as fit, and what follows them."""
+    room, count = size - len(before) - len(after), 0
+    for part in parts:
+        room -= len(part)
+        if room < 0:
+            break
+        count += 1
+    identifier, flags, questions, _, authorities, additional = _HEADER.unpack_from(before)
+    if count < len(parts):
+        flags |= _TC
+    header = _HEADER.pack(identifier, flags, questions, count, authorities, additional)
+    return header + before[_HEADER.size :] + b"".join(parts[:count]) + after
 
 
 def _bad_version(request: DNSRecord) -> bytes:

@@ -192,13 +192,18 @@ class Upstream:
         """The answer to a query over TCP (RFC 7766), as :meth:`ask`."""
         if not self._servers:
             return dns.refusal(query, 3)
+        if not dns.question_end(query):
+            return dns.refusal(query, 1)
+        found = dns.refusal(query, _SERVFAIL)
         for server in self._servers:
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(SERVER_TIMEOUT):
                     answer = await self._exchange(server, query)
                 if dns.same_question(query, answer):
-                    return query[:2] + answer[2:]
-        return dns.refusal(query, _SERVFAIL)
+                    found = query[:2] + answer[2:]
+                    if dns.response_code(answer) != _SERVFAIL:
+                        break
+        return found
 
     async def _exchange(self, server: str, query: bytes) -> bytes:
         loop = asyncio.get_running_loop()

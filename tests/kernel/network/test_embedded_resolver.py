@@ -48,7 +48,7 @@ def addresses(answer: DNSRecord) -> list[str]:
 
 class UpstreamServer:
     """A DNS server of somebody else: answers every A with its own address, TXT with who asked;
-    truncates UDP answers about ``big``; says SERVFAIL about ``broken``."""
+    truncates UDP answers about ``big``; the one outside says SERVFAIL about ``broken``."""
 
     def __init__(self, netns_fd: int, address: str) -> None:
         self.udp = netns.open_socket(netns_fd, socket.AF_INET, socket.SOCK_DGRAM)
@@ -65,7 +65,7 @@ class UpstreamServer:
     def _answer(self, data: bytes, peer: str, *, tcp: bool) -> bytes:
         request = DNSRecord.parse(data)
         reply = request.reply()
-        if "broken" in str(request.q.qname):
+        if "broken" in str(request.q.qname) and self.address == OUTSIDE4:
             reply.header.rcode = RCODE.SERVFAIL
         elif "big" in str(request.q.qname) and not tcp:
             reply.header.tc = 1
@@ -180,6 +180,12 @@ def test_other_names_are_forwarded(world: World, resolver: Resolver) -> None:
         resolver.plug("c1", fd, networks=["n1"], upstream=["127.0.0.53"], from_host=False)
         assert addresses(query(fd, "www.example")) == ["127.0.0.53"]
         assert addresses(query(fd, "big.example", tcp=True)) == ["127.0.0.53"]
+        # who cannot tell is not the last one asked, by neither way
+        servers = [OUTSIDE4, "127.0.0.53"]
+        resolver.plug("c1", fd, networks=["n1"], upstream=servers, from_host=False)
+        for tcp in (False, True):
+            assert addresses(query(fd, "broken.example", tcp=tcp)) == ["127.0.0.53"]
+            assert addresses(query(fd, "www.example", tcp=tcp)) == [OUTSIDE4]
     finally:
         first.close()
         second.close()
