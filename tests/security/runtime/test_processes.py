@@ -151,9 +151,7 @@ def test_init_cannot_be_traced(lab: Lab, guard: str) -> None:
     CVE-2016-9962, and what comes after it: with it go the descriptors and the code of the runtime.
     Without the guard init is as dumpable as on a machine with fs.suid_dumpable=1.
     """
-    runtime = lab(
-        guard, Cut("kernel/prctl.py", "prctl(PR_SET_DUMPABLE, int(dumpable))", "prctl(4, 1)")
-    )
+    runtime = lab(guard, DUMPABLE)
     attacker = engine_config(runtime, "sleep", "1000")
     attacker["linux"].pop("seccomp")
     attacker["process"]["capabilities"] = {
@@ -181,6 +179,105 @@ def test_init_cannot_be_traced(lab: Lab, guard: str) -> None:
     found = runtime.ok("exec", first, *python(FIND_MEMORY)).splitlines()
     assert found
     assert ("opened mem" in found) is (guard != GUARDED), found
+
+
+# Looks at every process but PID 1 and its own, until it is told to stop. What was got of one that
+# had become its program meanwhile does not count.
+TRACE = """
+import ctypes, os
+ptrace = ctypes.CDLL(None).ptrace
+
+def name(pid):
+    with open(f"/proc/{pid}/comm") as file:
+        return file.read().strip()
+
+def openable(pid, file):
+    os.close(os.open(f"/proc/{pid}/{file}", os.O_RDONLY))
+
+def attempts(pid):
+    for file in ("mem", "environ", "maps"):
+        yield file, lambda: openable(pid, file)
+    for link in ("exe", "cwd", "root"):
+        yield link, lambda: os.readlink(f"/proc/{pid}/{link}")
+    yield "fd", lambda: os.listdir(f"/proc/{pid}/fd")
+    def attach():  # PTRACE_SEIZE, by a process whose end lets go again
+        tracer = os.fork()
+        if tracer == 0:
+            os._exit(1 if ptrace(0x4206, pid, None, None) else 0)
+        if os.waitpid(tracer, 0)[1]:
+            raise OSError
+    yield "ptrace", attach
+
+def look(pid):
+    before = name(pid)
+    if before == "true":
+        return
+    for what, attempt in attempts(pid):
+        try:
+            attempt()
+            result = "got"
+        except OSError:
+            result = "refused"
+        if name(pid) == before:
+            print(result, what, file=log, flush=True)
+
+with open("/found", "a") as log:
+    print("looking", file=log, flush=True)
+    while not os.path.exists("/stop"):
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and int(entry) not in (1, os.getpid()):
+                try:
+                    look(int(entry))
+                except OSError:
+                    pass
+"""
+HOLD = Cut(
+    "runtime/process_operations.py",
+    "    # From here on the end of the channel means",
+    "    select.poll().poll(1500)\n    # From here on the end of the channel means",
+)
+DUMPABLE = Cut("kernel/prctl.py", "prctl(PR_SET_DUMPABLE, int(dumpable))", "prctl(4, 1)")
+
+
+@both
+@pytest.mark.parametrize("rights", ["same user", "user namespace"])
+def test_exec_cannot_be_traced(lab: Lab, guard: str, rights: str) -> None:
+    """A process of the container goes for one that joins it, before that executes its program.
+
+    What joins has the runtime's memory and binary. It is held where it is most like the attacker:
+    same user, same capabilities; or same user namespace, in which the attacker has all of them.
+    """
+    runtime = lab.runtime
+    runtime.program = mutant(lab.directory, HOLD, *(() if guard == GUARDED else (DUMPABLE,)))
+    config = engine_config(runtime, *python(TRACE))
+    without = config["linux"]
+    without.pop("seccomp")
+    config["process"]["capabilities"] = {}
+    if rights == "same user":
+        config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    else:
+        config["process"]["capabilities"] = {
+            name: list(ALL) for name in ("bounding", "effective", "permitted")
+        }
+        rows = [{"containerID": 0, "hostID": 200000, "size": 1000}]
+        without.update(uidMappings=rows, gidMappings=rows)
+        without["namespaces"].append({"type": "user"})
+        without.pop("sysctl")
+        for name in ("usr", "lib", "lib64"):
+            (lab.root / name).mkdir(exist_ok=True)
+    found = lab.root / "found"
+    found.touch()
+    found.chmod(0o666)
+    container_id = start(runtime, config)
+    words = ["timeout", "30", "sh", "-c", f"until grep -q looking {found}; do sleep 0.05; done"]
+    subprocess.run(words, check=True)
+    runtime.ok("exec", container_id, "true")
+    (lab.root / "stop").touch()
+    runtime.wait(container_id)
+    lines = set(found.read_text().splitlines())
+    seen = {"mem", "environ", "maps", "exe", "cwd", "root", "fd", "ptrace"}
+    assert {f"{'refused' if guard == GUARDED else 'got'} {what}" for what in seen} <= lines, lines
+    assert guard != GUARDED or not [line for line in lines if line.startswith("got")], lines
 
 
 COUNT = """

@@ -158,6 +158,20 @@ def test_cve_2022_0492(lab: Lab) -> None:
     assert release_agent(lab, rights=True, cgroups=False)
 
 
+@both
+def test_release_agent_below_a_cgroup_namespace(lab: Lab, guard: str) -> None:
+    """With all rights, what keeps the file away is that no root of a hierarchy is to be seen."""
+    if cgroup.probe().mode == "v2":
+        pytest.skip("cgroup v2 has no release_agent")
+    cut = Cut(
+        "runtime/process_operations.py",
+        "    if context.new & namespaces.CLONE_NEWCGROUP:",
+        "    if False:",
+    )
+    lab(guard, cut)
+    assert release_agent(lab, rights=True, cgroups=True) is (guard != GUARDED)
+
+
 DISK = """
 import os, sys
 os.mknod("/disk", int(sys.argv[1]), int(sys.argv[2]))
