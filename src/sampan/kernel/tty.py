@@ -12,6 +12,7 @@ from sampan.kernel.openat import (
     DEVPTS_SUPER_MAGIC,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
     filesystem_magic,
     is_device,
     openat2,
@@ -22,18 +23,22 @@ _TIOCGPTPEER = 0x5441
 _PTMX = (5, 2)
 
 
-def open_pair(devpts: int, path: str = "ptmx") -> tuple[int, int]:
+def open_pair(devpts: int) -> tuple[int, int]:
     """A new terminal of the devpts mounted at ``devpts``: (manager, terminal) descriptors.
 
     Neither is found by its name: the terminal comes from the manager by TIOCGPTPEER, so nothing
-    a container puts into its /dev can take its place (CVE-2025-52565). Raises :class:`OSError`
-    when ``path`` is not a devpts multiplexer.
+    a container puts into its /dev can take its place (CVE-2025-52565). Nor is anything opened that
+    is not the kernel's own: that may block, or do things. Raises :class:`OSError` when it is no
+    devpts.
     """
     flags = os.O_RDWR | os.O_NOCTTY
-    manager = openat2(devpts, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+    if filesystem_magic(devpts) != DEVPTS_SUPER_MAGIC:
+        raise OSError(errno.ENODEV, "not a devpts", "/dev/pts")
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+    manager = openat2(devpts, "ptmx", flags, resolve)
     try:
-        if filesystem_magic(manager) != DEVPTS_SUPER_MAGIC or not is_device(manager, *_PTMX):
-            raise OSError(errno.ENODEV, "not a pseudo-terminal multiplexer", path)
+        if not is_device(manager, *_PTMX):
+            raise OSError(errno.ENODEV, "not a pseudo-terminal multiplexer", "/dev/pts/ptmx")
         fcntl.ioctl(manager, _TIOCSPTLCK, struct.pack("i", 0))
         terminal = fcntl.ioctl(manager, _TIOCGPTPEER, flags | os.O_CLOEXEC)
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.security.runtime.conftest import (
     engine_config,
     python,
     run,
+    start,
 )
 from tests.security.runtime.mutants import Cut, mutant
 
@@ -256,6 +258,34 @@ def test_cve_2025_52881(lab: Lab, cuts: tuple[Cut, ...], succeeds: bool, tmp_pat
     bind(config, "/x/ping_group_range", victim)
     run(runtime, config)
     assert (victim.read_text() != "") is succeeds
+
+
+@both
+def test_false_multiplexer_of_terminals(lab: Lab, guard: str) -> None:
+    """/dev/pts is the image's own: what is called ptmx there is not opened, be it what it may.
+
+    A pipe, whose other end waits in the container, tells.
+    """
+    cut = Cut(
+        "kernel/tty.py", "    if filesystem_magic(devpts) != DEVPTS", "    if False and DEVPTS"
+    )
+    runtime = lab(guard, cut)
+    (lab.root / "dev/pts").mkdir()
+    os.mkfifo(lab.root / "dev/pts/ptmx")
+    script = "echo > /dev/pts/ptmx; touch /opened; sleep 1000"
+    config = engine_config(runtime, "sh", "-c", script)
+    config["mounts"] = [
+        entry for entry in config["mounts"] if not entry["destination"].startswith("/dev")
+    ]
+    container_id = start(runtime, config)
+    result = runtime("exec", "--tty", container_id, "true")
+    assert result.returncode != 0
+    assert (guard == GUARDED) is ("not a devpts" in result.stderr), result.stderr
+    if guard == GUARDED:
+        assert not (lab.root / "opened").exists()
+        return
+    waiting = f"until test -e {lab.root}/opened; do sleep 0.02; done"
+    subprocess.run(["timeout", "30", "sh", "-c", waiting], check=True)
 
 
 @both
