@@ -25,6 +25,7 @@ _LENGTH = re.compile(
     rb"^content-length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
 _HEAD_END = b"\r\n\r\n"
+_METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ", b"HEAD ")
 _CONTENT_TYPE = re.compile(rb"\r\ncontent-type:[^\r\n]*", re.IGNORECASE)
 
 
@@ -38,7 +39,7 @@ class Protocol(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: HTTP up to the end of an upgrade request, then not."""
-        if data.startswith((b"POST ", b"PUT ")) and self._body.is_eof():
+        if data.startswith(_METHODS) and self._body.is_eof():
             data = _with_one_type(data)
         if self._upgrade_left is None:
             self._upgrade_left = _rest_of_upgrade(data)
