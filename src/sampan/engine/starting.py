@@ -304,16 +304,17 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
         before_start.callback(_abort, monitor)
         pidfd = os.pidfd_open(monitor.pid)
         undo.callback(os.close, pidfd)
-        plugs = _connect(core, container, launch, monitor, undo)
-        streams = []
-        for client in () if hold else launch.clients:
-            options = client.options
-            stream = monitor.attach(
-                stdin=options.stdin, stdout=options.stdout, stderr=options.stderr
-            )
+        # Asked before the network is plugged, answered meanwhile.
+        wishes = [] if hold else [client.options for client in launch.clients]
+        asked = [
+            monitor.ask_attach(stdin=wish.stdin, stdout=wish.stdout, stderr=wish.stderr)
+            for wish in wishes
+        ]
+        for stream in (*asked, watch := monitor.ask_watch()):
             undo.callback(stream.close)
-            streams.append(stream)
-        events = monitor.watch()
+        plugs = _connect(core, container, launch, monitor, undo)
+        streams = [stream.answered() for stream in asked]
+        events = watch.answered()
         undo.callback(_until_gone, events)
         before_start.pop_all()
         if hold:

@@ -52,6 +52,7 @@ from sampan.runtime.requests import (
 from sampan.runtime.version import fingerprint
 
 __all__ = [
+    "Asked",
     "CreateRequest",
     "ExecRequest",
     "ExitRecord",
@@ -133,10 +134,12 @@ class Monitor:
         big-endian u32); with one it is raw. What is sent is stdin; ``shutdown(SHUT_WR)`` ends it.
         The peer closes when the output has ended.
         """
-        connection = launch.connect_monitor(self.directory)
-        return _stream(
-            connection, {"op": "attach", "stdin": stdin, "stdout": stdout, "stderr": stderr}
-        )
+        return self.ask_attach(stdin=stdin, stdout=stdout, stderr=stderr).answered()
+
+    def ask_attach(self, *, stdin: bool, stdout: bool, stderr: bool) -> Asked:
+        """:meth:`attach`, without waiting for the answer."""
+        message = {"op": "attach", "stdin": stdin, "stdout": stdout, "stderr": stderr}
+        return Asked(launch.connect_monitor(self.directory), message)
 
     def exec(self, request: ExecRequest) -> tuple[socket.socket | None, int]:
         """Run one more process; returns (its stream as of :meth:`attach` or None, its pid).
@@ -193,7 +196,7 @@ class Monitor:
         return code
 
     def resize(self, height: int, width: int, exec_id: str | None = None) -> None:
-        """Set a terminal's size. Raises :class:`Conflict` when there is no terminal."""
+        """Set a terminal's size; nothing is done where there is no terminal, as containerd does."""
         self._request({"op": "resize", "height": height, "width": width, "exec_id": exec_id})
 
     def signal(self, signal: int, exec_id: str | None = None) -> None:
@@ -213,7 +216,11 @@ class Monitor:
         "signal":N,"oom":bool,"at":nanoseconds,"error":".."}``, sent when the record is durable and
         cgroups are removed.
         """
-        return _stream(launch.connect_monitor(self.directory), {"op": "watch"})
+        return self.ask_watch().answered()
+
+    def ask_watch(self) -> Asked:
+        """:meth:`watch`, without waiting for the answer."""
+        return Asked(launch.connect_monitor(self.directory), {"op": "watch"})
 
     def close(self) -> None:
         """Close this connection; the container goes on. Idempotent."""
@@ -222,6 +229,35 @@ class Monitor:
     def _request(self, message: Message) -> Message:
         with self._lock:
             return ask(self._connection, message)
+
+
+class Asked:
+    """A stream that was asked for; the answer arrives while its caller does something else."""
+
+    def __init__(self, connection: socket.socket, message: Message) -> None:
+        """Callers use :class:`Monitor`. Raises :class:`NotFound` when the monitor is gone."""
+        self._connection = connection
+        try:
+            send_frame(connection, message)
+        except OSError as error:
+            connection.close()
+            raise NotFound(f"the monitor is gone: {error.strerror}") from error
+
+    def answered(self) -> socket.socket:
+        """The stream, once it is one. Raises the error it was answered with."""
+        try:
+            answer_of(self._connection)
+        except OSError as error:
+            self.close()
+            raise NotFound(f"the monitor is gone: {error.strerror}") from error
+        except BaseException:
+            self.close()
+            raise
+        return self._connection
+
+    def close(self) -> None:
+        """Nobody wants it any more. Idempotent."""
+        self._connection.close()
 
 
 class Making:
@@ -451,13 +487,3 @@ def _identify(exec_root: Path) -> Message:
     if answer is None:
         raise Corrupt("the launcher does not say who it is")
     return answer
-
-
-def _stream(connection: socket.socket, message: Message) -> socket.socket:
-    """Ask for what turns the connection into a stream."""
-    try:
-        ask(connection, message)
-    except BaseException:
-        connection.close()
-        raise
-    return connection

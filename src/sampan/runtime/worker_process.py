@@ -82,9 +82,6 @@ def _await(
     The spare processes are replaced when they get old. Nothing of this is needed: it is tried,
     unless somebody waits for us by now.
     """
-    with contextlib.suppress(OSError):
-        if not channel.readable(listener):
-            rehearsal.worker(sample, layout)
     listener.settimeout(Spare.SECONDS)
     while True:
         spares: dict[bool, Spare] = {}
@@ -92,6 +89,9 @@ def _await(
             for user in kinds:
                 if not channel.readable(listener):
                     spares[user] = Spare(lambda root: rehearsal.waiting(sample, root), user=user)
+            # After the forks: they have made every page shared, whoever had copied it before.
+            if not channel.readable(listener):
+                rehearsal.worker(sample, layout)
         try:
             client, _ = listener.accept()
         except TimeoutError:
