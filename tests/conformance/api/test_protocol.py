@@ -347,5 +347,5 @@ async def test_a_content_type_given_twice_is_the_first(server: Server) -> None:
         answer = await read_answer(reader)
         assert (answer.status, images.received) == (200, body * count)
     writer.write(b"GET /_ping HTTP/1.1\r\nHost: x\r\n" + twice + b"\r\n")
-    assert (await read_answer(reader)).status == 200
+    assert (await read_head(reader))[0] == 200
     writer.close()
