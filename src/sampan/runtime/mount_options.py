@@ -44,9 +44,13 @@ PROPAGATION = {
 }
 
 #: Properties of a superblock: nothing to a bind mount, flags to a new file system.
-_SUPERBLOCK = frozenset({"sync", "dirsync", "mand", "lazytime", "iversion"})
-#: What a new mount is anyway, or what only tells mount(8) how to talk.
-_NOTHING = frozenset({"defaults", "async", "nomand", "nolazytime", "noiversion", "silent", "loud"})
+_SUPERBLOCK = frozenset({"sync", "dirsync", "mand", "lazytime"})
+#: What a new mount is anyway, or what only tells mount(8) how to talk. File systems that count
+#: versions of files do it always (ext4, the last one, since Linux 6.1): fsopen(2) has no word for
+#: it.
+_NOTHING = frozenset(
+    ("defaults", "async", "nomand", "nolazytime", "iversion", "noiversion", "silent", "loud")
+)
 _BEHAVIOUR = frozenset({"bind", "rbind", "remount", "idmap", "ridmap", "tryidmap", "tmpcopyup"})
 #: Every word that means something here; all others go to the file system.
 WORDS = frozenset({*_ATTRIBUTES, *_RECURSIVE, *PROPAGATION, *_SUPERBLOCK, *_NOTHING, *_BEHAVIOUR})

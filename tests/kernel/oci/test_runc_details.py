@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sampan.kernel import cgroup
+from sampan.runtime import mount_options
 from sampan.runtime.oci_documents import template
 from tests.kernel.oci.conftest import Runtime
 
@@ -106,6 +107,31 @@ def test_mode_of_a_tmpfs_that_covers_nothing(runtime: Runtime) -> None:
     entry = {"destination": "/new/one", "type": "tmpfs", "source": "t"}
     result = runtime.run("stat", "-c", "%a", "/new/one", mounts=mounts(entry))
     assert result.stdout == "1777\n", result.stderr
+
+
+WORDS = sorted(mount_options.WORDS)
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "bind"])
+def test_every_mount_option(runtime: Runtime, tmp_path: Path, kind: str) -> None:
+    """All that ``features`` lists are taken by a new file system and by a bind mount."""
+    skipped = {"remount", "idmap", "ridmap", "tryidmap", "bind", "rbind"}
+    if kind == "tmpfs":
+        entry = {"type": "tmpfs", "source": "t"}
+        first = "mode=755"
+    else:
+        entry = {"type": "bind", "source": str(tmp_path)}
+        first = "rbind"
+    entries = []
+    for word in WORDS:
+        if word not in skipped:
+            options = [first, word]
+            entries.append({**entry, "destination": f"/o/{word}", "options": options})
+    assert len(entries) > 50
+    result = runtime.run("cat", "/proc/self/mountinfo", mounts=mounts(*entries))
+    assert result.returncode == 0, result.stderr
+    seen = [line.split()[4] for line in result.stdout.splitlines()]
+    assert set(seen) >= {entry["destination"] for entry in entries}
 
 
 def test_personality_and_memory_policy_are_also_of_exec(runtime: Runtime) -> None:
