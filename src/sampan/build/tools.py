@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from sampan.build.copying import ContentHashes
 from sampan.build.executor import Executor
 from sampan.build.imports import Imported
 from sampan.build.mounts import CacheDirectories
+from sampan.build.sourcepolicy import SourcePolicy
 from sampan.build.workspace import Workspace
 from sampan.dockerfile.config import Config
 from sampan.errors import SampanError
@@ -66,6 +67,7 @@ class Tools:
     in_thread: InThread
     imports: tuple[Imported, ...] = ()
     whole: bool = False
+    policy: SourcePolicy = field(default_factory=SourcePolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

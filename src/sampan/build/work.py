@@ -129,15 +129,18 @@ def _parts(
                 tempfile.TemporaryDirectory(prefix="add-", dir=work.build.tools.mount_directory)
             )
         )
+        policy = work.build.tools.policy
         if (git := parse_git(address)) is not None:
             keep = git.keep_git_directory or action.keep_git_dir
             checksum = action.checksum or git.checksum
-            done = check_out(replace(git, keep_git_directory=keep, checksum=checksum), directory)
+            git = replace(git, keep_git_directory=keep, checksum=checksum)
+            done = check_out(policy.repository(git), directory)
             directory = done.directory
             material = Material(uri=address, algorithm="sha1", digest=done.commit)
             sources: tuple[str, ...] = (".",)
         else:
-            file = download(address, directory, action.checksum)
+            address, checksum = policy.address(address, action.checksum)
+            file = download(address, directory, checksum)
             with file.open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             material = Material(uri=address, algorithm="sha256", digest=found)

@@ -21,6 +21,7 @@ from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.errors import build_error
 from sampan.buildkit.frontend import RESULT, Frontend, Source
 from sampan.buildkit.jobs import Job, Jobs, Part, definition
+from sampan.buildkit.policies import PolicedExecutor
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
@@ -71,6 +72,7 @@ class Builder:
                     builds=self.builds,
                     stack=stack,
                     uploaded=job.uploaded,
+                    policy=job.policy,
                     inputs={name: f"{RESULT}{part}" for name, part in inputs.items()},
                 )
                 if asked.request:
@@ -109,9 +111,12 @@ class Builder:
         tools = self.builds.tools(lambda domain: credentials(job.session, domain))
         tools = replace(
             tools,
-            executor=_Executor(LayoutExecutor(tools.executor, layouts), self.jobs),
+            executor=_Executor(
+                LayoutExecutor(PolicedExecutor(tools.executor, job.policy), layouts), self.jobs
+            ),
             imports=await self._imports(job, asked),
             whole=job.whole,
+            policy=job.policy,
         )
         parts: list[Part] = []
         for request in requests:

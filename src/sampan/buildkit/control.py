@@ -21,6 +21,7 @@ from sampan.buildkit.cache import CacheView
 from sampan.buildkit.errors import build_error
 from sampan.buildkit.exporters import Exporters, Wanted, wanted
 from sampan.buildkit.jobs import Job, Jobs, Part, cache_entries, part_of
+from sampan.buildkit.policies import source_policy
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
@@ -106,6 +107,7 @@ class Control:
             entitlements=entitlements(request.Entitlements),
             status=Status(request.Ref),
             uploaded=uploaded,
+            policy=source_policy(request.SourcePolicy),
             whole=everything(cache_entries(request.Cache.Exports)),
             cache_imports=(
                 *cache_entries(request.Cache.Imports),
@@ -323,8 +325,8 @@ def _code(number: int) -> Code:
 
 def _check(request: control.SolveRequest) -> None:
     """Refuse by name what is asked for and not done."""
-    if request.SourcePolicy.rules:
-        raise Unsupported("source policies are not supported")
+    if request.SourcePolicySession:
+        raise Unsupported("source policies that the client decides while it builds")
     if request.ProxyNetwork:
         raise Unsupported("builds through a network proxy are not supported")
     for entry in request.Cache.Exports:

@@ -21,6 +21,7 @@ from sampan.build.executor import Secrets
 from sampan.build.needs import context_paths, instructions, names
 from sampan.build.request import BuildRequest
 from sampan.build.selection import Tree
+from sampan.build.sourcepolicy import SourcePolicy
 from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
 from sampan.buildkit.attributes import Attributes, check_syntax
 from sampan.buildkit.caller import Filter, agent, secret, uploaded
@@ -70,6 +71,7 @@ class Frontend:
     builds: Builds
     stack: AsyncExitStack
     uploaded: Path | None = None
+    policy: SourcePolicy = field(default_factory=SourcePolicy)
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     async def source(self) -> Source:
@@ -162,7 +164,7 @@ class Frontend:
         if url.hostname == _UPLOAD_HOST:
             body = uploaded(self.session, url.path)
             return await unpack_context(self.builds.threads, body, directory)
-        return await self.builds.threads.run_long(fetch, address, directory)
+        return await self.builds.threads.run_long(fetch, address, directory, self.policy)
 
     async def _ignore(self, source: Source) -> None:
         """Find the context's own ignore file unless the Dockerfile brought one."""

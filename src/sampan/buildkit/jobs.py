@@ -19,6 +19,7 @@ from typing import Protocol
 from sampan.build.assemble import Result
 from sampan.build.outputs import Attest
 from sampan.build.provenance import Invocation
+from sampan.build.sourcepolicy import SourcePolicy
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.sessions import Session
@@ -53,6 +54,7 @@ class Job:
     entitlements: frozenset[str]
     status: Status
     uploaded: Path | None = None
+    policy: SourcePolicy = field(default_factory=SourcePolicy)
     cache_imports: tuple[Mapping[str, str], ...] = ()
     whole: bool = False
     returned: asyncio.Future[gateway.ReturnRequest] = field(

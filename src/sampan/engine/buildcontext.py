@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sampan.build.actions import is_archive
 from sampan.build.remote import clone, download, is_remote, parse_git
+from sampan.build.sourcepolicy import SourcePolicy
 from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
 from sampan.engine.threads import Threads
 from sampan.errors import InvalidParameter, NotFound
@@ -20,17 +21,19 @@ _FILE_LIMIT = 4 << 20
 _DOCKERFILE = "Dockerfile"
 
 
-def fetch(address: str, directory: Path) -> Path:
+def fetch(address: str, directory: Path, policy: SourcePolicy | None = None) -> Path:
     """A context from elsewhere, below ``directory``; returns where it is."""
+    policy = policy or SourcePolicy()
     if (git := parse_git(address)) is not None:
-        return clone(git, directory)
+        return clone(policy.repository(git), directory)
     if not is_remote(address):
         raise InvalidParameter(f"invalid remote context {address!r}: expected http(s) or git")
     fetched = directory / "fetched"
     context = directory / "context"
     fetched.mkdir()
     context.mkdir()
-    _unpack(download(address, fetched), context)
+    address, checksum = policy.address(address)
+    _unpack(download(address, fetched, checksum), context)
     return context
 
 

@@ -315,3 +315,35 @@ def test_the_builder_and_its_cache(buildx: Buildx, context: Path) -> None:
 
 def _usage(buildx: Buildx) -> list[str]:
     return buildx.out("buildx", "du", "--format=json").splitlines()
+
+
+def test_a_policy_chooses_sources(
+    buildx: Buildx, docker: DockerCli, context: Path, tmp_path: Path
+) -> None:
+    def policy(*rules: object) -> dict[str, str]:
+        (tmp_path / "policy.json").write_text(json.dumps({"version": 1, "rules": rules}))
+        return {"EXPERIMENTAL_BUILDKIT_SOURCE_POLICY": str(tmp_path / "policy.json")}
+
+    def build(variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [buildx.program, "build", "--progress=plain", "-t", "bk:policed", str(context)],
+            env={**buildx.environment, **variables},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    docker("tag", "busybox", "chosen:1")
+    (context / "Dockerfile").write_text("FROM nowhere.test/asked:1\nRUN true\n")
+    source = "docker-image://nowhere.test/asked:*"
+    target = "docker-image://docker.io/library/chosen:$1"
+    selector = {"identifier": source}
+    convert = {"action": "CONVERT", "selector": selector, "updates": {"identifier": target}}
+    done = build(policy(convert))
+    assert done.returncode == 0, done.stderr
+    denied = build(policy({"action": "DENY", "selector": {"identifier": "docker-image://*"}}))
+    assert "docker-image://nowhere.test/asked:1' denied by policy" in denied.stderr
+    regular = {"identifier": ".*", "match_type": "REGEX"}
+    refused = build(policy({"action": "DENY", "selector": regular}))
+    assert "match by regular expressions are not supported" in refused.stderr

@@ -31,11 +31,13 @@ def record(ref: str, begun: int = 0, took: int = 0, **fields: object) -> control
     return found
 
 
-PAST = (
-    record("foo123", 24 * HOUR, 60),
-    record("bar456", 23 * HOUR - 60, FrontendAttrs={"context": "https://a.test/r.git#abc"}),
-    record("foo789", 22 * HOUR, 600, FrontendAttrs={"vcs:source": "testrepo"}),
-)
+def past() -> tuple[control.BuildHistoryRecord, ...]:
+    """Three builds, as seen now."""
+    return (
+        record("foo123", 24 * HOUR, 60),
+        record("bar456", 23 * HOUR - 60, FrontendAttrs={"context": "https://a.test/r.git#abc"}),
+        record("foo789", 22 * HOUR, 600, FrontendAttrs={"vcs:source": "testrepo"}),
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ PAST = (
     ],
 )
 def test_filters(filters: list[str], limit: int, expected: list[str]) -> None:
-    assert [one.Ref for one in chosen(PAST, filters, limit)] == expected
+    assert [one.Ref for one in chosen(past(), filters, limit)] == expected
 
 
 @pytest.mark.parametrize(
@@ -65,9 +67,9 @@ def test_filters(filters: list[str], limit: int, expected: list[str]) -> None:
 )
 def test_filters_that_are_none(text: str) -> None:
     with pytest.raises(InvalidParameter):
-        chosen(PAST, [text], 0)
+        chosen(past(), [text], 0)
     with pytest.raises(InvalidParameter):
-        chosen(PAST, [], -1)
+        chosen(past(), [], -1)
 
 
 def test_what_is_kept() -> None:
