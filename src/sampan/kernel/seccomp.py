@@ -27,12 +27,16 @@ import struct
 from _blake2 import blake2b
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.kernel.libc import SYS_SECCOMP, check, syscall
 from sampan.kernel.libseccomp import Library, Rule
-from sampan.model.oci import Seccomp, SeccompArg, SeccompRule
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sampan.model.oci import Seccomp, SeccompArg, SeccompRule
 
 _SET_MODE_FILTER = 1
 _FLAG_NEW_LISTENER = 1 << 3

@@ -7,12 +7,15 @@ import os
 import select
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 from sampan.kernel import cgroup
 from sampan.kernel.process import start_time
 from sampan.runtime import records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _WAIT_MILLISECONDS = 5000
 _KILLED = 137

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 
 from sampan.kernel import mount as m
 from sampan.kernel import openat
-from sampan.model import oci
 from sampan.runtime.context import Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.model import oci
 
 _DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _LINKS = (

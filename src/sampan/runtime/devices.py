@@ -5,7 +5,10 @@ from __future__ import annotations
 import posixpath
 
 from sampan.errors import InvalidParameter
-from sampan.model import oci
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.model import oci
 
 #: Minor numbers of the character devices with major number 1.
 _MEMORY = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}

@@ -16,7 +16,7 @@ from sampan.runtime import plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import Connection
 from sampan.runtime.loop import Guarded, Loop
-from sampan.runtime.plan import Plan
+from sampan.runtime.planned import Plan
 from sampan.runtime.streams import Streams, close_ends, open_ends
 from sampan.runtime.task import KILLED, Task
 

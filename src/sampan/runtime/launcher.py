@@ -54,7 +54,7 @@ def main() -> NoReturn:
     listener.listen(_BACKLOG)
     listener.setblocking(True)
     _warm_up()
-    sample = rehearsal.sample()
+    sample = _planned_apart()
     rehearsal.launcher(sample, layout)
     init.forget_imports()
     gc.collect()
@@ -67,6 +67,28 @@ def main() -> NoReturn:
     while True:
         wanted = tuple(set(kinds))
         kinds += _keep_spare(listener, layout, identity, title, owner, sample, wanted)
+
+
+def _planned_apart() -> bytes:
+    """A request to rehearse with, planned by a child: all that are forked from us would carry the
+    planner along. Raises :class:`OSError` when the child fails."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    if os.fork() == 0:
+        _guarded(_plan_sample, writer)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        text = pipe.read()
+    if not text:
+        raise OSError("the rehearsal could not be planned")
+    return text
+
+
+def _plan_sample(writer: int) -> NoReturn:
+    from sampan.runtime import rehearsal_request
+
+    with open(writer, "wb") as pipe:
+        pipe.write(rehearsal_request.sample())
+    os._exit(0)
 
 
 def _keep_spare(

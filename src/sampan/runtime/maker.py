@@ -18,7 +18,7 @@ from sampan.kernel import cgroup, process
 from sampan.runtime import channel, plan_codec, records, spawn
 from sampan.runtime.connection import listen
 from sampan.runtime.operations import Failure, sentence
-from sampan.runtime.plan import Plan
+from sampan.runtime.planned import Plan
 from sampan.runtime.spare import Spare
 from sampan.runtime.state import State, publish
 from sampan.runtime.streams import Ends, close_ends, open_ends

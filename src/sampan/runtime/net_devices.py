@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from sampan.errors import InvalidParameter
 from sampan.kernel.namespaces import CLONE_NEWNET
-from sampan.model import oci
 from sampan.runtime.context import Context
 from sampan.runtime.operation import Operation, operation
 
@@ -25,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.kernel.netlink import NetlinkSocket
     from sampan.kernel.rtdump import Link
+    from sampan.model import oci
 
 _LONGEST = 15  # IFNAMSIZ, less the NUL
 _TEMPLATE = "%d"

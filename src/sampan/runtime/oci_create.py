@@ -27,6 +27,7 @@ from sampan.runtime.oci_arguments import Parsed
 from sampan.runtime.oci_control import Runtime
 from sampan.runtime.oci_state import OCI_VERSION, Record
 from sampan.runtime.operation import Value
+from sampan.runtime.planned import Plan
 from sampan.runtime.process_plan import ProcessOptions
 
 #: Compiled filters are the same for every root and every engine of this host.
@@ -120,7 +121,7 @@ class Creation:
         entries = (self.spec.get("linux") or {}).get("namespaces") or ()
         return all(entry.get("type") != "mount" for entry in entries)
 
-    def _plan(self) -> tuple[plan.Plan, cgroup.Layout]:
+    def _plan(self) -> tuple[Plan, cgroup.Layout]:
         facts = kernel_facts.probe()
         console = (self.spec.get("process") or {}).get("consoleSize")
         keyring = "" if self.parsed.switch("no-new-keyring") else f"_ses.{self.id}"
@@ -164,7 +165,7 @@ class Creation:
                 raise InvalidParameter(f"please check that preserved-fd {fd} is present") from None
         return count
 
-    def _record(self, plan_: plan.Plan, pid: int, group: rdt.Assigned | None) -> Record:
+    def _record(self, plan_: Plan, pid: int, group: rdt.Assigned | None) -> Record:
         kinds = {
             entry.get("type") for entry in (self.spec.get("linux") or {}).get("namespaces") or ()
         }
@@ -189,7 +190,7 @@ class Creation:
             "oci_version": OCI_VERSION,
         }
 
-    def _save_live(self, record: Record, plan_: plan.Plan, layout: cgroup.Layout) -> None:
+    def _save_live(self, record: Record, plan_: Plan, layout: cgroup.Layout) -> None:
         hooks = self.spec.get("hooks") or {}
         profile = (self.spec.get("linux") or {}).get("seccomp") or {}
         freezer = layout.directory("freezer", plan_.cgroup)

@@ -7,12 +7,16 @@ first, and makes directories, pipes and cgroups while its client plans.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from sampan.model import oci
 from sampan.runtime.channel import Message
 from sampan.runtime.plan import cgroup_path
 from sampan.runtime.requests import CreateRequest, LogSettings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sampan.model import oci
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

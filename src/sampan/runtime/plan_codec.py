@@ -9,7 +9,7 @@ from typing import Any
 from sampan.kernel.cgroup.systemd import Scope
 from sampan.kernel.seccomp import Filter
 from sampan.runtime.operation import Operation
-from sampan.runtime.plan import Plan
+from sampan.runtime.planned import Plan
 
 _LISTS = ("join", "uid_map", "gid_map", "time_offsets", "transferred", "limits", "warnings")
 _OPERATIONS = ("host", "setup", "finish")

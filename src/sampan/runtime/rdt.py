@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from sampan.errors import InvalidParameter, StartFailed
 from sampan.kernel import resctrl
-from sampan.model import oci
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.model import oci
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

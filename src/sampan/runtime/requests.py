@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sampan.model.mount import Mount
 from sampan.model.oci import Process, Spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MEBIBYTE = 1 << 20
 #: The cgroup that holds those of containers which name none.

@@ -22,7 +22,7 @@ from sampan.model.idmap import IdMap
 from sampan.runtime import channel, init, plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.context import Source
-from sampan.runtime.plan import Plan
+from sampan.runtime.planned import Plan
 from sampan.runtime.process_operations import join_cgroups
 from sampan.runtime.userns import hand_over
 

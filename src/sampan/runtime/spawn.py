@@ -26,7 +26,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NoReturn
 
 from sampan.errors import CommandNotExecutable, CommandNotFound, StartFailed
@@ -37,8 +36,12 @@ from sampan.runtime import channel, init
 from sampan.runtime.context import Context, Refused
 from sampan.runtime.limits import set_limits
 from sampan.runtime.operations import Failure, perform, sentence
-from sampan.runtime.plan import Plan
+from sampan.runtime.planned import Plan
 from sampan.runtime.userns import hand_over, id_map_of, pid_of, write_maps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DIED = "the container's first process died while it was being set up"
 _ERRORS = {"not-found": CommandNotFound, "not-executable": CommandNotExecutable}

@@ -9,7 +9,7 @@ from typing import Any
 
 from sampan.kernel import namespaces
 from sampan.runtime import records
-from sampan.runtime.plan import Plan
+from sampan.runtime.planned import Plan
 
 _SINGLE = ("listener", "pidfd", "creator", "manager", "oom_event")
 _LISTS = ("pipes", "connections", "watchers")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
+
+# hashlib would bring OpenSSL, which every process forked from a launcher carried along.
+from _blake2 import blake2b
 
 _PACKAGES = ("runtime", "kernel", "kernel/cgroup", "model")
 
@@ -16,7 +18,7 @@ def source_root() -> str:
 
 def fingerprint() -> str:
     """A digest of what a launcher is made of: interpreter; name, size and time of each source."""
-    digest = hashlib.sha256(sys.version.encode())
+    digest = blake2b(sys.version.encode(), digest_size=32)
     base = os.path.join(source_root(), "sampan")
     for package in _PACKAGES:
         with os.scandir(os.path.join(base, package)) as entries:

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sampan.errors import InvalidParameter
-from sampan.model.oci import DeviceRule
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.model.oci import DeviceRule
 
 Kind = Literal["b", "c"]
 WILDCARD = -1

@@ -15,11 +15,11 @@ each hierarchy, relative ones at the cgroup of the process that called ``probe``
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from sampan.errors import InvalidParameter, Unsupported
@@ -151,18 +151,18 @@ def _assemble(legacy: tuple[Hierarchy, ...], unified: Hierarchy | None, known: s
     return Layout(mode="v2", legacy=legacy, unified=whole)
 
 
-def probe(proc: Path = Path("/proc")) -> Layout:
+def probe(proc: str | os.PathLike[str] = "/proc") -> Layout:
     """Detect the layout of the running host (three small reads; one more on v2)."""
     layout = detect(
-        (proc / "self/mountinfo").read_text(errors="surrogateescape"),
-        (proc / "cgroups").read_text(),
-        (proc / "self/cgroup").read_text(errors="surrogateescape"),
+        _text(f"{os.fspath(proc)}/self/mountinfo"),
+        _text(f"{os.fspath(proc)}/cgroups"),
+        _text(f"{os.fspath(proc)}/self/cgroup"),
     )
     if layout.mode != "v2" or layout.unified is None:
         return layout
     # /proc/cgroups lists v1 registrations and may miss or overstate what this (possibly
     # delegated) subtree offers; the file of the mounted root is the truth.
-    offered = Path(layout.unified.mountpoint, "cgroup.controllers").read_text().split()
+    offered = _text(f"{layout.unified.mountpoint}/cgroup.controllers").split()
     unified = Hierarchy(
         mountpoint=layout.unified.mountpoint,
         controllers=frozenset(offered),
@@ -170,6 +170,11 @@ def probe(proc: Path = Path("/proc")) -> Layout:
         own=layout.unified.own,
     )
     return Layout(mode="v2", legacy=layout.legacy, unified=unified)
+
+
+def _text(path: str) -> str:
+    with open(path, errors="surrogateescape") as file:
+        return file.read()
 
 
 def _cgroup_mounts(mountinfo: str) -> Iterator[tuple[str, str, str, str]]:

@@ -20,7 +20,10 @@ from sampan.kernel.cgroup.operations import (
     MakeDirectory,
     WriteFile,
 )
-from sampan.model.oci import DeviceRule, Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.model.oci import DeviceRule, Resources
 
 
 def plan(

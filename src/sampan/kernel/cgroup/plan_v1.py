@@ -11,13 +11,16 @@ from sampan.errors import InvalidParameter, Unsupported
 from sampan.kernel.cgroup.convert import MAX_SHARES, MIN_SHARES, UNLIMITED
 from sampan.kernel.cgroup.layout import Layout
 from sampan.kernel.cgroup.operations import CgroupOp, WriteFile, WritePair
-from sampan.model.oci import (
-    BlockIO,
-    CPUResources,
-    MemoryResources,
-    NetworkResources,
-    Resources,
-)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.model.oci import (
+        BlockIO,
+        CPUResources,
+        MemoryResources,
+        NetworkResources,
+        Resources,
+    )
 
 _FIELD = "linux.resources"
 

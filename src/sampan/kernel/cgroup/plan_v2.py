@@ -21,7 +21,10 @@ from sampan.kernel.cgroup.convert import (
 )
 from sampan.kernel.cgroup.layout import Layout
 from sampan.kernel.cgroup.operations import CgroupOp, CheckMemoryUsage, WriteFile
-from sampan.model.oci import BlockIO, CPUResources, MemoryResources, Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.model.oci import BlockIO, CPUResources, MemoryResources, Resources
 
 _FIELD = "linux.resources"
 _CONTROL_FILE = re.compile(r"[a-z0-9_]+\.[A-Za-z0-9_.]+")

@@ -27,7 +27,10 @@ from sampan.kernel.cgroup import gvariant
 from sampan.kernel.cgroup.convert import swap_max, weight_from_shares
 from sampan.kernel.cgroup.devices import DEFAULT_DEVICES, WILDCARD, policy
 from sampan.kernel.cgroup.layout import Layout
-from sampan.model.oci import CPUResources, MemoryResources, Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.model.oci import CPUResources, MemoryResources, Resources
 
 #: (name, D-Bus signature, value)
 Property = tuple[str, str, dbus.Value]
