@@ -65,19 +65,25 @@ def target(session: Session) -> Target:
         try:
             context = ContextStore(session.config.directory).get(name)
         except CliError as error:
-            reason = f"unable to resolve docker endpoint: {error.message}"
-            raise CliError(f"Failed to initialize: {reason}") from error
+            raise _unresolved(error.message) from error
         return Target(name, context_endpoint(context), ours=False)
     hosts = session.options.hosts
-    if len(hosts) > 1:
-        raise CliError("Specify only one -H")
     host = hosts[0] if hosts else session.environment.get("DOCKER_HOST", "")
     if not host:
         endpoint = Endpoint.parse(default_host(session.environment))
         return Target(name, endpoint, ours=True)
     if "://" not in host:
         host = f"tcp://{host}"
+    scheme = host.partition("://")[0]
+    if scheme not in ("unix", "tcp", "http", "https", "ssh"):
+        if scheme in ("npipe", "fd"):
+            raise CliError("Failed to initialize: protocol not available")
+        raise _unresolved(f"invalid bind address format: {host}")
     return Target(name, Endpoint.parse(host, _tls_files(session)), ours=False)
+
+
+def _unresolved(reason: str) -> CliError:
+    return CliError(f"Failed to initialize: unable to resolve docker endpoint: {reason}")
 
 
 def context_endpoint(context: Context) -> Endpoint:
@@ -104,8 +110,11 @@ def _tls_files(session: Session) -> TlsFiles | None:
         default = os.path.join(directory, name)
         return option or (default if os.path.exists(default) else "")
 
+    authority = options.tls_ca or os.path.join(directory, "ca.pem")
+    if not os.path.exists(authority):
+        raise _unresolved(f"open {authority}: no such file or directory")
     return TlsFiles(
-        existing(options.tls_ca, "ca.pem"),
+        authority,
         existing(options.tls_cert, "cert.pem"),
         existing(options.tls_key, "key.pem"),
         verify,
@@ -151,6 +160,9 @@ def _custom_headers(environment: Mapping[str, str]) -> dict[str, str]:
     for field in split_csv(value):
         name, equals, content = field.partition("=")
         if not equals or not name.strip():
-            raise CliError(f"failed to set custom headers from DOCKER_CUSTOM_HEADERS: {field!r}")
+            raise CliError(
+                "Failed to initialize: failed to set custom headers from DOCKER_CUSTOM_HEADERS "
+                f"environment variable: missing \"=\" in key=value pair: '{field}'"
+            )
         headers[name.strip()] = content
     return headers

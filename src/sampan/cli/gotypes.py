@@ -3,14 +3,22 @@
 Templates written for Docker depend on them: an absent health check is a nil pointer that ``if``
 takes as false, not a missing key; a struct prints as its fields in order; ``{{.ID}}`` is a field
 although the JSON says ``Id``. Each field is ``Name:type``, ``Name=JsonName:type`` where the names
-differ. Types: ``s`` string, ``i`` number, ``b`` boolean, ``l`` list, ``m`` map, ``any``, ``*T``
+differ. Types: ``s`` string, ``i`` number, ``b`` boolean, ``l`` list, ``m`` map,
+``t`` map of strings, ``any``, ``*T``
 pointer, ``T`` struct, ``[]T`` list of structs, ``{}T`` map of structs; ``*s`` and so on are
 pointers to scalars.
 """
 
 from __future__ import annotations
 
-from sampan.cli.gotemplate.values import NIL, Duration, NilList, NilMap, Record
+from sampan.cli.gotemplate.values import (
+    NIL,
+    Duration,
+    NilList,
+    NilMap,
+    Record,
+    TypedMap,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +42,7 @@ _CONTAINER = {
     ),
     "container.Health": "Status:s FailingStreak:i Log:[]container.HealthcheckResult",
     "container.HealthcheckResult": "Start:s End:s ExitCode:i Output:s",
-    "storage.DriverData": "Data:m Name:s",
+    "storage.DriverData": "Data:t Name:s",
     "container.MountPoint": (
         "Type:s? Name:s? Source:s Destination:s Driver:s? Mode:s RW:b Propagation:s"
     ),
@@ -42,7 +50,7 @@ _CONTAINER = {
         "Hostname:s Domainname:s User:s AttachStdin:b AttachStdout:b AttachStderr:b "
         "ExposedPorts:m? Tty:b OpenStdin:b StdinOnce:b Env:l Cmd:l "
         "Healthcheck:*container.HealthConfig? ArgsEscaped:b? Image:s Volumes:m WorkingDir:s "
-        "Entrypoint:l NetworkDisabled:b? MacAddress:s? OnBuild:l Labels:m StopSignal:s? "
+        "Entrypoint:l NetworkDisabled:b? MacAddress:s? OnBuild:l Labels:t StopSignal:s? "
         "StopTimeout:*i? Shell:l?"
     ),
     "container.HealthConfig": (
@@ -51,11 +59,11 @@ _CONTAINER = {
     "container.HostConfig": (
         "Binds:l ContainerIDFile:s LogConfig:container.LogConfig NetworkMode:s "
         "PortBindings:{}[]nat.PortBinding RestartPolicy:container.RestartPolicy AutoRemove:b "
-        "VolumeDriver:s VolumesFrom:l ConsoleSize:l Annotations:m? CapAdd:l CapDrop:l "
+        "VolumeDriver:s VolumesFrom:l ConsoleSize:l Annotations:t? CapAdd:l CapDrop:l "
         "CgroupnsMode:s DNS=Dns:l DNSOptions=DnsOptions:l DNSSearch=DnsSearch:l ExtraHosts:l "
         "GroupAdd:l IpcMode:s Cgroup:s Links:l OomScoreAdj:i PidMode:s Privileged:b "
-        "PublishAllPorts:b ReadonlyRootfs:b SecurityOpt:l StorageOpt:m? Tmpfs:m? UTSMode:s "
-        "UsernsMode:s ShmSize:i Sysctls:m? Runtime:s? Isolation:s CPUShares=CpuShares:i Memory:i "
+        "PublishAllPorts:b ReadonlyRootfs:b SecurityOpt:l StorageOpt:t? Tmpfs:t? UTSMode:s "
+        "UsernsMode:s ShmSize:i Sysctls:t? Runtime:s? Isolation:s CPUShares=CpuShares:i Memory:i "
         "NanoCPUs=NanoCpus:i CgroupParent:s BlkioWeight:i BlkioWeightDevice:l "
         "BlkioDeviceReadBps:l BlkioDeviceWriteBps:l BlkioDeviceReadIOps:l BlkioDeviceWriteIOps:l "
         "CPUPeriod=CpuPeriod:i CPUQuota=CpuQuota:i CPURealtimePeriod=CpuRealtimePeriod:i "
@@ -65,7 +73,7 @@ _CONTAINER = {
         "PidsLimit:*i Ulimits:l CPUCount=CpuCount:i CPUPercent=CpuPercent:i IOMaximumIOps:i "
         "IOMaximumBandwidth:i Mounts:l? MaskedPaths:l ReadonlyPaths:l Init:*b?"
     ),
-    "container.LogConfig": "Type:s Config:m",
+    "container.LogConfig": "Type:s Config:t",
     "container.RestartPolicy": "Name:s MaximumRetryCount:i",
     "container.DeviceMapping": "PathOnHost:s PathInContainer:s CgroupPermissions:s",
     "nat.PortBinding": "HostIP=HostIp:s HostPort:s",
@@ -79,7 +87,7 @@ _CONTAINER = {
 }
 _NETWORK = {
     "network.EndpointSettings": (
-        "IPAMConfig:*network.EndpointIPAMConfig Links:l Aliases:l MacAddress:s DriverOpts:m "
+        "IPAMConfig:*network.EndpointIPAMConfig Links:l Aliases:l MacAddress:s DriverOpts:t "
         "GwPriority:i NetworkID:s EndpointID:s Gateway:s IPAddress:s IPPrefixLen:i IPv6Gateway:s "
         "GlobalIPv6Address:s GlobalIPv6PrefixLen:i DNSNames:l"
     ),
@@ -87,10 +95,10 @@ _NETWORK = {
     "network.Inspect": (
         "Name:s ID=Id:s Created:s Scope:s Driver:s EnableIPv4:b EnableIPv6:b IPAM:network.IPAM "
         "Internal:b Attachable:b Ingress:b ConfigFrom:network.ConfigReference ConfigOnly:b "
-        "Containers:{}network.EndpointResource Options:m Labels:m Peers:l? Services:m?"
+        "Containers:{}network.EndpointResource Options:t Labels:t Peers:l? Services:m?"
     ),
-    "network.IPAM": "Driver:s Options:m Config:[]network.IPAMConfig",
-    "network.IPAMConfig": "Subnet:s? IPRange:s? Gateway:s? AuxAddress=AuxiliaryAddresses:m?",
+    "network.IPAM": "Driver:s Options:t Config:[]network.IPAMConfig",
+    "network.IPAMConfig": "Subnet:s? IPRange:s? Gateway:s? AuxAddress=AuxiliaryAddresses:t?",
     "network.ConfigReference": "Network:s",
     "network.EndpointResource": ("Name:s EndpointID:s MacAddress:s IPv4Address:s IPv6Address:s"),
 }
@@ -102,13 +110,13 @@ _OTHER = {
         "Descriptor:any? Manifests:l?"
     ),
     "image.Config": (
-        "User:s? ExposedPorts:m? Env:l? Entrypoint:l? Cmd:l? Volumes:m? WorkingDir:s? Labels:m? "
+        "User:s? ExposedPorts:m? Env:l? Entrypoint:l? Cmd:l? Volumes:m? WorkingDir:s? Labels:t? "
         "StopSignal:s? ArgsEscaped:b? Healthcheck:*container.HealthConfig? OnBuild:l? Shell:l?"
     ),
     "image.RootFS": "Type:s Layers:l?",
     "image.Metadata": "LastTagTime:s?",
     "volume.Volume": (
-        "ClusterVolume:any? CreatedAt:s? Driver:s Labels:m Mountpoint:s Name:s Options:m Scope:s "
+        "ClusterVolume:any? CreatedAt:s? Driver:s Labels:t Mountpoint:s Name:s Options:t Scope:s "
         "Status:m? UsageData:*volume.UsageData?"
     ),
     "volume.UsageData": "RefCount:i Size:i",
@@ -123,12 +131,12 @@ _OTHER = {
         "KernelVersion:s? Experimental:b? BuildTime:s?"
     ),
     "types.Platform": "Name:s",
-    "types.ComponentVersion": "Name:s Version:s Details:m?",
+    "types.ComponentVersion": "Name:s Version:s Details:t?",
     "events.Message": (
         "Status=status:s? ID=id:s? From=from:s? Type:s Action:s Actor:events.Actor Scope=scope:s? "
         "Time=time:i? TimeNano=timeNano:i?"
     ),
-    "events.Actor": "ID:s Attributes:m",
+    "events.Actor": "ID:s Attributes:t",
 }
 _TYPES = {**_CONTAINER, **_NETWORK, **_OTHER}
 _ZERO: dict[str, Value] = {"s": "", "i": 0, "b": False}
@@ -189,6 +197,10 @@ def typed(kind: str, value: Json) -> Value:
         return plain(value) if isinstance(value, list) else NilList()
     if kind == "m":
         return plain(value) if isinstance(value, dict) else NilMap()
+    if kind == "t":
+        if not isinstance(value, dict):
+            return NilMap.of("")
+        return TypedMap.of("", [(key, plain(item)) for key, item in value.items()])
     if kind == "d":
         return Duration(value) if isinstance(value, int) else Duration(0)
     return _ZERO.get(kind, NIL) if value is None else plain(value)

@@ -104,9 +104,6 @@ def show(
                 found.append(document)
             else:
                 lines.append(execute(template, document, go_type))
-        except TemplateFault as error:
-            failures = [error.message]
-            break
         except DaemonError as error:
             failures.append(f"Error response from daemon: {error.message}")
         except CliError as error:

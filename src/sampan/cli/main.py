@@ -21,6 +21,8 @@ from sampan.errors import SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.cli.arguments import Arguments
 
 GLOBAL_FLAGS = (
@@ -87,6 +89,14 @@ def _run(program: str, words: list[str], environment: dict[str, str]) -> int:
             f"Run '{program} --help' for more information"
         )
         return error.code
+    hosts = arguments.texts("host")
+    if len(hosts) > 1:
+        session.warn(
+            f'invalid argument "{hosts[1]}" for "-H, --host" flag: specify only one -H\n\n'
+            f"Usage:  {program} [OPTIONS] COMMAND [ARG...]\n\n"
+            f"Run '{program} --help' for more information"
+        )
+        return 125
     if arguments.flag("version"):
         from sampan import __version__
 
@@ -108,7 +118,8 @@ def _global_options(arguments: Arguments) -> GlobalOptions:
         context=arguments.text("context"),
         hosts=tuple(arguments.texts("host")),
         debug=arguments.flag("debug"),
-        tls=arguments.flag("tls") or arguments.flag("tlsverify"),
+        # --tlsverify=false is a wish for TLS as well, only without verification (Docker's rule).
+        tls=arguments.flag("tls") or "tlsverify" in arguments.changed,
         tls_verify=arguments.flag("tlsverify"),
         tls_ca=arguments.text("tlscacert"),
         tls_cert=arguments.text("tlscert"),
@@ -118,7 +129,7 @@ def _global_options(arguments: Arguments) -> GlobalOptions:
 
 def _dispatch(session: Session, words: list[str]) -> int:
     if not words or words[0] == "help":
-        return _help(session, words[1:])
+        return _help(session, words[1:], stream=session.out if words else session.complain)
     table = lookup()
     path, entry = _find(table, words)
     if entry is None:
@@ -134,6 +145,7 @@ def _dispatch(session: Session, words: list[str]) -> int:
             hint = "See" if complaint.startswith("requires at least") else "Run"
             raise UsageError(f"'{session.program} {path}' {complaint}", hint=hint)
         _check_versions(session, command, arguments)
+        _check_trust(session, command, arguments)
         return command.run(session, arguments) or 0
     except HelpRequested as request:
         if request.deprecated:
@@ -171,6 +183,29 @@ def _check_versions(session: Session, command: Command, arguments: Arguments) ->
                 f"is {session.client.version}",
                 bare=True,
             )
+
+
+def _check_trust(session: Session, command: Command, arguments: Arguments) -> None:
+    """Refuse where content trust (Notary, which Docker gave up) is asked for.
+
+    Going on without it would run what nobody vouches for.
+    """
+    from sampan.cli.kinds import parse_bool
+
+    if all(flag.name != "disable-content-trust" for flag in command.flags):
+        return
+    wished = session.environment.get("DOCKER_CONTENT_TRUST", "")
+    try:
+        disabled = not (wished and parse_bool(wished))
+    except ValueError:
+        disabled = True  # as Docker reads what is neither true nor false
+    if "disable-content-trust" in arguments.changed:
+        disabled = arguments.flag("disable-content-trust")
+    if not disabled:
+        raise CliError(
+            "content trust is not available: unset DOCKER_CONTENT_TRUST or use "
+            "--disable-content-trust"
+        )
 
 
 def _find(table: dict[str, Entry], words: list[str]) -> tuple[str, Entry | None]:
@@ -216,8 +251,8 @@ def _not_a_command(session: Session, words: list[str], table: dict[str, Entry]) 
         depth += 1
     group = " ".join(words[:depth])
     rest = words[depth:]
-    if group and (not rest or rest[0] in ("--help", "-h")):
-        return _help(session, [*words[:depth]])
+    if (group and not rest) or "--help" in rest or "-h" in rest:
+        return _help(session, [*words[:depth]], stream=session.out if rest else session.complain)
     if group and rest[0].startswith("-"):
         message = f"unknown flag: {rest[0]}"
         code = 125
@@ -231,7 +266,10 @@ def _not_a_command(session: Session, words: list[str], table: dict[str, Entry]) 
     return code
 
 
-def _help(session: Session, words: list[str]) -> int:
+def _help(
+    session: Session, words: list[str], *, stream: Callable[[str], None] | None = None
+) -> int:
+    """Print a help page: on standard output where it was asked for."""
     from sampan.cli import help as pages
     from sampan.cli.index import COMMON, ENTRIES, GROUPS
     from sampan.cli.terminal import width
@@ -259,5 +297,5 @@ def _help(session: Session, words: list[str]) -> int:
     else:
         session.warn(f"unknown help topic: {path}")
         return 1
-    session.out(text)
+    (stream or session.out)(text)
     return 0

@@ -81,6 +81,12 @@ class Session:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
+    def complain(self, text: str) -> None:
+        """Write to standard error as it is, after what standard output has."""
+        sys.stdout.flush()
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
     def write_bytes(self, data: bytes) -> None:
         """Write bytes to standard output, at once."""
         sys.stdout.flush()
@@ -97,10 +103,25 @@ class Session:
         return os.isatty(descriptor)
 
     def confirm(self, question: str) -> bool:
-        """Ask on the terminal; anything but y or yes is no."""
-        self.out(f"{question} [y/N] ")
-        self.flush()
-        answer = sys.stdin.readline().strip().lower()
+        """Ask on the terminal; anything but y or yes is no.
+
+        Being interrupted or told to end is an answer too: the program ends, and all is well
+        (:class:`ExitStatus` with 0), as in Docker.
+        """
+        import signal
+
+        from sampan.cli.fault import ExitStatus
+
+        former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self.out(f"{question} [y/N] ")
+            self.flush()
+            answer = sys.stdin.readline().strip().lower()
+        except KeyboardInterrupt:
+            self.line("")
+            raise ExitStatus(0) from None
+        finally:
+            signal.signal(signal.SIGTERM, former)
         return answer in ("y", "yes")
 
     def close(self) -> None:

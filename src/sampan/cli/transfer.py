@@ -41,7 +41,7 @@ def pull(
     else:
         Progress(descriptor, terminal=session.is_terminal(descriptor)).show(records)
     if descriptor == 1:
-        session.line(reference.familiar if quiet else str(reference))
+        session.line(str(reference))
 
 
 def push(session: Session, image: str, *, platform: str, all_tags: bool, quiet: bool) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import signal
 
 import pytest
 
 from tests.compat.cli.conftest import Both
+from tests.compat.conftest import DockerCli
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,14 @@ from tests.compat.cli.conftest import Both
         "info --format '{{.'",
         "images --format '{{.Nope}}'",
         "help nope",
+        "--tlsverify=false ps",
+        "--tls ps",
+        "-H npipe://x ps",
+        "-H foo://x ps",
+        "rename nope other",
+        "context create abc --docker host=foo",
+        "context rm -f nope",
+        "inspect ''",
     ],
 )
 def test_same_complaint(both: Both, command: str) -> None:
@@ -175,6 +185,7 @@ def test_same_complaint(both: Both, command: str) -> None:
         "--mac-address zz",
         "--link a:b:c",
         "--sysctl x",
+        "--sysctl kernel.nope=1",
         "--device-cgroup-rule x",
         "--expose 80:90",
         "--expose x",
@@ -195,3 +206,48 @@ def test_same_complaint_about_run(both: Both, flags: str) -> None:
 @pytest.mark.parametrize("image", ["BUSYBOX", "a b", ":x", "busybox:", "nope@sha256:12"])
 def test_same_complaint_about_images(both: Both, image: str) -> None:
     both("run", "--pull", "never", image)
+
+
+@pytest.mark.parametrize("words", [(), ("container",), ("network",)])
+def test_help_that_was_not_asked_for_is_a_complaint(
+    docker: DockerCli, sampan: DockerCli, words: tuple[str, ...]
+) -> None:
+    for cli in (docker, sampan):
+        result = cli(*words)
+        assert result.stdout == ""
+        assert "Usage:" in result.stderr
+        asked = cli(*words, "nosuch", "--help")
+        assert "Usage:" in asked.stdout
+        assert asked.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["system", "volume", "container"])
+def test_a_question_ended_by_a_signal_is_no_failure(
+    sampan: DockerCli, kind: str, number: signal.Signals
+) -> None:
+    """As docker's own suite has it (``TestPromptExitCode``)."""
+    process = sampan.popen(kind, "prune")
+    assert process.stdout is not None
+    asked = b""
+    while b"[y/N] " not in asked:
+        byte = process.stdout.read(1)
+        assert byte, asked
+        asked += byte
+    process.send_signal(number)
+    rest, complaint = process.communicate(timeout=60)
+    assert (process.returncode, rest, complaint) == (0, b"\n", b"")
+
+
+@pytest.mark.parametrize("words", ["pull busybox", "push busybox", "run busybox true"])
+def test_content_trust_is_not_left_out_silently(
+    sampan: DockerCli, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {**sampan.environment, "DOCKER_CONTENT_TRUST": "1"}
+    monkeypatch.setattr(DockerCli, "environment", environment)
+    refused = sampan(*words.split(), status=None)
+    assert refused.returncode in (1, 125)
+    assert "content trust is not available" in refused.stderr
+    command, *rest = words.split()
+    tried = sampan(command, "--disable-content-trust", *rest, status=None)
+    assert "content trust" not in tried.stderr

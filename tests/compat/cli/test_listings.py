@@ -100,6 +100,9 @@ PS_FIELDS = [
         "context inspect",
         "context show",
         "logs cli-listing-done",
+        "ps -aq --format {{.Names}}",
+        "inspect -s cli-listing-net -f {{.Name}}",
+        "inspect cli-listing-run busybox cli-listing-net -f {{.Name}}",
     ],
 )
 def test_same_output(both: Both, objects: str, command: str) -> None:
@@ -157,6 +160,8 @@ def test_ps_templates(both: Both, objects: str, template: str) -> None:
         "{{.HostConfig.RestartPolicy}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.Privileged}}",
         "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}",
         "{{.Config.Healthcheck.Test}} {{.Config.Healthcheck.Interval}}",
+        '{{index .Config.Labels "nope"}}|{{index .HostConfig.Sysctls "nope"}}',
+        '{{index .NetworkSettings.Ports "9/tcp"}}',
         "{{.HostConfig.Binds}} {{json .HostConfig.CapAdd}} {{.Config.Entrypoint}}",
         "{{.Nope}}",
         "{{.State.Nope}}",

@@ -181,7 +181,11 @@ def _ls(session: Session, arguments: Arguments) -> None:
         "filters": arguments.filters(),
     }
     rows = as_tables(session.client.get("/containers/json", query))
-    if quiet and not form:
+    if quiet:
+        if form:
+            session.warn(
+                "WARNING: Ignoring custom format, because both --format and --quiet are set."
+            )
         session.out(shape.quiet(rows, "ID"))
     else:
         session.out(shape.render(rows, form))

@@ -98,14 +98,18 @@ def _import(session: Session, arguments: Arguments) -> None:
 
 def _read_tar(content: bytes) -> dict[str, bytes]:
     files = {}
+    # Go's writer does not pad the last file if it is not closed: docker's own test data is such.
+    padded = content + bytes(-len(content) % tarfile.BLOCKSIZE)
     try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(padded), mode="r:") as archive:
             for entry in archive:
+                if entry.offset_data + entry.size > len(content):
+                    raise CliError(f"unexpected context file: {entry.name} is cut off")
                 file = archive.extractfile(entry) if entry.isreg() else None
                 if file is not None:
                     files[entry.name.removeprefix("./")] = file.read()
     except tarfile.TarError as error:
-        raise CliError(f"unexpected context file: {error}") from error
+        raise CliError("archive/tar: invalid tar header") from error
     return files
 
 

@@ -114,7 +114,13 @@ def _endpoint(
         skipped = parse_bool(skip)
     except ValueError as error:
         raise CliError(f"unable to create docker endpoint config: {error}") from error
-    return former._replace(host=settings.get("host", ""), skip_tls_verify=skipped), tls
+    host = settings.get("host", "")
+    if host and "://" not in host:
+        raise CliError(
+            "unable to create docker endpoint config: unable to apply docker endpoint options: "
+            f"unable to parse docker host `{host}`"
+        )
+    return former._replace(host=host, skip_tls_verify=skipped), tls
 
 
 def _create(session: Session, arguments: Arguments) -> None:
@@ -189,14 +195,15 @@ def _rm(session: Session, arguments: Arguments) -> int:
         try:
             if name == DEFAULT:
                 raise CliError('context "default" cannot be removed')
-            if not store_of(session).exists(name):
+            if not store_of(session).exists(name) and not arguments.flag("force"):
                 raise CliError(f'context "{name}" does not exist')
             if name == current:
                 if not arguments.flag("force"):
                     message = f'context "{name}" is in use, set -f flag to force remove'
                     raise CliError(message)
                 _set_current(session, "")
-            store_of(session).remove(name)
+            if store_of(session).exists(name):
+                store_of(session).remove(name)
         except CliError as error:
             failures.append(error.message)
             continue

@@ -12,6 +12,8 @@ from sampan.client.failure import DaemonBadRequest, DaemonError, DaemonNotFound,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.cli.arguments import Arguments
     from sampan.cli.session import Session
     from sampan.client.api import Query
@@ -88,22 +90,29 @@ def _any(session: Session, arguments: Arguments) -> int:
     def one(name: str) -> tuple[Document, str]:
         if kind:
             return fetch(session, kind, name, size if kind == "container" else {})
-        return _search(session, name, size)
+        if not name:
+            raise CliError("invalid container name or ID: value is empty")
+        return _search(session, name, size, warn=session.warn if arguments.flag("size") else None)
 
     return show(session, arguments.positional, arguments.text("format"), one)
 
 
-def _search(session: Session, name: str, size: Query) -> tuple[Document, str]:
+def _search(
+    session: Session, name: str, size: Query, *, warn: Callable[[str], None] | None
+) -> tuple[Document, str]:
     """The first object of any kind that has this name or id."""
     for kind in _PATHS:
         try:
-            return fetch(session, kind, name, size if kind == "container" else {})
+            found = fetch(session, kind, name, size if kind == "container" else {})
         except (DaemonNotFound, DaemonUnavailable, DaemonBadRequest):
             continue  # no such object, or no swarm, or not a possible name of this kind
         except DaemonError as error:
             if kind in ("service", "task", "node", "plugin", "secret", "config"):
                 continue
             raise CliError(f"Error response from daemon: {error.message}") from error
+        if warn and kind != "container":
+            warn(f"WARNING: --size ignored for {kind}")
+        return found
     raise CliError(f"Error: No such object: {name}")
 
 

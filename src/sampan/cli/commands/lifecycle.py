@@ -83,7 +83,11 @@ def _rename(session: Session, arguments: Arguments) -> None:
     old, new = (name.strip() for name in arguments.positional)
     if not old or not new:
         raise CliError("Error: Neither old nor new names may be empty")
-    session.client.post(f"/containers/{old}/rename", {"name": new})
+    try:
+        session.client.post(f"/containers/{old}/rename", {"name": new})
+    except DaemonError as error:
+        session.warn(f"Error response from daemon: {error.message}")
+        raise CliError(f"Error: failed to rename container named {old}") from error
 
 
 def _rm(session: Session, arguments: Arguments) -> int:

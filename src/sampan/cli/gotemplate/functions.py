@@ -8,7 +8,14 @@ Each takes evaluated values and raises ``ValueError`` with Go's wording. ``and``
 from __future__ import annotations
 
 from sampan.cli.gotemplate.printf import sprintf
-from sampan.cli.gotemplate.values import NilPointer, go_print, to_json, truth, type_name
+from sampan.cli.gotemplate.values import (
+    NilPointer,
+    TypedMap,
+    go_print,
+    to_json,
+    truth,
+    type_name,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +82,8 @@ def _index(value: Value, *keys: Value) -> Value:
             if not isinstance(key, str):
                 expected = f"value has type {type_name(key)}; should be string"
                 raise ValueError(expected)
-            value = value.get(key)
+            missing = value.zero if isinstance(value, TypedMap) else None
+            value = value.get(key, missing)
         elif value is None:
             raise ValueError("index of nil pointer")
         else:

@@ -67,7 +67,20 @@ class NilList(list["Value"]):
     """A Go slice that was never made: empty, but ``null`` in JSON."""
 
 
-class NilMap(dict[str, "Value"]):
+class TypedMap(dict[str, "Value"]):
+    """A Go map whose values have a type: ``index`` gives its zero value for a missing key."""
+
+    zero: Value = None
+
+    @classmethod
+    def of(cls, zero: Value, items: Iterable[tuple[str, Value]] = ()) -> TypedMap:
+        """A map of ``items`` whose missing ones are ``zero``."""
+        made = cls(items)
+        made.zero = zero
+        return made
+
+
+class NilMap(TypedMap):
     """A Go map that was never made: empty, but ``null`` in JSON."""
 
 

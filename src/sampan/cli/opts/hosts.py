@@ -71,10 +71,18 @@ def parse_attach(text: str) -> str:
     return name
 
 
+#: The sysctls that belong to a container's own namespaces, and the prefixes of such.
+_SYSCTLS = (
+    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
+    "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
+)  # fmt: skip
+_SYSCTL_PREFIXES = ("net.", "fs.mqueue.")
+
+
 def parse_sysctl(text: str) -> tuple[str, str]:
     """``name=value``. Raises ``ValueError``."""
     name, equals, value = text.partition("=")
-    if not equals or not name.strip():
+    if not equals or (name not in _SYSCTLS and not name.startswith(_SYSCTL_PREFIXES)):
         raise ValueError(f"sysctl '{text}' is not allowed")
     return name, value
 
