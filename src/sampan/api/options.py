@@ -25,6 +25,7 @@ class Kind(Enum):
     TEXT = "string"
     LIST = "list"
     MAP = "map"
+    MAPS = "map of maps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Option:
 
 
 _B, _I, _T, _L, _M = Kind.BOOL, Kind.INT, Kind.TEXT, Kind.LIST, Kind.MAP
+_MM = Kind.MAPS
 
 OPTIONS: tuple[Option, ...] = (
     Option("add-runtime", _M, "runtimes", help="Register an additional OCI runtime (name=path)"),
@@ -74,7 +76,12 @@ OPTIONS: tuple[Option, ...] = (
         "default-gateway-v6", _T, "default-gateway-v6", help="IPv6 gateway of the default bridge"
     ),
     Option("default-ipc-mode", _T, "default-ipc-mode", help="shareable or private"),
-    Option("default-network-opt", _M, "default-network-opts", help="Refused"),
+    Option(
+        "default-network-opt",
+        _MM,
+        "default-network-opts",
+        help="Option of new networks of a driver (driver=name=value)",
+    ),
     Option("default-runtime", _T, "default-runtime", help="Runtime of containers that name none"),
     Option("default-shm-size", _T, "default-shm-size", help="Size of /dev/shm (64m)"),
     Option("default-ulimit", _M, "default-ulimits", help="Default ulimits (name=soft[:hard])"),
@@ -112,6 +119,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("ipv6", _B, "ipv6", help="IPv6 on the default bridge"),
     Option("label", _L, "labels", help="key=value labels of the daemon"),
     Option("live-restore", _B, "live-restore", help="Always so"),
+    Option(
+        "keep-referrers", _B, "keep-referrers", help="Pull what refers to images: signatures, SBOMs"
+    ),
     Option("log-driver", _T, "log-driver", help="Default log driver of containers"),
     Option("log-format", _T, "log-format", help="text or json"),
     Option("log-level", _T, "log-level", "l", "debug, info, warn, error or fatal"),
@@ -162,6 +172,7 @@ _JSON_TYPES: dict[Kind, type | tuple[type, ...]] = {
     Kind.TEXT: (str, int),
     Kind.LIST: (list, str),
     Kind.MAP: dict,
+    Kind.MAPS: dict,
 }
 
 
@@ -248,12 +259,25 @@ def _map(values: dict[str, Value], name: str, text: str) -> None:
     found[key] = value
 
 
+def _maps(values: dict[str, Value], name: str, text: str) -> None:
+    outer, _, pair = text.partition("=")
+    key, equals, value = pair.partition("=")
+    if not outer or not key or not equals:
+        raise ValueError("expected name=key=value")
+    found = values.setdefault(name, {})
+    assert isinstance(found, dict)
+    inner = found.setdefault(outer, {})
+    assert isinstance(inner, dict)
+    inner[key] = value
+
+
 _PARSERS: dict[Kind, Callable[[dict[str, Value], str, str], None]] = {
     Kind.BOOL: _bool,
     Kind.INT: _int,
     Kind.TEXT: _text,
     Kind.LIST: _list,
     Kind.MAP: _map,
+    Kind.MAPS: _maps,
 }
 
 

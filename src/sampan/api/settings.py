@@ -64,7 +64,6 @@ _REFUSED = {
     "containerd-plugins-namespace": "there is no containerd",
     "cpu-rt-period": "set it per container",
     "cpu-rt-runtime": "set it per container",
-    "default-network-opt": "give driver options when creating a network",
     "init-path": "the init is built in",
     "network-control-plane-mtu": "swarm mode is not supported",
     "node-generic-resource": "swarm mode is not supported",
@@ -225,6 +224,7 @@ def _engine(options: _Options) -> EngineConfig:
         == "respect-host",
         publish_address=options.text("ip") or default.publish_address,
         address_pools=_pools(options),
+        network_options=_network_options(options),
         dns=options.strings("dns"),
         dns_options=options.strings("dns-opt"),
         dns_search=options.strings("dns-search"),
@@ -242,6 +242,16 @@ def _engine(options: _Options) -> EngineConfig:
         ),
     )
     return _containers(reloadable(config, options.values), options)
+
+
+def _network_options(options: _Options) -> dict[str, dict[str, str]]:
+    """By driver."""
+    name, found = "default-network-opt", {}
+    for driver, given in options.table(name).items():
+        if not isinstance(given, dict) or not all(isinstance(v, str) for v in given.values()):
+            raise InvalidParameter(f"{name}: expected an object of strings for driver {driver}")
+        found[driver] = {str(key): str(value) for key, value in given.items()}
+    return found
 
 
 def _containers(config: EngineConfig, options: _Options) -> EngineConfig:
@@ -281,6 +291,7 @@ def reloadable(config: EngineConfig, values: Mapping[str, Value]) -> EngineConfi
         registries_conf=options.text("registries-conf"),
         signature_policy=options.text("signature-policy"),
         signing_key=options.text("signing-key"),
+        keep_referrers=options.switch("keep-referrers", False),
         max_concurrent_downloads=options.number(
             "max-concurrent-downloads", default.max_concurrent_downloads
         ),

@@ -83,6 +83,8 @@ class EngineConfig:
     ip_masquerade: bool = True
     publish_address: str = "0.0.0.0"
     address_pools: tuple[AddressPool, ...] = ()
+    #: options of networks created without them, by driver
+    network_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     dns: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
@@ -110,6 +112,8 @@ class EngineConfig:
     signature_policy: str = ""
     #: file with the private key (PEM) that signs every push; empty for none
     signing_key: str = ""
+    #: pulls bring what refers to an image in its registry: attached signatures, SBOMs
+    keep_referrers: bool = False
     http_proxy: str = field(default="", repr=False)
     https_proxy: str = field(default="", repr=False)
     no_proxy: str = ""

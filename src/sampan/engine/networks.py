@@ -128,6 +128,8 @@ class Networks:
         core = self._core
         if body.config_from is not None:
             body = networkspec.configured(body, self._configuration(body.config_from))
+        else:
+            body = networkspec.with_defaults(body, core.config)
         taken = await core.threads.run(used_networks)
         own = [s.prefix for n in core.fabric.networks.values() for s in n.spec.subnets]
         async with AsyncExitStack() as undo:

@@ -89,6 +89,12 @@ def configured(body: NetworkCreateRequest, source: NetworkRecord) -> NetworkCrea
     )
 
 
+def with_defaults(body: NetworkCreateRequest, config: EngineConfig) -> NetworkCreateRequest:
+    """A request completed with the daemon's options for its driver."""
+    defaults = config.network_options.get(body.driver or "bridge", {})
+    return msgspec.structs.replace(body, options={**defaults, **(body.options or {})})
+
+
 def pool_requests(body: NetworkCreateRequest) -> list[PoolRequest]:
     """What a network asks of a plugin that is to manage its addresses."""
     found = [

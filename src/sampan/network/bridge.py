@@ -26,7 +26,7 @@ from sampan.network.firewall import Firewall, NoFirewall
 from sampan.network.firewalld import Firewalld
 from sampan.network.hostforward import HostForwarding
 from sampan.network.hostroutes import loopback_route
-from sampan.network.hostsysctl import bridge_netfilter, prepare_bridge
+from sampan.network.hostsysctl import automatic_link_local, bridge_netfilter, prepare_bridge
 from sampan.network.model import (
     EndpointSpec,
     EndpointStatus,
@@ -147,7 +147,7 @@ class BridgeDriver:
         link = rtdump.link(self._socket, spec.bridge)
         if link is None:
             raise Conflict(f"bridge {spec.bridge} disappeared while being created")
-        up = LinkOptions(up=True, ipv6_link_local=False)
+        up = LinkOptions(up=True, ipv6_link_local=automatic_link_local(spec.mtu))
         return [
             *self._address_changes(link, gateway_addresses(spec)),
             rtnetlink.link_set(index=link.index, options=up),
@@ -246,7 +246,7 @@ class BridgeDriver:
                     up=True,
                     master=bridge.index,
                     alias=f"container {endpoint.container_name or endpoint.container_id[:12]}",
-                    ipv6_link_local=False,
+                    ipv6_link_local=automatic_link_local(spec.mtu),
                 ),
             ),
         ]

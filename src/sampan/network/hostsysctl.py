@@ -9,6 +9,9 @@ from sampan.errors import Unsupported
 from sampan.kernel import netns
 from sampan.network.model import NetworkSpec
 
+#: The least every link with IPv6 must carry (RFC 8200, 5).
+_IPV6_MTU = 1280
+
 
 def prepare_bridge(spec: NetworkSpec, *, forwarding: bool = True) -> None:
     """Switch on what packets of this network need; values already right are not written.
@@ -17,6 +20,8 @@ def prepare_bridge(spec: NetworkSpec, *, forwarding: bool = True) -> None:
     (internal) does not need it, and with ``forwarding`` False it is the host's own affair.
     Raises :class:`Unsupported` when the host forbids a setting.
     """
+    if spec.ipv6 and 0 < spec.mtu < _IPV6_MTU:
+        raise Unsupported(f"an MTU of {spec.mtu} is too small for IPv6: {_IPV6_MTU} is the least")
     bridge = spec.bridge.replace(".", "/")
     if spec.ipv4 and not spec.internal:
         # Lets packets from 127.0.0.1 to published ports out; only on our own bridge.
@@ -24,11 +29,17 @@ def prepare_bridge(spec: NetworkSpec, *, forwarding: bool = True) -> None:
         if forwarding:
             _set("net.ipv4.ip_forward", "1")
     # A container with CAP_NET_RAW could otherwise announce itself as the host's IPv6 router, on
-    # networks without IPv6 as well (CVE-2020-13401).
-    if spec.ipv6 or os.path.exists("/proc/sys/net/ipv6"):
+    # networks without IPv6 as well (CVE-2020-13401). Below an MTU of 1280 the kernel has no IPv6.
+    if spec.ipv6 or os.path.exists(f"/proc/sys/net/ipv6/conf/{spec.bridge}"):
         _set(f"net.ipv6.conf.{bridge}.accept_ra", "0")
     if spec.ipv6 and not spec.internal and forwarding:
         _forward_ipv6()
+
+
+def automatic_link_local(mtu: int) -> bool:
+    """Whether to let the kernel give a new link of ours a link-local address: it is told not to,
+    but where it has no IPv6, or not at this MTU, it refuses to be told."""
+    return 0 < mtu < _IPV6_MTU or not os.path.exists("/proc/sys/net/ipv6")
 
 
 def bridge_netfilter(version: int) -> bool:

@@ -18,6 +18,7 @@ from sampan.kernel import rtdump, rtnetlink
 from sampan.kernel.netlink import NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
 from sampan.network.bridge import BridgeDriver, link_group
+from sampan.network.hostsysctl import automatic_link_local
 from sampan.network.model import (
     EndpointSpec,
     EndpointStatus,
@@ -115,7 +116,9 @@ class OverlayDriver:
             [
                 rtnetlink.link_set(
                     index=tunnel.index,
-                    options=LinkOptions(up=True, master=bridge.index, ipv6_link_local=False),
+                    options=LinkOptions(
+                        up=True, master=bridge.index, ipv6_link_local=automatic_link_local(spec.mtu)
+                    ),
                 ),
                 *(
                     rtnetlink.fdb_append(tunnel.index, peer)

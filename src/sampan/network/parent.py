@@ -19,6 +19,7 @@ from sampan.kernel.netlink import Message, NetlinkSocket
 from sampan.kernel.rtnetlink import LinkOptions
 from sampan.network import interface
 from sampan.network.bridge import link_group
+from sampan.network.hostsysctl import automatic_link_local
 from sampan.network.model import (
     EndpointSpec,
     EndpointStatus,
@@ -67,7 +68,7 @@ class ParentDriver:
             if not spec.parent:
                 # One end of a pair: always has a carrier; not every kernel has dummy links.
                 options, peer = LinkOptions(group=self._group), f"dp-{spec.id[:12]}"
-                up = LinkOptions(up=True, ipv6_link_local=False)
+                up = LinkOptions(up=True, ipv6_link_local=automatic_link_local(0))
                 self._socket.request(
                     [
                         rtnetlink.veth_add(name, options, peer, options),

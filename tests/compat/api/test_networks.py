@@ -18,6 +18,7 @@ import pytest
 from sampan.kernel import netns
 from tests.compat.conftest import CLI, DockerCli, Eventually, Sampand, busybox_archive
 
+MTU, ICC = "com.docker.network.driver.mtu", "com.docker.network.bridge.enable_icc"
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -226,7 +227,9 @@ def plugged(namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     root = tmp_path_factory.mktemp("plugged")
     for name in ("cli", "plugins", "served"):
         (root / name).mkdir()
-    (root / "daemon.json").write_text("{}")
+    (root / "daemon.json").write_text(
+        json.dumps({"default-network-opts": {"bridge": {MTU: "1234", ICC: "false"}}})
+    )
     (root / "plugins" / "other.spec").write_text(f"unix://{root}/elsewhere.sock\n")
     flags = [f"--plugin-dir={root}/plugins", "--bridge=none"]
     daemon = Sampand(root, namespace, flags=flags)
@@ -272,3 +275,28 @@ def test_plugins(plugged: Sampand) -> None:
     calls = (plugged.root / "served" / "calls").read_text()
     assert calls.count("IpamDriver.RequestAddress") == calls.count("IpamDriver.ReleaseAddress")
     assert calls.count("VolumeDriver.Mount") == calls.count("VolumeDriver.Unmount")
+
+
+def test_default_options_of_networks(plugged: Sampand) -> None:
+    docker = DockerCli(CLI, plugged.host, plugged.root / "cli")
+
+    def options(name: str, *arguments: str) -> object:
+        docker("network", "create", *arguments, name)
+        shown = docker.out("network", "inspect", "-f", "{{json .Options}}", name)
+        return json.loads(shown)
+
+    assert options("plain") == {MTU: "1234", ICC: "false"}
+    assert options("said", "-o", f"{MTU}=1300", "-o", "x=y") == {
+        MTU: "1300",
+        ICC: "false",
+        "x": "y",
+    }
+    assert options("other", "-d", "other") == {}
+    assert options("far", "--config-only", "-d", "bridge", "-o", "x=y")
+    assert options("near", "--config-from", "far") == {MTU: "1234", ICC: "false", "x": "y"}
+    for name, mtu in (("plain", 1234), ("said", 1300)):
+        shown = docker.out(
+            "run", "--rm", "--network", name, "busybox", "ip", "link", "show", "eth0"
+        )
+        assert f"mtu {mtu} " in shown
+    docker("network", "rm", "near", "far", "other", "said", "plain")

@@ -185,3 +185,16 @@ def test_a_host_without_our_rules(world: World) -> None:
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, check=True).stdout
         assert b"bare" not in tables
         driver.remove(net)
+
+
+def test_an_mtu_below_that_of_ipv6(world: World) -> None:
+    small = make_network(17, mtu=1000, subnets=make_network(17).subnets[:1])
+    world.driver.ensure(small)
+    one, _, _ = world.start(small, 2, ports=(PortBinding(container_port=80, host_port=8080),))
+    two, _, _ = world.start(small, 3)
+    world.serve(one, 80, "one")
+    assert world.ask(world.outside, HOST4, 8080) == f"one {OUTSIDE4}"
+    assert world.ask(two, "172.17.0.2", 80) == "one 172.17.0.3"
+    with pytest.raises(Unsupported, match="an MTU of 1000 is too small for IPv6"):
+        world.driver.ensure(make_network(18, mtu=1000))
+    assert world.driver.observe().networks == {small.bridge}

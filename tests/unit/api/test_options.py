@@ -59,6 +59,7 @@ def test_the_example_of_dockers_documentation_is_understood(tmp_path: Path) -> N
                 "runtimes": {"custom": {"path": "/x", "runtimeArgs": ["--debug"]}},
                 "default-ulimits": {"nofile": {"Hard": 2, "Name": "nofile", "Soft": 1}},
                 "default-address-pools": [{"base": "172.30.0.0/16", "size": 24}],
+                "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1234"}},
                 "default-shm-size": "1.5G",
                 "features": {"cdi": True},
                 "dns": ["1.1.1.1"],
@@ -80,6 +81,7 @@ def test_the_example_of_dockers_documentation_is_understood(tmp_path: Path) -> N
     assert engine.runtimes == {"custom": ExternalRuntime(path="/x", args=("--debug",))}
     assert engine.default_ulimits == (Ulimit(name="nofile", soft=1, hard=2),)
     assert engine.address_pools == (AddressPool(base="172.30.0.0/16", size=24),)
+    assert engine.network_options == {"bridge": {"com.docker.network.driver.mtu": "1234"}}
     assert engine.default_shm_size == 3 << 29
     assert engine.host_gateway_address == "10.0.0.1"
     assert engine.log_options == {"max-file": "5"}
@@ -93,6 +95,9 @@ def test_flags_say_the_same() -> None:
             "--default-ulimit=nofile=1:2",
             "--default-ulimit=nproc=3",
             "--default-address-pool=base=172.30.0.0/16,size=24",
+            "--default-network-opt=bridge=a=1=2",
+            "--default-network-opt=bridge=b=",
+            "--default-network-opt=ipvlan=c=3",
             "--iptables=false",
             "--bridge=none",
             "--group=0",
@@ -103,6 +108,10 @@ def test_flags_say_the_same() -> None:
     assert settings.engine.runtimes == {"custom": ExternalRuntime(path="/x")}
     assert [limit.hard for limit in settings.engine.default_ulimits] == [2, 3]
     assert settings.engine.address_pools == (AddressPool(base="172.30.0.0/16", size=24),)
+    assert settings.engine.network_options == {
+        "bridge": {"a": "1=2", "b": ""},
+        "ipvlan": {"c": "3"},
+    }
     assert not settings.engine.firewall
     assert not settings.engine.bridge_enabled
     assert settings.engine.seccomp_profile == ""
@@ -171,6 +180,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(flag: str, name: str) -> Non
         "--default-shm-size=big",
         "--default-address-pool=base=1",
         "--default-ipc-mode=host",
+        "--default-network-opt=bridge=x",
+        "--default-network-opt==x=y",
         "--max-concurrent-downloads=0",
     ],
 )
