@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
 from dataclasses import replace
@@ -198,3 +199,45 @@ def test_an_mtu_below_that_of_ipv6(world: World) -> None:
     with pytest.raises(Unsupported, match="an MTU of 1000 is too small for IPv6"):
         world.driver.ensure(make_network(18, mtu=1000))
     assert world.driver.observe().networks == {small.bridge}
+
+
+def test_throughput_is_that_of_the_limit(world: World) -> None:
+    """By iperf3: neither more, nor much less; the other way is not limited by it."""
+    if shutil.which("iperf3") is None:
+        pytest.skip("iperf3 is not installed")
+    net = make_network(17)
+    world.driver.ensure(net)
+    rate = 20 * 10**6
+    one, _, _ = world.start(net, 2, limits=RateLimit(egress=rate // 8))
+    two, _, _ = world.start(net, 3, limits=RateLimit(ingress=rate // 8))
+    for fd in (one, two):
+        sent, received = throughput(world, fd, f"172.17.0.{2 if fd == one else 3}")
+        limited, other = (sent, received) if fd == one else (received, sent)
+        assert 0.7 * rate < limited < 1.15 * rate
+        assert other > 2 * rate
+
+
+def throughput(world: World, netns_fd: int, address: str) -> tuple[float, float]:
+    """Bits a second by TCP from a container to its neighbours and back, once the first bucket
+    is used up."""
+    server = ["iperf3", "-s", "-1", "--forceflush", "-B", address]
+    client = ["iperf3", "-J", "-t", "2", "-O", "1", "-c", address]
+    found = []
+    for reverse in (True, False):  # the server is in the container, and sends when reversed
+        with subprocess.Popen(
+            ["nsenter", f"--net=/proc/self/fd/{netns_fd}", *server],
+            pass_fds=[netns_fd],
+            stdout=subprocess.PIPE,
+        ) as listening:
+            assert listening.stdout is not None
+            while b"listening" not in listening.stdout.readline():
+                pass
+            done = subprocess.run(
+                [*client, *(["-R"] if reverse else [])],
+                capture_output=True,
+                check=True,
+                timeout=60,
+            )
+            listening.stdout.read()
+        found.append(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"])
+    return found[0], found[1]
