@@ -224,7 +224,6 @@ def _engine(options: _Options) -> EngineConfig:
         == "respect-host",
         publish_address=options.text("ip") or default.publish_address,
         address_pools=_pools(options),
-        network_options=_network_options(options),
         dns=options.strings("dns"),
         dns_options=options.strings("dns-opt"),
         dns_search=options.strings("dns-search"),
@@ -255,7 +254,7 @@ def _network_options(options: _Options) -> dict[str, dict[str, str]]:
 
 
 def _containers(config: EngineConfig, options: _Options) -> EngineConfig:
-    """Defaults of new containers."""
+    """Defaults of new containers and networks."""
     driver = options.text("log-driver") or config.log_driver
     given = {key: str(value) for key, value in options.table("log-opt").items()}
     seccomp = options.text("seccomp-profile")
@@ -263,6 +262,7 @@ def _containers(config: EngineConfig, options: _Options) -> EngineConfig:
         config,
         log_driver=driver,
         log_options={**config.log_options, **given},
+        network_options=_network_options(options),
         default_ulimits=_ulimits(options),
         default_shm_size=_size(options, "default-shm-size", config.default_shm_size),
         default_ipc_mode=options.text("default-ipc-mode") or config.default_ipc_mode,
