@@ -181,7 +181,7 @@ def _finished(item: Item, step: CopyStep, owner: Owner | None) -> Item:
         entry = replace(entry, uid=owner.uid, gid=owner.gid)
     if step.chmod and entry.type != SYMBOLIC_LINK:
         entry = replace(entry, mode=change_mode(step.chmod, entry.mode, entry.type == DIRECTORY))
-    return replace(item, entry=entry)
+    return item if entry is item.entry else replace(item, entry=entry)
 
 
 def digest(found: Iterable[Item], hashes: ContentHashes) -> str:
