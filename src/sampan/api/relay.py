@@ -50,9 +50,9 @@ class Relay(asyncio.Protocol):
     """One attached client: the protocol of the monitor's socket; ``input_*`` take the client's.
 
     Use :meth:`run` once; it returns when the output has been delivered, the client has gone or has
-    asked to detach. With ``report_failure`` a program that cannot be started is told on the stream,
-    as dockerd does for exec, whose answer has been sent before it starts. ``reframe`` turns output
-    as the monitor sends it into what the client reads, where the two differ.
+    asked to detach. With ``report_failure`` what keeps a program from starting is told on the
+    stream, as dockerd does for exec, whose answer has been sent before it starts. ``reframe`` turns
+    output as the monitor sends it into what the client reads, where the two differ.
     """
 
     def __init__(
@@ -107,10 +107,12 @@ class Relay(asyncio.Protocol):
                 await self._client.send(chunk)
         try:
             socket = await self._attachment.open()
-        except StartFailed as problem:
+        except SampanError as problem:
             if self._report_failure:
                 text = failure_text(problem, tty=self._attachment.tty)
                 await self._client.send(self._reframe(text) if self._reframe else text)
+            elif not isinstance(problem, StartFailed):  # which whoever starts it is told
+                raise
             return
         if socket is None:
             return
@@ -205,7 +207,7 @@ class Relay(asyncio.Protocol):
             monitor.write_eof()
 
 
-def failure_text(problem: StartFailed, *, tty: bool) -> bytes:
+def failure_text(problem: SampanError, *, tty: bool) -> bytes:
     """Why a program did not start, as a line of the stream's standard output."""
     text = f"{problem.message}\r\n".encode()
     return text if tty else frame(1, text)

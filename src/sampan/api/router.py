@@ -1,7 +1,7 @@
 """The table of routes: method and path to handler, as dockerd's routers match them.
 
 A pattern is a path whose ``{name}`` parts match one segment and whose ``{name:*}`` parts match any
-text, slashes included (image and container names). The first matching row wins, so a table lists
+text, slashes included (names of images). The first matching row wins, so a table lists
 its literal paths first.
 """
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     Handler = Callable[[Call], Awaitable[StreamResponse]]
 
 _VERSIONED = re.compile(r"/v([0-9.]+)(/.*)", re.DOTALL)
+_SEGMENT = "[^/]+"
+#: a container's name may be what another calls it by a link: ``name/alias``
+_CONTAINER = "[^/]+(?:/[^/]+)?"
 _PART = re.compile(r"\{(\w+)(:\*)?\}")
 
 
@@ -99,8 +102,9 @@ def _first(path: str) -> str:
 def _compile(pattern: str) -> re.Pattern[str]:
     text = ""
     at = 0
+    one = _CONTAINER if pattern.startswith("/containers/") else _SEGMENT
     for part in _PART.finditer(pattern):
         text += re.escape(pattern[at : part.start()])
-        text += f"(?P<{part[1]}>{'.+' if part[2] else '[^/]+'})"
+        text += f"(?P<{part[1]}>{'.+' if part[2] else one})"
         at = part.end()
     return re.compile(text + re.escape(pattern[at:]), re.DOTALL)

@@ -110,6 +110,15 @@ class Channel(client.Channel):
         )
         self.protocol = _Connected(_Protocol(client.Handler(), self._config, self._h2_config))
 
+    @classmethod
+    def nowhere(cls) -> Channel:
+        """A channel to nobody: each call fails."""
+        made = cls()
+        made.protocol.lost = True
+        made.protocol.opened.set()
+        made.shut()
+        return made
+
     async def _create_connection(self) -> H2Protocol:
         await self.protocol.opened.wait()
         if self.protocol.lost:

@@ -80,7 +80,10 @@ class Sessions:
             del self._open[session.id]
 
     async def get(self, identity: str) -> Session:
-        """The session with an id, waited for; NotFound."""
+        """The session with an id, waited for; NotFound. Without an id, one that offers nothing."""
+        if not identity:
+            nowhere = Channel.nowhere()
+            return Session(id="", name="", shared_key="", methods=frozenset(), channel=nowhere)
         try:
             async with asyncio.timeout(WAIT_SECONDS), self._news:
                 await self._news.wait_for(lambda: identity in self._open)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ from sampan.build.workspace import Workspace
 from sampan.engine import imageflows
 from sampan.engine.buildsteps import Credentials
 from sampan.engine.core import Core
+from sampan.engine.imagetable import Entry
 from sampan.engine.transfer import credentials as account_of
 from sampan.errors import InvalidParameter
 from sampan.image import Image
@@ -139,7 +140,8 @@ class Outputs:
     async def _store(self, assembled: Assembled, wanted: Output, report: Report) -> None:
         report(f"exporting manifest {assembled.target.digest}")
         identity = _own_id(assembled)
-        await imageflows.record(self.core, assembled.target, identity, wanted.names)
+        entry = await imageflows.record(self.core, assembled.target, identity, wanted.names)
+        publish_built(self.core, entry, wanted.names)
         for name in wanted.names:
             report(f"naming to {name}")
 
@@ -167,6 +169,13 @@ class Outputs:
                 listener=listen,
             )
             await push.run(assembled.target.digest, None, core.registry.settings.signer)
+
+
+def publish_built(core: Core, entry: Entry, names: Iterable[Reference]) -> None:
+    """Tell that a build made an image and what it is called."""
+    core.events.publish("image", "create", str(entry.id), {"name": str(entry.id)})
+    for name in names:
+        core.events.publish("image", "tag", str(entry.id), {"name": name.familiar})
 
 
 def descriptor_document(target: Descriptor) -> dict[str, Json]:

@@ -33,6 +33,7 @@ from sampan.build.workspace import Workspace
 from sampan.dockerfile.parser import DockerfileError, excerpt, parse
 from sampan.engine.buildcontext import dockerfile_in, fetch, ignore_in
 from sampan.engine.buildcontexts import KeptContexts
+from sampan.engine.buildoutputs import publish_built
 from sampan.engine.buildsteps import Credentials, StepExecutor
 from sampan.engine.buildusage import CacheUsage
 from sampan.engine.classicprogress import ClassicProgress, step_failure
@@ -212,7 +213,8 @@ class Builds:
                 await asyncio.wait([task])
                 self._ended()
             image = built.image
-            await record(core, image.target, image.id, names)
+            entry = await record(core, image.target, image.id, names)
+            publish_built(core, entry, names)
         yield {"aux": {"ID": str(image.id)}}
         if options.quiet:
             yield {"stream": f"{image.id}\n"}

@@ -95,16 +95,25 @@ class Containers:
         platform: str | None = None,
         *,
         client: tuple[int, int] | None = None,
+        read_only_recursive: bool = True,
     ) -> ContainerCreateResponse:
         """Create a container from a local image; it does not pull.
 
         ``client``: user and group of whoever asked, for ``--userns keep-id``; this process's
-        without.
+        without. ``read_only_recursive``: what is mounted below read-only binds is so as well.
 
         Raises InvalidParameter (bad config), NotFound (``No such image: x``), Conflict (name).
         Nothing is left behind when it raises.
         """
-        return await self._whole(creation.create(self._core, body, name, platform, client))
+        made = creation.create(
+            self._core,
+            body,
+            name,
+            platform,
+            client=client,
+            read_only_recursive=read_only_recursive,
+        )
+        return await self._whole(made)
 
     async def list(
         self,

@@ -36,7 +36,13 @@ from sampan.image import Image
 from sampan.image.document import wire_descriptor
 from sampan.model.platform import Platform
 from sampan.snapshot import VOLATILE
-from sampan.wire.container import ContainerCreateRequest, ContainerCreateResponse, HostConfig
+from sampan.wire.container import (
+    ContainerConfig,
+    ContainerCreateRequest,
+    ContainerCreateResponse,
+    HostConfig,
+    OCIDescriptor,
+)
 
 
 async def create(
@@ -44,14 +50,18 @@ async def create(
     body: ContainerCreateRequest,
     name: str | None,
     platform: str | None,
+    *,
     client: tuple[int, int] | None = None,
+    read_only_recursive: bool = True,
 ) -> ContainerCreateResponse:
     """See :meth:`sampan.engine.containers.Containers.create`."""
     container_id = core.new_id()
     chosen = check_name(name) if name else random_name(core.random, core.containers.names)
     core.containers.reserve(chosen, container_id)
     try:
-        record, image, warnings = await _record(core, body, container_id, chosen, platform)
+        record, image, warnings = await _record(
+            core, body, container_id, chosen, platform, read_only_recursive=read_only_recursive
+        )
         with ExitStack() as undo:
             record, lease = await _with_ids(core, record, image, client, undo)
             container = Container(record=record)
@@ -67,7 +77,13 @@ async def create(
 
 
 async def _record(
-    core: Core, body: ContainerCreateRequest, container_id: str, name: str, platform: str | None
+    core: Core,
+    body: ContainerCreateRequest,
+    container_id: str,
+    name: str,
+    platform: str | None,
+    *,
+    read_only_recursive: bool,
 ) -> tuple[Record, Image, list[str]]:
     """Everything decided about the container, its image, and dockerd's warnings."""
     if not body.image:
@@ -88,11 +104,11 @@ async def _record(
     host = _with_donors(core, host)
     _check_references(core, host)
     host = msgspec.structs.replace(host, links=links.resolved(core.containers, host))
-    mounts = _mounts(core, host, list(config.volumes or {}))
+    mounts = _mounts(core, host, config, read_only_recursive=read_only_recursive)
     _check_idmaps(core, host, mounts)
     path, args = command_line(config)
     directory = core.directory(container_id)
-    logs = host.log_config
+    log_driver = (host.log_config.type if host.log_config else None) or "none"
     record = Record(
         id=container_id,
         name=name,
@@ -100,10 +116,7 @@ async def _record(
         image=body.image,
         image_id=str(image.id),
         image_target=str(entry.target.digest),
-        image_manifest=msgspec.structs.replace(
-            wire_descriptor(image.manifest.descriptor),
-            platform=None,
-        ),
+        image_manifest=_descriptor(image),
         path=path,
         args=args,
         config=config,
@@ -111,10 +124,14 @@ async def _record(
         networks=completion.networks(body, host.network_mode or ""),
         mounts=mounts,
         driver=core.snapshots.name,
-        log_path=logconfig.file((logs.type if logs else None) or "none", directory, container_id),
+        log_path=logconfig.file(log_driver, directory, container_id),
     )
-    discarded = validate.warnings(record.config, record.host_config)
-    return record, image, [*_warnings(image, platform), *discarded]
+    return record, image, [*_warnings(image, platform), *validate.warnings(config, host)]
+
+
+def _descriptor(image: Image) -> OCIDescriptor:
+    """The image's manifest as inspect tells it: without a platform."""
+    return msgspec.structs.replace(wire_descriptor(image.manifest.descriptor), platform=None)
 
 
 def _check_idmaps(core: Core, host: HostConfig, mounts: Sequence[MountRecord]) -> None:
@@ -227,13 +244,19 @@ def _check_references(core: Core, host: HostConfig) -> None:
             )
 
 
-def _mounts(core: Core, host: HostConfig, volumes: list[str]) -> list[MountRecord]:
+def _mounts(
+    core: Core, host: HostConfig, config: ContainerConfig, *, read_only_recursive: bool
+) -> list[MountRecord]:
     inherited: list[MountRecord] = []
     for text in host.volumes_from or []:
         ref, mode = ms.parse_volumes_from(text)
         inherited.extend(ms.inherit(core.containers.find(ref).record.mounts, mode))
     driver, root = host.volume_driver or "", str(core.config.data_root)
     binds = [ms.parse_bind(text, driver) for text in host.binds or []]
+    parsed = [(mount, ms.parse_mount(mount)) for mount in host.mounts or []]
+    if not read_only_recursive:
+        binds = [ms.alone_read_only(bind) for bind in binds]
+        parsed = [(mount, ms.alone_read_only(record)) for mount, record in parsed]
     found = ms.combine(
         inherited,
         [
@@ -242,14 +265,14 @@ def _mounts(core: Core, host: HostConfig, volumes: list[str]) -> list[MountRecor
         ],
         [
             ms.beside_root(
-                ms.parse_mount(mount),
+                record,
                 root,
                 asked=bool(mount.bind_options and mount.bind_options.propagation),
             )
-            for mount in host.mounts or []
+            for mount, record in parsed
         ],
         host.tmpfs or {},
-        volumes,
+        list(config.volumes or {}),
         driver,
     )
     return [

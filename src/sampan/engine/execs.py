@@ -100,18 +100,15 @@ class Execs:
     async def start(self, exec_id: str, body: ExecStartRequest) -> Attachment | None:
         """Run it; None when detached.
 
-        Raises NotFound, Conflict (already run; container not running). A program that cannot be
-        executed raises CommandNotFound or CommandNotExecutable: here when detached, else from the
-        attachment's ``open``, since a server has answered by then.
+        Raises NotFound, Conflict (container not running). What goes wrong later (it was started
+        before: Conflict; a program that cannot be executed: CommandNotFound,
+        CommandNotExecutable) is raised here when detached, else from the attachment's ``open``,
+        since a server has answered by then.
         """
         found = self._find(exec_id)
-        if found.started:
-            raise Conflict(f"Error: Exec command {exec_id} has already run")
         check_running(found.container)
-        found.started = True
-        size = body.console_size or found.body.console_size
-        found.console_size = (size[0], size[1]) if size and any(size) else None
         if body.detach:
+            self._begin(found, body)
             await run(self._core, found, attached=False)
             return None
         options = AttachOptions(
@@ -126,6 +123,7 @@ class Execs:
             pending.resolve(await run(self._core, found, attached=True))
 
         async def begin() -> None:
+            self._begin(found, body)
             # A client that leaves meanwhile does not lose the stream: its attachment closes it.
             await asyncio.shield(self._core.tasks.spawn(launch(), "exec start", quiet=True))
 
@@ -138,6 +136,15 @@ class Execs:
             on_detach=lambda: self._core.publish(found.container, "exec_detach", execID=found.id),
             before_open=begin,
         )
+
+    def _begin(self, found: Exec, body: ExecStartRequest) -> None:
+        """Take the one start there is; Conflict in dockerd's words when it was taken."""
+        if found.started:
+            state = "is already running" if found.exit_code is None else "has already run"
+            raise Conflict(f"exec command {found.id} {state}")
+        found.started = True
+        size = body.console_size or found.body.console_size
+        found.console_size = (size[0], size[1]) if size and any(size) else None
 
     async def inspect(self, exec_id: str) -> ExecInspect:
         """State and configuration of an exec."""

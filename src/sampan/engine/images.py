@@ -128,7 +128,7 @@ class Images:
             return False
         created = imageviews.created(image)
         now = clock.now() / 1e9
-        if any(created > parse_time(text, now) for text in filters.get("until", ())):
+        if any(created >= parse_time(text, now) for text in filters.get("until", ())):
             return False
         for key in ("before", "since"):
             for value in filters.get(key, ()):

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sampan.engine.table import Container, ContainerTable
 from sampan.engine.validate import parse_port
 from sampan.errors import Conflict, NotFound
 from sampan.wire.container import HostConfig
 
 if TYPE_CHECKING:
     from sampan.engine.core import Core
+    from sampan.engine.table import Container, ContainerTable
 
 
 def addresses(core: Core, container: Container) -> dict[str, tuple[str, Sequence[str]]]:

@@ -290,6 +290,12 @@ def inherit(mounts: Iterable[MountRecord], mode: str) -> list[MountRecord]:
     ]
 
 
+def alone_read_only(mount: MountRecord) -> MountRecord:
+    """A bind that, if it is read-only, leaves what is mounted below it as that is on the host."""
+    alone = mount.type == "bind" and not mount.read_only_forced
+    return msgspec.structs.replace(mount, read_only_recursive=False) if alone else mount
+
+
 def beside_root(mount: MountRecord, root: str, *, asked: bool) -> MountRecord:
     """A bind of what holds the data root, or lies in it, follows the host's mounts: ``rslave``.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sampan.engine import links
 from sampan.engine.record import Record, State
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.model.idmap import IdMap
@@ -151,7 +152,7 @@ class ContainerTable:
         self.release(container.name, container.id)
 
     def find(self, ref: str) -> Container:
-        """The container ``ref`` names: id, then name, then unique id prefix.
+        """The container ``ref`` names: id, then name, unique id prefix, ``/name/alias`` of a link.
 
         Raises NotFound, and InvalidParameter for an ambiguous prefix.
         """
@@ -161,10 +162,18 @@ class ContainerTable:
         if found is None and (owner := self.names.get(ref.removeprefix("/"))) is not None:
             found = self._by_id.get(owner)
         if found is None:
-            found = self._by_prefix(ref)
+            found = self._by_prefix(ref) or self._by_link(ref)
         if found is None:
             raise NotFound(f"No such container: {ref}")
         return found
+
+    def _by_link(self, ref: str) -> Container | None:
+        """What the container of a name calls by an alias (``docker run --link``)."""
+        name, _, alias = ref.removeprefix("/").partition("/")
+        owner = self._by_id.get(self.names.get(name, ""))
+        if owner is None or not alias:
+            return None
+        return next((other for other, known in links.targets(self, owner) if known == alias), None)
 
     def _by_prefix(self, prefix: str) -> Container | None:
         index = bisect.bisect_left(self._ids, prefix)

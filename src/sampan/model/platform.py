@@ -89,15 +89,18 @@ class Platform:
         ).normalized()
 
     def normalized(self) -> Platform:
-        """This platform with default variants written one way (arm64/v8 is arm64)."""
-        variant = self.variant
-        if (self.architecture, variant) in _DEFAULT_VARIANTS:
+        """This platform written one way: Go's architectures, no default variants (arm64/v8)."""
+        architecture, implied = self.architecture, ""
+        if architecture not in _ARCHITECTURES:
+            architecture, implied = _MACHINES.get(architecture.lower(), (architecture, ""))
+        variant = self.variant or implied
+        if (architecture, variant) in _DEFAULT_VARIANTS:
             variant = ""
-        elif self.architecture == "arm":
+        elif architecture == "arm":
             variant = {"": "v7", "5": "v5", "6": "v6", "7": "v7", "8": "v8"}.get(variant, variant)
         return Platform(
             os=self.os,
-            architecture=self.architecture,
+            architecture=architecture,
             variant=variant,
             os_version=self.os_version,
             os_features=self.os_features,

@@ -244,7 +244,7 @@ def test_images_made_in_one_second_have_an_order(docker: DockerCli, api: Api, na
     try:
         for filters, found in (
             ({"since": [images[0]], "before": [images[3]]}, images[1:3]),
-            ({"since": [images[0]], "until": created[2:]}, images[1:3]),
+            ({"since": [images[0]], "until": created[2:]}, images[1:2]),
         ):
             query = urlencode({"filters": json.dumps(filters)})
             listed = {image["Id"] for image in api.json("GET", f"/images/json?{query}")}

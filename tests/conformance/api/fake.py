@@ -120,6 +120,7 @@ class FakeContainers:
         platform: str | None,
         *,
         client: object = None,
+        read_only_recursive: bool = True,
     ) -> ContainerCreateResponse:
         self.created.append((body, name))
         return ContainerCreateResponse(id=IDENTITY)

@@ -256,7 +256,10 @@ async def test_exec(engine: Engine) -> None:
     found = await engine.execs.inspect(exec_id)
     assert (found.running, found.exit_code) == (False, 9)
     with pytest.raises(Conflict, match="has already run"):
-        await engine.execs.start(exec_id, ExecStartRequest())
+        await engine.execs.start(exec_id, ExecStartRequest(detach=True))
+    again = await engine.execs.start(exec_id, ExecStartRequest())
+    with pytest.raises(Conflict, match="has already run"):  # a server has answered by then
+        await converse(again)
     missing = await engine.execs.create("host", ExecCreateRequest(cmd=["nosuch"]))
     with pytest.raises(CommandNotFound):
         await engine.execs.start(missing, ExecStartRequest(detach=True))

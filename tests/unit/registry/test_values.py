@@ -393,3 +393,12 @@ def test_progress_as_docker_prints_it() -> None:
 
 def test_the_referrers_tag() -> None:
     assert referrers_tag(Digest("sha512", "a" * 128)) == "sha512-" + "a" * 64
+
+
+def test_platforms_are_the_same_however_a_machine_is_called() -> None:
+    named = Platform(os="linux", architecture="x86_64")
+    assert named.normalized() == Platform.parse("linux/amd64")
+    assert Platform.parse("linux/amd64").runs(named)
+    assert Platform.parse("linux/amd64").selects(named)
+    assert Platform(os="linux", architecture="armhf").normalized().variant == "v7"
+    assert Platform(os="linux", architecture="mips64").normalized().architecture == "mips64"

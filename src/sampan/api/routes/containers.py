@@ -62,7 +62,11 @@ async def create(call: Call) -> web.StreamResponse:
         )
     request = structs.replace(request, labels=call.access.labelled(request.labels))
     created = await call.engine.containers.create(
-        request, call.text("name") or None, call.platform() or None, client=call.client
+        request,
+        call.text("name") or None,
+        call.platform() or None,
+        client=call.client,
+        read_only_recursive=call.since(44),
     )
     warnings = [*(created.warnings or []), *gate.create_warnings(request, call.version)]
     return reply.json(complete(structs.replace(created, warnings=warnings)), 201)
