@@ -64,6 +64,8 @@ TESTS = (
     "tests/kernel/test_cgroup.py",
     "tests/kernel/test_cgroup_systemd.py",
     "tests/kernel/oci/test_hooks.py::test_every_hook_in_its_place",
+    "tests/kernel/oci/test_runc_details.py::test_exec_where_the_cgroup_is_divided",
+    "tests/kernel/oci/test_runc_details.py::test_exec_in_cgroups_below",
     f"{_COMMANDS}::test_update_and_events",
     f"{_COMMANDS}::test_events_end_with_the_container_and_tell_of_oom",
     f"{_COMMANDS}::test_kill_all_without_a_pid_namespace",

@@ -74,7 +74,11 @@ def _spawn(
         root=f"/proc/{record['pid']}/root" if record.get("shared_root") else "",
         linux=linux,
     )
-    path, below = _cgroups(parsed.list("cgroup"), record["cgroup"], facts.layout)
+    path, below = record["cgroup"], tuple[tuple[str, str], ...]()
+    if wanted := parsed.list("cgroup"):
+        path, below = _cgroups(wanted, path, facts.layout)
+    elif path:
+        path = cgroup.with_room(facts.layout, path, record["pid"])
     made = replace(made, cgroup=path, below=below)
     for warning in made.warnings:
         runtime.log.write("warning", warning)

@@ -225,6 +225,29 @@ def test_exec_in_cgroups_below(runtime: Runtime) -> None:
         runtime.ok("delete", "--force", name)
 
 
+def test_exec_where_the_cgroup_is_divided(runtime: Runtime) -> None:
+    """A container's systemd goes below its cgroup and divides that, which takes no process then."""
+    layout = cgroup.probe()
+    if layout.mode != "v2":
+        pytest.skip("cgroup v1 takes processes everywhere")
+    name = running(runtime)
+    (directory,) = layout.directories(f"{runtime.parent}/c")
+    show = ("exec", name, "cat", "/proc/self/cgroup")
+    assert runtime.ok(*show) == "0::/\n"  # of its cgroup namespace
+    try:
+        os.mkdir(f"{directory}/init")
+        Path(directory, "init/cgroup.procs").write_text(str(runtime.pid(name)))
+        assert runtime.ok(*show) == "0::/\n"  # of its cgroup namespace
+        Path(directory, "cgroup.subtree_control").write_text("+pids")
+        assert runtime.ok(*show) == "0::/init\n"
+        result = runtime("exec", "--cgroup", "/", name, "true")
+        assert result.returncode == 255
+        assert "busy" in result.stderr
+    finally:
+        runtime.ok("delete", "--force", name)
+    assert not os.path.exists(directory)
+
+
 def test_failing_hooks_of_init_are_named(runtime: Runtime) -> None:
     for kind in ("createContainer", "startContainer"):
         config = runtime.config(f"h-{kind}", "true")

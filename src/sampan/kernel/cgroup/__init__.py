@@ -27,6 +27,7 @@ from sampan.kernel.cgroup.members import (
     remove_empty,
     signal_all,
     thaw,
+    with_room,
 )
 from sampan.kernel.cgroup.oom import OomWatch, oom_kills, watch_memory_pressure
 from sampan.kernel.cgroup.operations import CgroupOp, apply, create, describe
@@ -66,6 +67,7 @@ __all__ = [
     "stats",
     "thaw",
     "watch_memory_pressure",
+    "with_room",
 ]
 
 

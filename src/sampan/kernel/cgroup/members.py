@@ -44,6 +44,24 @@ def join(layout: Layout, path: str, pid: int) -> None:
         write(f"{hierarchy.directory(path)}/cgroup.procs", str(pid))
 
 
+def with_room(layout: Layout, path: str, pid: int) -> str:
+    """The cgroup for one more process beside ``pid``, whose container is given ``path``.
+
+    On v2 a cgroup that has divided what it controls among those below takes no process itself
+    (cgroups(7), "no internal processes"): a container's systemd does so. Then it is that of
+    ``pid``, which had to go below. Raises OSError when it is gone.
+    """
+    if layout.mode != "v2" or layout.unified is None:
+        return path
+    if not read(f"{layout.unified.directory(path)}/cgroup.subtree_control").strip():
+        return path
+    for line in read(f"/proc/{pid}/cgroup").splitlines():
+        own = line.removeprefix("0::")
+        if own != line and own.startswith(f"{path}/"):
+            return own
+    return path
+
+
 def procs(layout: Layout, path: str) -> list[int]:
     """Pids in cgroup ``path`` and all cgroups below it, ascending.
 
