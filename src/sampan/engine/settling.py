@@ -24,7 +24,9 @@ async def keep(core: Core) -> None:
         await core.unsettled.wait()
         core.unsettled.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(core.ingests.idle.wait(), _LATEST)
+            # not wait_for(): in Python 3.11 it loses a cancellation that comes with the result
+            async with asyncio.timeout(_LATEST):
+                await core.ingests.idle.wait()
         if not await settle(core):
             await asyncio.sleep(_AGAIN)
             core.unsettled.set()
