@@ -145,7 +145,8 @@ def archive(place: Place) -> Iterator[bytes]:
     entry = _choose(files, place)
     notes = labels(entry, "annotations")
     name = notes.get(_NAME) or (notes.get(_REF, "") if "/" in notes.get(_REF, "") else "")
-    return _layout(files, entry, name or _local_name(place, notes.get(_REF, "")), _blob)
+    about = [each for each in _listed(files) if _is_about(each)]
+    return _layout(files, entry, name or _local_name(place, notes.get(_REF, "")), _blob, about)
 
 
 def _in_dir(root: str) -> _Where:
@@ -176,7 +177,7 @@ def _local_name(place: Place, tag: str = "") -> str:
 
 def _choose(files: _Files, place: Place) -> Document:
     """The entry of ``index.json`` that is meant."""
-    entries = tables(_document(files, "index.json"), "manifests")
+    entries = [each for each in _listed(files) if not _is_about(each)]
     if place.name:
         entries = [
             entry
@@ -192,8 +193,21 @@ def _choose(files: _Files, place: Place) -> Document:
     raise CliError(f"{where} has several images, choose one of: {', '.join(names)}")
 
 
-def _layout(files: _Files, entry: Document, name: str, where: _Where) -> Iterator[bytes]:
-    """An OCI archive with the one image ``entry``, called ``name``."""
+def _listed(files: _Files) -> list[Document]:
+    """The entries of ``index.json``."""
+    return tables(_document(files, "index.json"), "manifests")
+
+
+def _is_about(entry: Document) -> bool:
+    """Whether an entry has no name of its own: it is there for another, which it refers to."""
+    notes = labels(entry, "annotations")
+    return bool(text(entry, "artifactType")) and not (notes.get(_NAME) or notes.get(_REF))
+
+
+def _layout(
+    files: _Files, entry: Document, name: str, where: _Where, about: list[Document] | None = None
+) -> Iterator[bytes]:
+    """An OCI archive with the one image ``entry``, called ``name``, and what is ``about`` it."""
     from sampan.layer.writer import TarWriter
 
     found: dict[str, str] = {}
@@ -215,10 +229,13 @@ def _layout(files: _Files, entry: Document, name: str, where: _Where) -> Iterato
                 continue  # a platform that is not here
 
     collect(entry, 0)
-    index: Document = {
-        "schemaVersion": 2,
-        "manifests": [{**entry, "annotations": {_NAME: name, _REF: name}}],
-    }
+    listed: list[Document] = [{**entry, "annotations": {_NAME: name, _REF: name}}]
+    for each in about or ():
+        manifest = _document(files, where(text(each, "digest"), True))
+        if text(table(manifest, "subject"), "digest") in found:
+            collect(each, 0)
+            listed.append(each)
+    index: Document = {"schemaVersion": 2, "manifests": [*listed]}
 
     def write() -> Iterator[bytes]:
         writer = TarWriter()
@@ -367,7 +384,7 @@ def _write_directory(place: Place, image: str, body: Iterable[bytes]) -> None:
         if not entries:
             raise CliError(f"there is no image {image}")
         if layout:
-            _merge_index(place, entries[0])
+            _merge_index(place, entries[0], [each for each in entries if _is_about(each)])
         else:
             _finish_dir(place.path, text(entries[0], "digest"), set())
     except OSError as error:
@@ -405,8 +422,8 @@ def _replace(path: str, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _merge_index(place: Place, entry: Document) -> None:
-    """Add the image to ``index.json``, in place of one that had its name."""
+def _merge_index(place: Place, entry: Document, about: list[Document]) -> None:
+    """Add the image, and what is ``about`` it, to ``index.json``; its name's last one goes."""
     tag = place.name or labels(entry, "annotations").get(_REF, "latest")
     entry = {**entry, "annotations": {_REF: tag}}
     path = os.path.join(place.path, "index.json")
@@ -418,7 +435,9 @@ def _merge_index(place: Place, entry: Document) -> None:
             for each in tables(before, "manifests")
             if labels(each, "annotations").get(_REF) != tag
         ]
-    index: Document = {"schemaVersion": 2, "manifests": [*others, entry]}
+    there = {text(each, "digest") for each in others if _is_about(each)}
+    about = [each for each in about if text(each, "digest") not in there]
+    index: Document = {"schemaVersion": 2, "manifests": [*others, entry, *about]}
     _replace(os.path.join(place.path, "oci-layout"), _LAYOUT)
     _replace(path, json.dumps(index).encode())
 

@@ -70,6 +70,7 @@ _RELOADABLE = frozenset(
         "default_runtime",
         "image_gc",
         "insecure_registries",
+        "keep_referrers",
         "labels",
         "max_concurrent_downloads",
         "max_concurrent_uploads",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from sampan.engine import clock
 from sampan.engine.core import Core
-from sampan.engine.imagetable import Entry, insert_image, insert_name
+from sampan.engine.imagetable import Entry, insert_image, insert_name, update_referrers
 from sampan.engine.imageviews import parse_repository
 from sampan.engine.ingests import Garbage
 from sampan.engine.options import ImportOptions
@@ -32,15 +32,28 @@ def failure(error: SampanError) -> Progress:
 
 
 async def record(
-    core: Core, target: Descriptor, image_id: Digest, names: tuple[Reference, ...]
+    core: Core,
+    target: Descriptor,
+    image_id: Digest,
+    names: tuple[Reference, ...],
+    referrers: Sequence[Descriptor] = (),
 ) -> Entry:
-    """Make an image and its names known: content first, rows now."""
+    """Make an image and its names known: content first, rows now.
+
+    What refers to it is added to what did before.
+    """
     now = clock.now()
     entry = core.images.add(target, image_id, now)
     if entry.id != image_id:  # another platform of an index that was here
         entry.id = (await core.threads.run(core.images.view, entry)).id
     full = [str(name if name.digest else name.with_default_tag()) for name in names]
-    await core.state.write(insert_image(entry), *(insert_name(name, entry, now) for name in full))
+    statements = [insert_image(entry), *(insert_name(name, entry, now) for name in full)]
+    if referrers:
+        entry.referrers = tuple(
+            {item.digest: item for item in (*entry.referrers, *referrers)}.values()
+        )
+        statements.append(update_referrers(entry))
+    await core.state.write(*statements)
     for name in full:
         core.images.name(name, entry)
     return entry
@@ -109,8 +122,9 @@ async def save_images(
             names=tuple(dict.fromkeys(names)),
             all_platforms=len(platforms) != 1 and image.target.media_type in INDEXES,
             platforms=tuple(platforms),
+            referrers=entry.referrers,
         )
-        for _, image, names in wanted.values()
+        for entry, image, names in wanted.values()
     ]
     return core.threads.iterate(save(saved, core.content, without=without))
 
@@ -142,7 +156,7 @@ async def load_images(
             for item in loaded:
                 image: Image | None = item.image
                 image_id = image.id if image is not None else item.target.digest
-                entry = await record(core, item.target, image_id, item.names)
+                entry = await record(core, item.target, image_id, item.names, item.referrers)
                 for name in item.names:
                     shown = name.with_default_tag().familiar
                     yield {"stream": f"Loaded image: {shown}\n"}

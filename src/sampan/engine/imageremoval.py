@@ -192,6 +192,7 @@ def blobs_of(core: Core, entry: Entry) -> set[Digest]:
     if entry.pushed and core.content.exists(entry.pushed):
         size = core.content.size(entry.pushed)
         below.append(Descriptor(media_type="", digest=entry.pushed, size=size))
+    below += [item for item in entry.referrers if core.content.exists(item.digest)]
     for descriptor in below:
         found.add(descriptor.digest)
         parsed = manifests.parse(core.content.read(descriptor.digest), descriptor.media_type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,8 @@ from sampan.wire.container import OCIDescriptor
 class Entry:
     """One image: its target (manifest or index), its id for this host, when it came (Unix ns).
 
-    ``pushed`` is the manifest that registries are given instead of the target, if there is one.
+    ``pushed`` is the manifest that registries are given instead of the target, if there is one;
+    ``referrers`` are manifests (signatures, SBOMs) about what the target leads to.
     """
 
     target: Descriptor
@@ -30,6 +32,7 @@ class Entry:
     created: int
     names: set[str]
     pushed: Digest | None = None
+    referrers: tuple[Descriptor, ...] = ()
     #: when a container was last made of it (Unix ns), and what of that is in the state
     used: int = 0
     used_stored: int = 0
@@ -266,6 +269,26 @@ def update_pushed(entry: Entry) -> Statement:
     return (
         "UPDATE images SET pushed = ? WHERE digest = ?",
         (str(entry.pushed or ""), str(entry.target.digest)),
+    )
+
+
+def update_referrers(entry: Entry) -> Statement:
+    """Store what refers to an image."""
+    document = [
+        [item.media_type, str(item.digest), item.size, item.artifact_type]
+        for item in entry.referrers
+    ]
+    return (
+        "UPDATE images SET referrers = ? WHERE digest = ?",
+        (json.dumps(document), str(entry.target.digest)),
+    )
+
+
+def read_referrers(text: str) -> tuple[Descriptor, ...]:
+    """What :func:`update_referrers` stored."""
+    return tuple(
+        Descriptor(media_type=kind, digest=Digest.parse(digest), size=size, artifact_type=artifact)
+        for kind, digest, size, artifact in json.loads(text)
     )
 
 

@@ -61,6 +61,7 @@ async def _push_one(
             credentials=account,
             listener=report,
             sources=lambda digest: sources.get(digest, ()),
+            referrers=entry.referrers,
         )
     if root in (entry.target.digest, entry.pushed):
         await imageflows.record(core, entry.target, entry.id, (by_digest(name, root),))

@@ -25,6 +25,7 @@ from sampan.engine import (
 from sampan.engine import reconcile as rec
 from sampan.engine.core import Core, decode_container, log
 from sampan.engine.fabric import Network, Plug
+from sampan.engine.imagetable import read_referrers
 from sampan.engine.lifecycle import ALIVE, Status
 from sampan.engine.networkrecord import NetworkRecord
 from sampan.engine.networks import insert_network
@@ -78,14 +79,15 @@ async def _perform_all(
 
 
 def _load_images(core: Core) -> None:
-    for digest, media_type, size, config, created, pushed, used in core.state.read(
-        "SELECT digest, media_type, size, config, created, pushed, used FROM images"
+    for digest, media_type, size, config, created, pushed, used, referrers in core.state.read(
+        "SELECT digest, media_type, size, config, created, pushed, used, referrers FROM images"
     ):
         target = Descriptor(
             media_type=str(media_type), digest=Digest.parse(str(digest)), size=int(str(size))
         )
         entry = core.images.add(target, Digest.parse(str(config)), int(str(created)))
         entry.pushed = Digest.parse(str(pushed)) if pushed else None
+        entry.referrers = read_referrers(str(referrers))
         entry.used = entry.used_stored = int(str(used))
     entries = {str(entry.target.digest): entry for entry in core.images}
     for name, digest in core.state.read("SELECT name, digest FROM image_names"):

@@ -40,6 +40,7 @@ def registry_settings(config: EngineConfig) -> Settings:
         policy=_policy(config.signature_policy),
         lookaside=_lookaside(config.signature_policy),
         signer=_signer(config.signing_key),
+        referrers=config.keep_referrers,
         downloads=config.max_concurrent_downloads,
         uploads=config.max_concurrent_uploads,
         user_agent=f"sampan/{__version__}",

@@ -63,6 +63,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     ("ALTER TABLE images ADD COLUMN pushed TEXT NOT NULL DEFAULT ''",),
     ("ALTER TABLE images ADD COLUMN used INTEGER NOT NULL DEFAULT 0",),
+    ("ALTER TABLE images ADD COLUMN referrers TEXT NOT NULL DEFAULT '[]'",),
 )
 
 

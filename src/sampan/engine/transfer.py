@@ -122,6 +122,7 @@ async def _pull_one(
             pulled.root.descriptor,
             pulled.config.digest,
             (reference, by_digest(reference, pulled.root.digest)),
+            pulled.referrers,
         )
     report(Message(text=f"Digest: {pulled.root.digest}"))
     same = before is not None and before.target.digest == pulled.root.digest

@@ -27,6 +27,8 @@ class Bundle:
     found: list[Found] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
     documents: list[bytes] = field(default_factory=list)
+    #: manifests about others, each with its subject; in an order in which it follows that
+    referrers: list[tuple[Digest, Descriptor]] = field(default_factory=list)
 
     def add(self, found: Found) -> None:
         """Add an image; one that is there already only gets more names."""

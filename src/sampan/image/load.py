@@ -17,7 +17,7 @@ from sampan.image import config as configuration
 from sampan.image import legacy, ocilayout
 from sampan.image.bundle import Bundle, Found, layer_descriptor
 from sampan.image.document import Document, decode
-from sampan.image.image import Image, open_image
+from sampan.image.image import Image, manifests_below, open_image
 from sampan.image.manifest import make_manifest
 from sampan.image.spool import Spool
 from sampan.image.variants import variants
@@ -31,12 +31,14 @@ from sampan.model.reference import Reference
 class Loaded:
     """What to record for one image of an archive: ``names`` -> ``target``.
 
-    ``image`` is the one for the wanted platform, or another when an index brings none for it.
+    ``referrers`` are what the archive brings about it. ``image`` is the one for the wanted
+    platform, or another when an index brings none for it.
     """
 
     target: Descriptor
     names: tuple[Reference, ...]
     image: Image | None
+    referrers: tuple[Descriptor, ...] = ()
 
 
 class _Item(Document, kw_only=True, frozen=True, rename="pascal"):
@@ -72,9 +74,27 @@ def load(
         for document in bundle.documents:
             content.add(document)
     return tuple(
-        Loaded(target=found.target, names=found.names, image=_open(content, found, platforms))
+        Loaded(
+            target=found.target,
+            names=found.names,
+            image=_open(content, found, platforms),
+            referrers=_about(content, found, bundle),
+        )
         for found in bundle.found
     )
+
+
+def _about(content: ContentStore, found: Found, bundle: Bundle) -> tuple[Descriptor, ...]:
+    """What refers to an image, and to that."""
+    if not bundle.referrers:
+        return ()
+    subjects = {item.digest for item in manifests_below(content, found.target)}
+    about: list[Descriptor] = []
+    for subject, descriptor in bundle.referrers:
+        if subject in subjects:
+            subjects.add(descriptor.digest)
+            about.append(descriptor)
+    return tuple(about)
 
 
 def _open(content: ContentStore, found: Found, platforms: Sequence[Platform]) -> Image | None:

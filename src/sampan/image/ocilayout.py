@@ -58,6 +58,10 @@ def read(
             configs = reader.take(entry, 0)
         except _Missing as error:
             raise ArchiveRefused(str(error)) from error
+        about = reader.subjects.get(entry.digest)
+        if about is not None and not _entry_names(entry):
+            reader.bundle.referrers.append((about, entry))
+            continue
         if not configs:
             continue  # an artifact, or an index of nothing that is here
         found = dict.fromkeys(_entry_names(entry))
@@ -93,6 +97,8 @@ class _Reader:
         self._content = content
         self._files = spool.by_digest()
         self.bundle = Bundle()
+        #: what manifests say they are about
+        self.subjects: dict[Digest, Digest] = {}
 
     def take(self, entry: Descriptor, depth: int) -> tuple[Digest, ...]:
         """Collect ``entry`` and what it needs; the configurations of its images.
@@ -103,6 +109,8 @@ class _Reader:
             raise ArchiveRefused("malformed OCI layout: indexes nest too deeply")
         raw, file = self._document(entry)
         parsed = manifests.parse(raw, entry.media_type)
+        if parsed.subject is not None:
+            self.subjects[entry.digest] = parsed.subject.digest
         if isinstance(parsed, Manifest):
             configs = self._manifest(parsed)
         else:

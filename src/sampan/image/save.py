@@ -30,13 +30,14 @@ class Saved:
     """One image to save and the names (with tags) it goes by.
 
     With ``all_platforms`` the index it is from is saved, with every platform of it that is
-    stored, or those of ``platforms`` alone.
+    stored, or those of ``platforms`` alone. Of the ``referrers`` those go along whose subjects do.
     """
 
     image: Image
     names: tuple[Reference, ...] = ()
     all_platforms: bool = False
     platforms: tuple[Platform, ...] = ()
+    referrers: tuple[Descriptor, ...] = ()
 
 
 class _Item(Document, kw_only=True, frozen=True, rename="pascal"):
@@ -64,11 +65,26 @@ def save(
             blobs[descriptor.digest] = descriptor.size
         entries.extend(_entries(saved))
         _merge(items, saved)
+    entries.extend(_about(images, content, blobs))
     for digest, size in blobs.items():
         if content.size(digest) != size:
             raise NotFound(f"content {digest} is not stored whole")
     written = sorted(item for item in blobs.items() if item[0] not in without)
     return _write(content, written, make_index(entries), list(items.values()))
+
+
+def _about(
+    images: Sequence[Saved], content: ContentStore, blobs: dict[Digest, int]
+) -> list[Descriptor]:
+    """The referrers of what ``blobs`` has, which gets what they need."""
+    found: dict[Digest, Descriptor] = {}
+    for referrer in (item for saved in images for item in saved.referrers):
+        parsed = manifests.parse(content.read(referrer.digest), referrer.media_type)
+        if parsed.subject is not None and parsed.subject.digest in blobs:
+            found[referrer.digest] = referrer
+            needed = parsed.blobs if isinstance(parsed, Manifest) else ()
+            blobs.update((item.digest, item.size) for item in (referrer, *needed))
+    return list(found.values())
 
 
 def _write(

@@ -48,7 +48,8 @@ class Settings:
     """How to talk to registries.
 
     ``policy`` says which images are accepted, by their signatures, of which ``lookaside`` tells
-    where the simple ones are; ``signer`` signs what is pushed. ``downloads`` and ``uploads`` limit
+    where the simple ones are; ``signer`` signs what is pushed. ``referrers`` brings what refers to
+    an image (attached signatures, SBOMs) along with it. ``downloads`` and ``uploads`` limit
     blobs in transit at the same time; ``chunk`` is the most bytes of an upload request, None for a
     blob in one.
     """
@@ -60,6 +61,7 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     lookaside: Lookaside = field(default_factory=Lookaside)
     signer: Signer | None = None
+    referrers: bool = False
     downloads: int = 3
     uploads: int = 5
     chunk: int | None = None
@@ -235,16 +237,18 @@ class Registry:
         listener: Listener = ignore,
         sources: Callable[[Digest], Iterable[Reference]] | None = None,
         signer: Signer | None = None,
+        referrers: Iterable[Descriptor] = (),
     ) -> Completed:
         """Send the manifest or index ``root`` and all it needs to where ``reference`` says.
 
         ``sources`` names repositories known to hold a blob, to mount it from instead of sending.
+        ``referrers`` go after what they refer to, if that goes; else they stay.
         ``signer`` (default: that of the settings) attaches a cosign signature before the tag is
         set. Only what the registry lacks is sent. Raises as :meth:`pull`.
         """
         endpoint = self.settings.registries.push_endpoint(reference)
         push = Push(self, reference, endpoint, content, credentials=credentials, listener=listener)
-        return await push.run(root, sources, signer or self.settings.signer)
+        return await push.run(root, sources, signer or self.settings.signer, referrers)
 
     async def resolve(self, reference: Reference, credentials: Credentials = NONE) -> Manifest:
         """The manifest or index a reference points to, mirrors asked first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.content import ContentStore
@@ -22,7 +22,7 @@ from sampan.registry.concurrent import all_of
 from sampan.registry.credentials import Credentials
 from sampan.registry.download import Download
 from sampan.registry.manifest import MAX_MANIFEST, Manifest, parse
-from sampan.registry.progress import LayerProgress, Listener, Message, Step
+from sampan.registry.progress import LayerProgress, Listener, Message, Step, Warned
 from sampan.registry.registries import Endpoint
 from sampan.registry.repository import Repository
 from sampan.registry.signatures import enforce
@@ -34,6 +34,9 @@ _T = TypeVar("_T")
 #: An image configuration larger than this is refused, in bytes.
 MAX_CONFIG = 8 << 20
 _MAX_DEPTH = 4
+#: Referrers beyond these stay where they are: whoever may attach one decides how many there are.
+_MAX_REFERRERS = 100
+_MAX_REFERRER_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,8 @@ class Pulled:
     reference: Reference
     root: Manifest
     manifest: Manifest
+    #: what refers to them, and to that, as far as it was asked for
+    referrers: tuple[Descriptor, ...] = ()
 
     @property
     def config(self) -> Descriptor:
@@ -102,6 +107,13 @@ class Pull:
             if resolved:
                 work.append(_awaited(resolved(pulled)))
             await all_of(work)
+            if self._registry.settings.referrers:
+                found: dict[Digest, Descriptor] = {}
+                try:
+                    await self._referrers(endpoint, endpoints[-1], pulled, found)
+                except SampanError as error:  # the image itself is here
+                    self._listener(Warned(text=f"not all that refers to it: {error.message}"))
+                return replace(pulled, referrers=tuple(found.values()))
             return pulled
         raise NotFound(f"no endpoint for {name.familiar_name}")
 
@@ -174,6 +186,36 @@ class Pull:
 
     async def _thread(self, function: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._registry.threads, function)
+
+    async def _referrers(
+        self,
+        endpoint: Endpoint,
+        origin: Endpoint,
+        pulled: Pulled,
+        found: dict[Digest, Descriptor],
+    ) -> None:
+        """Fetch what refers to the image, each with its blobs, and what refers to that."""
+        subjects = list({pulled.root.digest: 0, pulled.manifest.digest: 0})
+        room = _MAX_REFERRER_BYTES
+        async with self._registry.connect(
+            endpoint, self._credentials, listener=self._listener
+        ) as repository:
+            while subjects:
+                subject = subjects.pop(0)
+                for item in await repository.referrers(subject):
+                    if item.digest in found or len(found) >= _MAX_REFERRERS:
+                        continue
+                    manifest = await self._manifest(repository, item.digest, item.media_type)
+                    size = sum(blob.size for blob in manifest.blobs)
+                    about = manifest.subject and manifest.subject.digest
+                    if about != subject or manifest.is_index or size > room:
+                        continue  # only the list says so; or there is no room for it
+                    room -= size
+                    await self._layers(endpoint, origin, manifest.blobs)
+                    found[item.digest] = replace(
+                        manifest.descriptor, artifact_type=manifest.artifact_type
+                    )
+                    subjects.append(item.digest)
 
     async def _layers(
         self, endpoint: Endpoint, origin: Endpoint, layers: Iterable[Descriptor]

@@ -58,16 +58,24 @@ class Push:
         self._listener = listener
 
     async def run(
-        self, root: Digest, sources: Sources | None, signer: Signer | None = None
+        self,
+        root: Digest,
+        sources: Sources | None,
+        signer: Signer | None = None,
+        referrers: Iterable[Descriptor] = (),
     ) -> Completed:
-        """Push everything, signed by ``signer``; returns what the tag then points to."""
+        """Push everything, signed by ``signer``; returns what the tag then points to.
+
+        ``referrers`` are in an order in which each follows what it refers to.
+        """
         self._listener(
             Message(text=f"The push refers to repository [{self._reference.familiar_name}]")
         )
         manifests = await self._manifests(await self._complete(root))
+        about = await self._about(manifests, referrers)
         blobs = {
             blob.digest: blob
-            for manifest in manifests
+            for manifest in (*manifests, *about)
             for blob in manifest.blobs
             if not is_foreign(blob)
         }
@@ -77,7 +85,7 @@ class Push:
             await all_of(
                 self._blob(blob, self._source(blob.digest, sources)) for blob in blobs.values()
             )
-            return await self._finish(manifests, signer)
+            return await self._finish(manifests, about, signer)
         except Unauthorized as error:
             raise Unauthorized(
                 f"push access denied for {self._reference.familiar_name}, repository does not "
@@ -103,6 +111,19 @@ class Push:
 
         await visit(root)
         return list(found.values())
+
+    async def _about(
+        self, manifests: Iterable[Manifest], referrers: Iterable[Descriptor]
+    ) -> list[Manifest]:
+        """The referrers whose subjects are pushed."""
+        pushed = {manifest.digest for manifest in manifests}
+        found: list[Manifest] = []
+        for item in referrers:
+            manifest = await self._read_manifest(item.digest)
+            if manifest.subject is not None and manifest.subject.digest in pushed:
+                pushed.add(manifest.digest)
+                found.append(manifest)
+        return found
 
     async def _read_manifest(self, digest: Digest) -> Manifest:
         raw = await self._thread(lambda: self._content.read(digest, limit=MAX_MANIFEST))
@@ -199,8 +220,10 @@ class Push:
             LayerProgress(digest=digest, step=step, current=current, total=total, detail=detail)
         )
 
-    async def _finish(self, manifests: list[Manifest], signer: Signer | None) -> Completed:
-        """Push the manifests, the last one, the root, under the tag."""
+    async def _finish(
+        self, manifests: list[Manifest], about: list[Manifest], signer: Signer | None
+    ) -> Completed:
+        """Push the manifests, the last one, the root, under the tag once ``about`` it is there."""
         *others, root = manifests
         tag = self._reference.tag
         async with self._registry.connect(
@@ -208,8 +231,11 @@ class Push:
         ) as repository:
             for manifest in others:
                 await self._manifest(repository, manifest, "")
-            if signer:
+            if signer or about:
                 await self._manifest(repository, root, "")
+            for manifest in about:
+                await self._manifest(repository, manifest, "")
+            if signer:
                 await sign(signer, repository, self._reference, root.digest)
             await self._manifest(repository, root, tag)
         completed = Completed(tag=tag, digest=root.digest, size=len(root.raw))
