@@ -70,6 +70,22 @@ def erase_of(core: Core, blobs: set[Digest], chains: set[Digest]) -> int:
     return freed
 
 
+async def collect_below(core: Core, parent: str | None) -> None:
+    """Erase the layers from ``parent`` down that nothing needs any more.
+
+    For a container that outlived its image; now, or when nothing is coming in any more.
+    """
+    chains: set[Digest] = set()
+    while parent is not None and parent.startswith("sha256:"):
+        chains.add(Digest.parse(parent))
+        parent = core.snapshots.stat(parent).parent
+
+    async def work() -> None:
+        await core.threads.run_long(erase_of, core, set(), chains)
+
+    await core.ingests.when_idle(work)
+
+
 def erase(core: Core, older_than: float) -> int:
     """Erase unneeded blobs and layers; returns the bytes of the blobs. Blocks."""
     limit = time.time() - older_than

@@ -32,6 +32,22 @@ def users(core: Core, entry: Entry, *, running: bool | None = None) -> list[str]
     ]
 
 
+def known(core: Core, target: str) -> bool:
+    """Whether there is an image of this target; "" is nobody's."""
+    return not target or any(str(entry.target.digest) == target for entry in core.images)
+
+
+def _holders(core: Core, entry: Entry) -> list[str]:
+    """Ids of the containers made from an image or having it mounted."""
+    mounted = [
+        container.id
+        for container in core.containers
+        for mount in container.record.mounts
+        if mount.type == "image" and mount.source == str(entry.id)
+    ]
+    return [*users(core, entry), *mounted]
+
+
 async def remove(
     core: Core, ref: str, *, force: bool, noprune: bool
 ) -> list[ImageDeleteResponseItem]:
@@ -51,8 +67,9 @@ async def remove(
     removed = []
     for twin in twins:
         removed += await _untag(core, twin, twin.references)
-        # Forced while containers still use it: they keep it, it loses its names.
-        if not users(core, twin):
+        # Running containers keep the image they were made of, which only loses its names. Those
+        # that do not run keep its layers alone, which stay as long as one stands on them.
+        if not users(core, twin, running=True):
             removed += await delete(core, twin)
     return removed
 
@@ -85,10 +102,11 @@ def _with_digests(entry: Entry, reference: Reference) -> list[Reference]:
 
 def _check_unused(core: Core, entry: Entry, *, force: bool, name: str) -> None:
     using = users(core, entry)
-    if name and using and not force and imageviews.tags(entry):
+    holders = _holders(core, entry)
+    if name and holders and not force and imageviews.tags(entry):
         raise Conflict(
             f'conflict: unable to remove repository reference "{name}" (must force) - container '
-            f"{using[0][:12]} is using its referenced image {entry.id.short}"
+            f"{holders[0][:12]} is using its referenced image {entry.id.short}"
         )
     running = users(core, entry, running=True)
     if running and not name:

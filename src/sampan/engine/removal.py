@@ -7,7 +7,7 @@ import signal as signals
 
 import msgspec
 
-from sampan.engine import imageremoval, logforwarding, preparing, stopping, waiting
+from sampan.engine import collecting, imageremoval, logforwarding, preparing, stopping, waiting
 from sampan.engine.attaching import discard
 from sampan.engine.backoff import cancel_restart
 from sampan.engine.core import Core, delete_container, log, update_record
@@ -89,7 +89,10 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
         [mount.name for mount in container.record.mounts if mount.anonymous] if volumes else []
     )
     try:
+        layers = core.snapshots.stat(container.id).parent
         await core.threads.run(_erase, core, container, anonymous)
+        if not imageremoval.known(core, container.record.image_target):
+            await collecting.collect_below(core, layers)
     except (OSError, SampanError) as error:
         log.warning("removal of container %s left something: %s", container.id[:12], error)
     if (container.record.host_config.annotations or {}).get(ROOTFS) == "true":
