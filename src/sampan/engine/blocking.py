@@ -71,9 +71,13 @@ class Containers:
         platform: str | None = None,
         *,
         client: tuple[int, int] | None = None,
+        read_only_recursive: bool = True,
     ) -> ContainerCreateResponse:
         """Create a container from a local image; it does not pull."""
-        return self._loop.call(self._service.create(body, name, platform, client=client))
+        made = self._service.create(
+            body, name, platform, client=client, read_only_recursive=read_only_recursive
+        )
+        return self._loop.call(made)
 
     def list(
         self,

@@ -117,6 +117,7 @@ class Engine:
             core = await _assemble(config, undo)
             undo.push_async_callback(core.tasks.cancel)
             await recovery.restore(core)
+            undo.push_async_callback(settling.settle, core)
             engine = cls(core, undo.pop_all())
             core.tasks.spawn(collecting.collect(core), "garbage collection")
             core.tasks.spawn(imagepolicy.keep(core), "image garbage collection")
@@ -185,7 +186,6 @@ class Engine:
                 run.monitor.close()
                 os.close(run.pidfd)
         self.builds.close()
-        await settling.settle(core)
         await self._resources.aclose()
 
     async def _stop_all(self) -> None:

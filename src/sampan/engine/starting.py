@@ -122,13 +122,16 @@ async def start(
         launch = _plan(core, container, plugs, making)
         core.fabric.enter(container, plugs)
         launched = await core.threads.run(_perform, core, container, launch, hold)
-    except SampanError as error:
+    except (SampanError, OSError) as failed:
+        reason = failed if isinstance(failed, SampanError) else _as_failure(failed)
         if making is not None:
             await core.threads.run(making.give_up)
         core.fabric.release(plugs)
-        record_failure(core, container, error)
+        record_failure(core, container, reason)
         await logforwarding.finish(container)
-        raise
+        if reason is failed:
+            raise
+        raise reason from failed
     run = _run(core, container, launch, launched)
     if hold:
         await _learn_addresses(core, container, launch)
@@ -302,7 +305,7 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
         # A start that fails has undone everything by itself; before it, we must.
         before_start = undo.enter_context(ExitStack())
         before_start.callback(_abort, monitor)
-        pidfd = os.pidfd_open(monitor.pid)
+        pidfd = _open_pidfd(monitor)
         undo.callback(os.close, pidfd)
         # Asked before the network is plugged, answered meanwhile.
         wishes = [] if hold else [client.options for client in launch.clients]
@@ -323,6 +326,20 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
             monitor.start()
         undo.pop_all()
     return _Launched(monitor=monitor, events=events, pidfd=pidfd, plugs=plugs, streams=streams)
+
+
+def _as_failure(error: OSError) -> StartFailed:
+    what = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    return StartFailed(f"cannot start the container: {what}{error.strerror}")
+
+
+def _open_pidfd(monitor: Monitor) -> int:
+    """Of the first process. One that has failed and gone already raises what it failed for."""
+    try:
+        return os.pidfd_open(monitor.pid)
+    except ProcessLookupError as error:
+        monitor.start()
+        raise StartFailed("the container's first process is gone") from error
 
 
 def _give_away(core: Core, container: Container, launch: _Launch) -> None:

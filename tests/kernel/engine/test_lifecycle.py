@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
+import os
 import tarfile
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -19,7 +22,9 @@ from sampan.errors import (
     InvalidParameter,
     NotFound,
     NotModified,
+    StartFailed,
 )
+from sampan.runtime.client import CreateRequest, Launcher, Making, Monitor
 from sampan.wire.container import ContainerCreateRequest, HealthConfig, HostConfig
 from sampan.wire.exec import ExecCreateRequest, ExecStartRequest
 from sampan.wire.hostconfig import Mount
@@ -334,3 +339,42 @@ async def test_a_closed_engine_is_found_again(world: World) -> None:
         assert shown.state.running
         assert await logs(second, "stays") == "one\n"
         await second.containers.remove("stays", force=True)
+
+
+async def test_a_first_process_that_is_gone_before_anybody_looks(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Launcher.create
+
+    def slow(launcher: Launcher, wanted: CreateRequest, making: Making | None = None) -> Monitor:
+        monitor = create(launcher, wanted, making)
+        end = time.monotonic() + 10
+        while os.path.exists(f"/proc/{monitor.pid}") and time.monotonic() < end:
+            time.sleep(0.01)
+        return monitor
+
+    monkeypatch.setattr(Launcher, "create", slow)
+    made = await engine.containers.create(request(["/etc/passwd"]))
+    assert made.id
+    with pytest.raises(CommandNotExecutable, match="permission denied"):
+        await engine.containers.start(made.id)
+    state = (await engine.containers.inspect(made.id)).state
+    assert state is not None
+    assert (state.status, state.exit_code) == ("created", 126)
+    await engine.containers.remove(made.id)
+
+
+async def test_a_call_that_fails_in_the_middle_of_a_start(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int, flags: int = 0) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    made = await engine.containers.create(request(["true"]))
+    assert made.id
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", refuse)
+        with pytest.raises(StartFailed, match="Too many open files"):
+            await engine.containers.start(made.id)
+    await engine.containers.start(made.id)
+    assert (await (await engine.containers.wait(made.id))).status_code == 0

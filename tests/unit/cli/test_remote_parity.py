@@ -29,8 +29,8 @@ ASYNC = {
 }
 #: What only makes sense inside the engine.
 OWN = {"publish", "close", "listeners"}
-#: Arguments that a server tells its engine: whose ids the client has.
-INSIDE = {"client"}
+#: Arguments that a server tells its engine: whose ids the client has, what its version expects.
+INSIDE = {"client", "read_only_recursive"}
 
 
 def parameters(method: object) -> list[tuple[str, object, object]]:
