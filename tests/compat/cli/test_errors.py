@@ -239,7 +239,7 @@ def test_a_question_ended_by_a_signal_is_no_failure(
     assert (process.returncode, rest, complaint) == (0, b"\n", b"")
 
 
-@pytest.mark.parametrize("words", ["pull busybox", "push busybox", "run busybox true"])
+@pytest.mark.parametrize("words", ["pull busybox", "push busybox", "run --rm busybox true"])
 def test_content_trust_is_not_left_out_silently(
     sampan: DockerCli, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
