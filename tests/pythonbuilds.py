@@ -30,6 +30,11 @@ def embedded(root: Path) -> Iterator[sampan.Engine]:
     """An engine below ``root``; its cgroups go with it."""
     with sampan.Engine(configuration(root)) as engine:
         yield engine
+    remove_cgroups()
+
+
+def remove_cgroups() -> None:
+    """Remove the parent of the cgroups of such an engine, which has ended."""
     for group in Path("/sys/fs/cgroup").glob(f"*/{_GROUP}"):
         group.rmdir()
 

@@ -15,7 +15,7 @@ from sampan.build.gcpolicy import Policy, Settings
 from sampan.build.tools import StepFailed
 from sampan.dockerfile.parser import parse
 from sampan.errors import InvalidParameter
-from tests.pythonbuilds import base, configuration, embedded, made_context
+from tests.pythonbuilds import base, configuration, embedded, made_context, remove_cgroups
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -113,6 +113,7 @@ async def test_what_the_cache_drops_is_gone(context: Path, tmp_path: Path) -> No
         assert list((tmp_path / "data/build/caches").iterdir()) == []
     finally:
         await engine.close()
+        remove_cgroups()
 
 
 def test_recipes_are_dockerfiles() -> None:
