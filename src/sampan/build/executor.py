@@ -6,7 +6,7 @@ a container is; tests of the solver implement it with a few lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -87,6 +87,25 @@ class Executor(Protocol):
         its subclasses.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FindingExecutor:
+    """An executor that has images whose references begin with ``prefix`` found by ``find``."""
+
+    inner: Executor
+    prefix: str
+    find: Callable[[str, Platform], Awaitable[Image]]
+
+    async def base(self, reference: str, platform: Platform, *, pull: bool) -> Image:
+        """See :meth:`Executor.base`."""
+        if reference.startswith(self.prefix):
+            return await self.find(reference, platform)
+        return await self.inner.base(reference, platform, pull=pull)
+
+    async def run(self, request: RunRequest, output: Output) -> int:
+        """See :meth:`Executor.run`."""
+        return await self.inner.run(request, output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
-from sampan.build.executor import Executor, Output, RunRequest
+from sampan.build.executor import FindingExecutor
 from sampan.build.imports import Imported
 from sampan.build.outputs import Attest, attest
 from sampan.build.provenance import Invocation
@@ -28,7 +28,7 @@ from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.status import lines
 from sampan.engine.buildcache import Caches
 from sampan.engine.buildjob import Prefixed
-from sampan.engine.buildlayouts import LayoutExecutor, Layouts
+from sampan.engine.buildlayouts import Layouts
 from sampan.engine.buildoutputs import Outputs
 from sampan.engine.builds import Builds
 from sampan.engine.core import Core
@@ -95,6 +95,10 @@ class Builder:
         source = await front.source()
         return calls.answer(asked.request, source, asked, Platform.host())
 
+    async def _made(self, reference: str, _: Platform) -> Image:
+        """What another build made."""
+        return self.jobs.part(reference.removeprefix(RESULT)).result.built.image
+
     async def _build(
         self, job: Job, front: Frontend, asked: Attributes, source: Source
     ) -> gateway.Result:
@@ -111,8 +115,8 @@ class Builder:
         tools = self.builds.tools(lambda domain: credentials(job.session, domain))
         tools = replace(
             tools,
-            executor=_Executor(
-                LayoutExecutor(PolicedExecutor(tools.executor, job.policy), layouts), self.jobs
+            executor=FindingExecutor(
+                layouts.beside(PolicedExecutor(tools.executor, job.policy)), RESULT, self._made
             ),
             imports=await self._imports(job, asked),
             whole=job.whole,
@@ -212,24 +216,6 @@ def _invocation(
         local=source.directory is None,
         source="\n".join(source.file.source),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Executor:
-    """An executor that also knows what other builds made; see :class:`Executor`."""
-
-    inner: Executor
-    jobs: Jobs
-
-    async def base(self, reference: str, platform: Platform, *, pull: bool) -> Image:
-        """See :meth:`sampan.build.executor.Executor.base`."""
-        if reference.startswith(RESULT):
-            return self.jobs.part(reference.removeprefix(RESULT)).result.built.image
-        return await self.inner.base(reference, platform, pull=pull)
-
-    async def run(self, request: RunRequest, output: Output) -> int:
-        """See :meth:`sampan.build.executor.Executor.run`."""
-        return await self.inner.run(request, output)
 
 
 def _ref(part: Part) -> gateway.Ref:

@@ -29,7 +29,6 @@ from sampan.dockerfile.parser import Dockerfile
 from sampan.engine.buildcache import Caches, everything
 from sampan.engine.buildlayouts import (
     DirectoryStore,
-    LayoutExecutor,
     Layouts,
     layout_reference,
 )
@@ -165,7 +164,7 @@ class Jobs:
         layouts = Layouts(core=self.core, stores=lambda name: self._layout(job, name))
         tools = replace(
             tools,
-            executor=LayoutExecutor(tools.executor, layouts),
+            executor=layouts.beside(tools.executor),
             imports=imports,
             whole=everything(job.cache_to),
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sampan.build.executor import Executor, Output, RunRequest
+from sampan.build.executor import Executor, FindingExecutor
 from sampan.engine.cachestores import BlobStore, document
 from sampan.engine.core import Core
 from sampan.engine.imageflows import consume
@@ -66,6 +66,10 @@ class Layouts:
         await core.threads.run_long(core.unpacker.unpack, image)
         return image
 
+    def beside(self, inner: Executor) -> Executor:
+        """An executor that finds these images too."""
+        return FindingExecutor(inner, LAYOUT, self.image)
+
     async def _fetch(self, store: BlobStore, blob: Descriptor) -> None:
         content = self.core.content
         if await self.core.threads.run(content.exists, blob.digest):
@@ -78,24 +82,6 @@ class Layouts:
                 writer.commit(blob.digest)
 
         await consume(self.core, store.read(blob), ingest)
-
-
-@dataclass(frozen=True, slots=True)
-class LayoutExecutor:
-    """An executor that finds images of layouts too. See :class:`sampan.build.executor.Executor`."""
-
-    inner: Executor
-    layouts: Layouts
-
-    async def base(self, reference: str, platform: Platform, *, pull: bool) -> Image:
-        """See :meth:`sampan.build.executor.Executor.base`."""
-        if reference.startswith(LAYOUT):
-            return await self.layouts.image(reference, platform)
-        return await self.inner.base(reference, platform, pull=pull)
-
-    async def run(self, request: RunRequest, output: Output) -> int:
-        """See :meth:`sampan.build.executor.Executor.run`."""
-        return await self.inner.run(request, output)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,20 +32,14 @@ def users(core: Core, entry: Entry, *, running: bool | None = None) -> list[str]
     ]
 
 
-def known(core: Core, target: str) -> bool:
-    """Whether there is an image of this target; "" is nobody's."""
-    return not target or any(str(entry.target.digest) == target for entry in core.images)
-
-
-def _holders(core: Core, entry: Entry) -> list[str]:
-    """Ids of the containers made from an image or having it mounted."""
-    mounted = [
+def _mounting(core: Core, entry: Entry) -> list[str]:
+    """Ids of the containers that have an image mounted."""
+    return [
         container.id
         for container in core.containers
         for mount in container.record.mounts
         if mount.type == "image" and mount.source == str(entry.id)
     ]
-    return [*users(core, entry), *mounted]
 
 
 async def remove(
@@ -76,10 +70,9 @@ async def remove(
 
 async def remove_unneeded(core: Core, target: str) -> None:
     """Remove the image of this digest if it has no name and nobody uses it."""
-    for entry in core.images:
-        if str(entry.target.digest) == target and not entry.references and not users(core, entry):
-            await delete(core, entry)
-            return
+    entry = core.images.by_target(target)
+    if entry is not None and not entry.references and not users(core, entry):
+        await delete(core, entry)
 
 
 async def remove_entry(core: Core, entry: Entry) -> list[ImageDeleteResponseItem]:
@@ -102,7 +95,7 @@ def _with_digests(entry: Entry, reference: Reference) -> list[Reference]:
 
 def _check_unused(core: Core, entry: Entry, *, force: bool, name: str) -> None:
     using = users(core, entry)
-    holders = _holders(core, entry)
+    holders = [*using, *_mounting(core, entry)]
     if name and holders and not force and imageviews.tags(entry):
         raise Conflict(
             f'conflict: unable to remove repository reference "{name}" (must force) - container '

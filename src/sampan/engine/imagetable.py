@@ -155,6 +155,10 @@ class ImageTable:
         """All entries with the id of this one, itself among them: people see one image."""
         return [other for other in self._entries.values() if other.id == entry.id]
 
+    def by_target(self, target: str) -> Entry | None:
+        """The entry of the manifest or index with this digest."""
+        return self._entries.get(target)
+
     def lookup(self, reference: Reference) -> Entry | None:
         """The image of exactly this name, if there is one."""
         return self._by_reference(reference)

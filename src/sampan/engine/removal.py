@@ -91,7 +91,8 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
     try:
         layers = core.snapshots.stat(container.id).parent
         await core.threads.run(_erase, core, container, anonymous)
-        if not imageremoval.known(core, container.record.image_target):
+        target = container.record.image_target
+        if target and core.images.by_target(target) is None:
             await collecting.collect_below(core, layers)
     except (OSError, SampanError) as error:
         log.warning("removal of container %s left something: %s", container.id[:12], error)

@@ -12,8 +12,8 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -305,7 +305,8 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
         # A start that fails has undone everything by itself; before it, we must.
         before_start = undo.enter_context(ExitStack())
         before_start.callback(_abort, monitor)
-        pidfd = _open_pidfd(monitor)
+        with _present(monitor):
+            pidfd = os.pidfd_open(monitor.pid)
         undo.callback(os.close, pidfd)
         # Asked before the network is plugged, answered meanwhile.
         wishes = [] if hold else [client.options for client in launch.clients]
@@ -333,12 +334,16 @@ def _as_failure(error: OSError) -> StartFailed:
     return StartFailed(f"cannot start the container: {what}{error.strerror}")
 
 
-def _open_pidfd(monitor: Monitor) -> int:
-    """Of the first process. One that has failed and gone already raises what it failed for."""
+@contextmanager
+def _present(monitor: Monitor) -> Iterator[None]:
+    """For what looks at the first process; one that has failed and gone raises what it failed for.
+
+    Its network namespace has gone with it.
+    """
     try:
-        return os.pidfd_open(monitor.pid)
-    except ProcessLookupError as error:
-        monitor.start()
+        yield
+    except (ProcessLookupError, FileNotFoundError) as error:
+        monitor.start()  # the monitor knows why
         raise StartFailed("the container's first process is gone") from error
 
 
@@ -366,17 +371,13 @@ def _connect(
     core: Core, container: Container, launch: _Launch, monitor: Monitor, undo: ExitStack
 ) -> Sequence[Plug]:
     """Plug the network, serve names, store the endpoints; init goes on mounting meanwhile."""
-    try:
+    with _present(monitor):
         plugs = core.fabric.attach(launch.plugs, monitor.pid, undo, container.record)
         if launch.own_network and not plugs:
             core.fabric.isolate(monitor.pid)
         if launch.files is not None and launch.files.resolver is not None:
             core.fabric.resolve_for(container.id, monitor.pid, launch.files.resolver)
             undo.callback(core.fabric.resolver.unplug, container.id)
-    except FileNotFoundError as error:
-        # Init has failed and is gone, its network namespace too: the monitor knows why.
-        monitor.start()
-        raise StartFailed("the container's first process is gone") from error
     if plugs:
         core.state.submit(*core.fabric.insert_endpoints(container.id, plugs)).result()
         undo.callback(core.state.submit, *core.fabric.delete_endpoints(plugs))

@@ -70,7 +70,7 @@ class Lookaside:
                 raise InvalidParameter(f"invalid {path}: {twice[0]} is configured twice")
             scopes.update(found.docker or {})
             default = found.default_docker or default
-            for section in (found.default_docker, *scopes.values()):
+            for section in (found.default_docker, *(found.docker or {}).values()):
                 _check(path, section)
         return cls(_scopes=scopes) if default is None else cls(_default=default, _scopes=scopes)
 

@@ -34,7 +34,7 @@ from sampan.kernel.facts import Facts, probe
 from sampan.kernel.seccomp import Compiler
 from sampan.runtime import launch
 from sampan.runtime.channel import Message, receive_frame, send_frame
-from sampan.runtime.dialogue import answer_of, ask
+from sampan.runtime.dialogue import answer_of, ask, hear, tell
 from sampan.runtime.operation import Value
 from sampan.runtime.outline import Outline, outline
 from sampan.runtime.plan import PlanOptions, plan, plan_exec
@@ -238,18 +238,15 @@ class Asked:
         """Callers use :class:`Monitor`. Raises :class:`NotFound` when the monitor is gone."""
         self._connection = connection
         try:
-            send_frame(connection, message)
-        except OSError as error:
-            connection.close()
-            raise NotFound(f"the monitor is gone: {error.strerror}") from error
+            tell(connection, message)
+        except BaseException:
+            self.close()
+            raise
 
     def answered(self) -> socket.socket:
         """The stream, once it is one. Raises the error it was answered with."""
         try:
-            answer_of(self._connection)
-        except OSError as error:
-            self.close()
-            raise NotFound(f"the monitor is gone: {error.strerror}") from error
+            hear(self._connection)
         except BaseException:
             self.close()
             raise

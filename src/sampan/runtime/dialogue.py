@@ -14,11 +14,28 @@ def ask(connection: socket.socket, message: Message) -> Message:
 
     Raises :class:`NotFound` when nobody is there any more.
     """
+    tell(connection, message)
+    return hear(connection)
+
+
+def tell(connection: socket.socket, message: Message) -> None:
+    """Send a request; :func:`hear` gets its answer. Raises :class:`NotFound`."""
     try:
         send_frame(connection, message)
+    except OSError as error:
+        raise _gone(error) from error
+
+
+def hear(connection: socket.socket) -> Message:
+    """Wait for the answer to what was sent. Raises as :func:`ask`."""
+    try:
         return answer_of(connection)
     except OSError as error:
-        raise NotFound(f"the monitor is gone: {error.strerror}") from error
+        raise _gone(error) from error
+
+
+def _gone(error: OSError) -> NotFound:
+    return NotFound(f"the monitor is gone: {error.strerror}")
 
 
 def answer_of(connection: socket.socket) -> Message:

@@ -19,7 +19,6 @@ from sampan.runtime.loop import Guarded, Loop
 from sampan.runtime.planned import Plan
 from sampan.runtime.streams import Streams, close_ends, open_ends
 from sampan.runtime.task import KILLED, Task
-from sampan.runtime.userns import pid_of
 
 DRAIN_SECONDS = 2.0  # as dockerd waits for output after the end
 _REMEMBERED = 256
@@ -76,7 +75,6 @@ class ExecTasks:
         if name in self._tasks or name in self.codes:
             raise Conflict(f"exec id {name} is taken")
         plan = plan_codec.decode(message["plan"], b"")
-        path = cgroup.with_room(self._layout, path, pid_of(into[0])) if path else ""
         plan = plan_codec.joining(plan, path, seccomp if message["seccomp"] else None)
         attach = {key: message[key] for key in ("stdin", "stdout", "stderr")}
         attached = any(attach.values()) or plan.terminal

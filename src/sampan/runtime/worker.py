@@ -462,11 +462,12 @@ class Worker:
     def _exec(self, connection: Connection, message: Message, blob: bytes) -> None:
         if self._main.state != "running":
             raise Conflict("the container is not running")
+        path, child = self._cgroup, self._main.child
         self._execs.start(
             connection,
             message,
-            into=(self._main.child.pidfd, self._state.joinable),
-            path=self._cgroup,
+            into=(child.pidfd, self._state.joinable),
+            path=cgroup.with_room(self._layout, path, child.pid) if path else "",
             seccomp=self._filter,
         )
 
