@@ -245,8 +245,10 @@ def propagation(context: Context, *, slot: str, kind: int, recursive: bool) -> N
     m.mount_setattr(context.take(slot), "", propagation=kind, recursive=recursive)
 
 
-def attach_root(context: Context, *, slot: str, path: str = "/") -> None:
+def attach_root(context: Context, *, slot: str, path: str, kind: int) -> None:
     """Put the root file system on top of "/", which a later pivot_root(2) takes away.
+
+    ``kind``: its propagation, MS_PRIVATE or MS_SLAVE: a shared one could not become the root.
 
     Absolute paths keep leading to the host's files: look-ups start at our old root directory, below
     the new mount.
@@ -254,7 +256,7 @@ def attach_root(context: Context, *, slot: str, path: str = "/") -> None:
     fd = context.take(slot)
     if context.remapped:
         _park(context, slot, path)
-    m.mount_setattr(fd, "", propagation=m.MS_PRIVATE, recursive=True)
+    m.mount_setattr(fd, "", propagation=kind, recursive=True)
     m.move_mount(fd, m.AT_FDCWD, path)
     context.root = fd
 

@@ -53,8 +53,8 @@ class MountPlanner:
     ``remapped``: the container has a user namespace of its own; ``uid_map``, ``gid_map``: its ids,
     as far as they were told. ``own_cgroups``: a new or joined cgroup namespace. ``cgroup``: path of
     the container's cgroup. ``idmap_root``: see PlanOptions. ``propagation``: MS_* of the
-    host's mounts as the container has them. ``label``: SELinux's, of all that is in new mounts.
-    ``shared_root``: see PlanOptions.
+    host's mounts as the container has them; ``root_propagation``: of its root, which is made of
+    one. ``label``: SELinux's, of all that is in new mounts. ``shared_root``: see PlanOptions.
     """
 
     facts: Facts
@@ -68,6 +68,7 @@ class MountPlanner:
     label: str = ""
     shared_root: str = ""
     propagation: int = m.MS_SLAVE
+    root_propagation: int = m.MS_PRIVATE
     host: list[Operation] = field(default_factory=list)
     inside: list[Operation] = field(default_factory=list)
     transferred: list[str] = field(default_factory=list)
@@ -99,9 +100,8 @@ class MountPlanner:
             if entry.destination:
                 self._attach(slot, entry.destination, options)
             else:
-                self.inside.append(
-                    operation("attach_root", slot=slot, path=self.shared_root or "/")
-                )
+                path, kind = self.shared_root or "/", self.root_propagation
+                self.inside.append(operation("attach_root", slot=slot, path=path, kind=kind))
 
     def mount(self, entry: oci.Mount) -> None:
         """One entry of the spec's ``mounts``."""

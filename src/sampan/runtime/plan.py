@@ -301,14 +301,17 @@ def _mount_operations(
     wanted = linux.get("rootfsPropagation") or ""
     if wanted and wanted not in PROPAGATION:
         raise InvalidParameter(f"linux.rootfsPropagation: unknown {wanted!r}")
-    # Without a wish, what the host mounts later still shows up below bind mounts that ask for it,
-    # and nothing goes the other way.
-    kind = PROPAGATION[wanted][0] if wanted else mount.MS_SLAVE
+    # The word is about the root. What the host mounts later still shows up below bind mounts that
+    # ask for it, and nothing goes the other way; unless it is said of all mounts, or that the root
+    # is shared, which engines say when a bind mount is to be.
+    kind, recursive = PROPAGATION[wanted] if wanted else (mount.MS_SLAVE, False)
     if kind == mount.MS_UNBINDABLE:
         kind = mount.MS_PRIVATE  # the root is to be it; of the host's, binds are still to be made
-    planner.propagation = kind
+    follows = kind == mount.MS_SLAVE
+    planner.propagation = kind if recursive or kind == mount.MS_SHARED else mount.MS_SLAVE
     if not planner.shared_root:
-        planner.inside.append(operation("host_propagation", kind=kind))
+        planner.inside.append(operation("host_propagation", kind=planner.propagation))
+        planner.root_propagation = mount.MS_SLAVE if follows else mount.MS_PRIVATE
     planner.root(rootfs)
     for entry in spec.get("mounts") or ():
         planner.mount(entry)
@@ -357,12 +360,14 @@ def _after_mounts(
         steps += [operation("await_cgroups"), operation("runtime_hooks")]
     within = hooks.get("createContainer") or ()
     steps += _hooks("createContainer", within, options.state, "creating")
-    steps += _root_operations(spec, linux, move=options.no_pivot or bool(planner.shared_root))
+    steps += _root_operations(spec, linux, planner, move=options.no_pivot)
     steps.append(operation("await_cgroups"))
     return steps
 
 
-def _root_operations(spec: oci.Spec, linux: oci.Linux, *, move: bool) -> list[Operation]:
+def _root_operations(
+    spec: oci.Spec, linux: oci.Linux, planner: MountPlanner, *, move: bool
+) -> list[Operation]:
     """From "all mounts are there" to "nothing but the new root is"."""
     cwd = (spec.get("process") or {}).get("cwd") or "/"
     steps = [operation("make_directory", path=cwd)] if cwd != "/" else []
@@ -372,10 +377,13 @@ def _root_operations(spec: oci.Spec, linux: oci.Linux, *, move: bool) -> list[Op
         steps.append(operation("protect", paths=_absolute(readonly, "linux.readonlyPaths")))
     if (spec.get("root") or {}).get("readonly"):
         steps.append(operation("readonly_root"))
-    steps.append(operation("pivot", move=move))
+    steps.append(operation("pivot", move=move or bool(planner.shared_root)))
     if wanted := linux.get("rootfsPropagation"):
         kind, recursive = PROPAGATION[wanted]
         steps.append(operation("root_propagation", kind=kind, recursive=recursive))
+        if recursive:
+            # What a mount asks for itself is said later than what is said of all.
+            steps += [step for step in planner.inside if step.name == "propagation"]
     return steps
 
 
