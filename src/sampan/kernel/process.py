@@ -41,6 +41,8 @@ _FACCESSAT2 = number("faccessat2")
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _AT_EACCESS = 0x200
 _HIGHEST = 0xFFFFFFFF
+#: As many as the kernel can be built for, and more than that (NR_CPUS).
+_PROCESSORS = range(8192)
 
 
 def clone3(flags: int, *, cgroup: int = 0, exit_signal: int = signal.SIGCHLD) -> tuple[int, int]:
@@ -98,6 +100,21 @@ def sched_setattr(
         "=IIQiIQQQ", 48, policy, flags, nice, priority, runtime, deadline, period
     )
     check(_sched_setattr(_SCHED_SETATTR, 0, attributes, 0), "sched_setattr")
+
+
+def allow_all_processors() -> None:
+    """sched_setaffinity(2): run wherever our cpuset lets us; the kernel takes the rest away."""
+    os.sched_setaffinity(0, _PROCESSORS)
+
+
+def forget_affinity() -> None:
+    """Undo what whoever started us was told to keep to.
+
+    Joining a cpuset did that until Linux 6.2; since then what was asked for once is kept by all
+    descendants, in whatever cgroup they are.
+    """
+    if len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
+        allow_all_processors()
 
 
 def set_mempolicy(mode: int, nodes: int) -> None:

@@ -49,6 +49,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(_OOM_SCORE)  # needs CAP_SYS_RESOURCE; without it we are as likely as others
+    process.forget_affinity()
     layout = cgroup.probe()
     identity = {"version": version.fingerprint(), "pid": os.getpid()}
     listener.listen(_BACKLOG)

@@ -85,6 +85,7 @@ class Creation:
         plan_, layout = self._plan()
         oci_state.write_atomically(f"{directory}/config.json", json.dumps(self.spec).encode())
         preserve = self._preserved()
+        process.forget_affinity()
         below = mount.mount_id(self.rootfs) if self._shares_mounts() else 0
         with (
             short_path(directory) as short,

@@ -10,6 +10,7 @@ from typing import cast
 from sampan.errors import Conflict, InvalidParameter
 from sampan.kernel import cgroup, namespaces
 from sampan.kernel import facts as kernel_facts
+from sampan.kernel import process as kernel_process
 from sampan.model import oci
 from sampan.runtime import oci_state, plan, rdt, spawn, validate
 from sampan.runtime.oci_arguments import Parsed
@@ -82,6 +83,7 @@ def _spawn(
     made = replace(made, cgroup=path, below=below)
     for warning in made.warnings:
         runtime.log.write("warning", warning)
+    kernel_process.forget_affinity()
     target = os.pidfd_open(record["pid"])
     try:
         if not oci_state.alive(record):

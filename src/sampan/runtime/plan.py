@@ -166,8 +166,10 @@ def plan_exec(
     options = replace(options, seccomp=options.seccomp or seccomp is not None)
     made = process_plan.plan_process(process, facts, options)
     affinity = process.get("execCPUAffinity") or {}
+    initial = process_plan.number_list(affinity.get("initial") or "")
     setup = [operation("await_cgroups")]
-    if final := process_plan.number_list(affinity.get("final") or ""):
+    final = process_plan.number_list(affinity.get("final") or "")
+    if final or initial:  # which is for the way there alone
         setup.append(operation("affinity", cpus=list[Value](final)))
     setup.append(operation("enter"))
     if root:
@@ -186,7 +188,7 @@ def plan_exec(
         limits=made.limits,
         seccomp=seccomp,
         terminal=options.terminal,
-        affinity=tuple(process_plan.number_list(affinity.get("initial") or "")),
+        affinity=tuple(initial),
         warnings=made.warnings,
     )
 

@@ -67,8 +67,11 @@ def await_cgroups(context: Context) -> None:
 
 
 def affinity(context: Context, *, cpus: Sequence[int]) -> None:
-    """sched_setaffinity(2), once the cgroup with its cpuset is joined."""
-    os.sched_setaffinity(0, cpus)
+    """sched_setaffinity(2), once the cgroup with its cpuset is joined; without ``cpus`` to all."""
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+    else:
+        process.allow_all_processors()
 
 
 def join_cgroups(files: Sequence[int]) -> None:

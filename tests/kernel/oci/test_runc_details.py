@@ -14,6 +14,8 @@ from sampan.runtime import mount_options
 from sampan.runtime.oci_documents import template
 from tests.kernel.oci.conftest import Runtime
 
+two_processors = pytest.mark.skipif(os.cpu_count() == 1, reason="needs two processors")
+
 
 def mounts(*entries: dict[str, Any]) -> list[dict[str, Any]]:
     return [*template()["mounts"], *entries]
@@ -151,17 +153,39 @@ def test_personality_and_memory_policy_are_also_of_exec(runtime: Runtime) -> Non
 
 @pytest.mark.parametrize(
     ("affinity", "seen"),
-    [({"initial": "1"}, "1"), ({"initial": "0", "final": "1"}, "1"), ({"final": "0"}, "0")],
+    [
+        ({}, "0-1"),
+        ({"initial": "1"}, "0-1"),
+        ({"initial": "0", "final": "1"}, "1"),
+        ({"final": "0"}, "0"),
+    ],
 )
+@two_processors
 def test_affinity_of_exec(runtime: Runtime, affinity: dict[str, str], seen: str) -> None:
-    """``initial`` until it is in the container's cgroups, ``final`` from then on."""
-    if os.cpu_count() == 1:
-        pytest.skip("needs two processors")
-    name = running(runtime)
+    """``initial`` until it is in the container's cgroups; from then on ``final`` or its cpuset."""
+    name = running(runtime, resources={"cpu": {"cpus": "0-1"}})
     process = {"args": ["/bin/grep", "Cpus_allowed_list", "/proc/self/status"], "cwd": "/"}
     path = runtime.bundle / "process.json"
     path.write_text(json.dumps({**process, "execCPUAffinity": affinity}))
     assert runtime.ok("exec", "--process", path, name).split() == ["Cpus_allowed_list:", seen]
+
+
+@two_processors
+@pytest.mark.parametrize("cpus", ["", "0-1", "1"])
+def test_affinity_of_the_caller_is_not_the_containers(runtime: Runtime, cpus: str) -> None:
+    """Kernels since 6.2 would keep it, also in another cpuset."""
+    resources = {"cpu": {"cpus": cpus}} if cpus else {}
+    every = f"0-{(os.cpu_count() or 1) - 1}"
+    seen = f"Cpus_allowed_list:\t{cpus or every}\n"
+    show = ("grep", "Cpus_allowed_list", "/proc/self/status")
+    usual = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {0})
+    try:
+        assert runtime.run(*show, resources=resources).stdout == seen
+        name = running(runtime, resources=resources)
+        assert runtime.ok("exec", name, *show) == seen
+    finally:
+        os.sched_setaffinity(0, usual)
 
 
 @pytest.mark.parametrize("kind", ["unbindable", "runbindable"])

@@ -135,7 +135,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (root / "bin" / "text").write_text("not a program\n")
     exec_root = base / "exec"
     (exec_root / "containers").mkdir(parents=True)
-    launcher = Launcher.spawn(exec_root)
+    usual = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usual)})
+    try:
+        launcher = Launcher.spawn(exec_root)
+    finally:
+        os.sched_setaffinity(0, usual)
     yield World(launcher, exec_root, root)
     launcher.close(stop=True)
     for hierarchy in Path("/sys/fs/cgroup").glob(f"*{CGROUPS}"):
@@ -154,6 +159,13 @@ def test_output_status_and_nothing_left(world: World) -> None:
 def test_every_byte_before_the_program_runs_is_seen(world: World) -> None:
     output, _ = world.run("/bin/seq", "1", "20000")
     assert output == b"".join(b"%d\n" % number for number in range(1, 20001))
+
+
+def test_it_runs_on_all_processors(world: World) -> None:
+    """Although whoever started the launcher was on one."""
+    output, _ = world.run("/bin/sh", "-c", "cat /proc/self/status")
+    allowed = f"0-{last}" if (last := (os.cpu_count() or 1) - 1) else "0"
+    assert f"Cpus_allowed_list:\t{allowed}\n" in output.decode()
 
 
 def test_a_program_has_three_descriptors(world: World) -> None:
