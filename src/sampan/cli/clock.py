@@ -105,10 +105,13 @@ def to_query(text: str, reference: int) -> str:
     """A ``--since`` or ``--until`` value as the API takes it: seconds and nanoseconds.
 
     ``text`` is a Go duration before ``reference``, a date with or without time and zone (local
-    time when there is none), or a Unix time. Raises ``ValueError``.
+    time when there is none), or a Unix time; ``0``, which could be either, is the epoch. Raises
+    ``ValueError``.
     """
     from sampan.cli.kinds import parse_duration
 
+    if text == "0":
+        return text
     try:
         return _seconds(reference - parse_duration(text))
     except ValueError:

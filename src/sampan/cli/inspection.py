@@ -23,9 +23,9 @@ class TemplateFault(CliError):
     """A template does not fit its object."""
 
 
-def indented(value: Json) -> str:
+def indented(value: Json, indent: int | str = 4) -> str:
     """JSON over several lines, as Docker prints objects."""
-    return json.dumps(value, indent=4, ensure_ascii=False)
+    return json.dumps(value, indent=indent, ensure_ascii=False)
 
 
 def compact(value: Json) -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sampan.client.document import Document
 
 
+#: A platform's members, in docker's order.
+_PLATFORM = ("architecture", "os", "os.version", "os.features", "variant", "features")
+
+
 class Entry(NamedTuple):
     """One manifest of a list."""
 
@@ -36,7 +40,7 @@ class Entry(NamedTuple):
             "mediaType": self.media_type,
             "size": self.size,
             "digest": self.digest,
-            "platform": self.platform,
+            "platform": {key: self.platform[key] for key in _PLATFORM if key in self.platform},
         }
 
 

@@ -289,9 +289,16 @@ class Events:
         self._threads = threads
 
     async def subscribe(
-        self, since: float = 0.0, until: float = 0.0, filters: Filters | None = None
+        self,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Filters | None = None,
     ) -> AsyncIterator[EventMessage]:
-        """History from ``since`` (Unix seconds), then live events up to ``until`` (0: for ever)."""
+        """History from ``since`` on, then live events up to ``until``, both in Unix seconds.
+
+        With neither there is no history; with ``until`` alone it is all that was until then.
+        Without ``until`` it never ends.
+        """
         items = await self._threads.run(self._service.subscribe, since, until, filters)
         return self._threads.iterate(items)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from sampan.client.encoding import filters as encoded
-from sampan.client.encoding import seconds
 from sampan.client.transport import Transport
 from sampan.wire.image import AuthConfig, AuthResponse
 from sampan.wire.network import (
@@ -130,12 +129,19 @@ class Events:
         self._transport = transport
 
     def subscribe(
-        self, since: float = 0.0, until: float = 0.0, filters: Filters | None = None
+        self,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Filters | None = None,
     ) -> Iterator[EventMessage]:
-        """History from ``since`` (Unix seconds), then live events up to ``until`` (0: for ever)."""
+        """History from ``since`` on, then live events up to ``until``, both in Unix seconds.
+
+        With neither there is no history; with ``until`` alone it is all that was until then.
+        Without ``until`` it never ends.
+        """
         query: Query = {
-            "since": seconds(since),
-            "until": seconds(until),
+            "since": "" if since is None else f"{since:.9f}",
+            "until": "" if until is None else f"{until:.9f}",
             "filters": encoded(filters),
         }
         return self._transport.objects(EventMessage, "GET", "/events", query)

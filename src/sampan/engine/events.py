@@ -69,17 +69,25 @@ class Events:
                 subscriber.put_nowait(message)
 
     async def subscribe(
-        self, since: float = 0.0, until: float = 0.0, filters: Filters | None = None
+        self,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Filters | None = None,
     ) -> AsyncIterator[EventMessage]:
-        """History from ``since`` (Unix seconds), then live events up to ``until`` (0: for ever).
+        """History from ``since`` on, then live events up to ``until``, both in Unix seconds.
+
+        With neither there is no history; with ``until`` alone it is all that was until then.
+        Without ``until`` it never ends.
 
         The subscription is in force when this returns. A subscriber that does not read fast
         enough is ended.
         """
         checked = check_filters(filters, _KEYS)
-        backlog = [m for m in self._history if (m.time_nano or 0) / 1e9 >= since] if since else []
+        backlog = []
+        if since is not None or until is not None:
+            backlog = [m for m in self._history if (m.time_nano or 0) / 1e9 >= (since or 0)]
         inbox: asyncio.Queue[EventMessage | None] = asyncio.Queue()
-        live = not until or until * 1e9 > self._now()
+        live = until is None or until * 1e9 > self._now()
         if live:
             self._subscribers.add(inbox)
         return self._stream(backlog, inbox if live else None, until, checked)
@@ -88,17 +96,16 @@ class Events:
         self,
         backlog: list[EventMessage],
         inbox: asyncio.Queue[EventMessage | None] | None,
-        until: float,
+        until: float | None,
         filters: Filters,
     ) -> AsyncIterator[EventMessage]:
         try:
             for message in backlog:
-                if (not until or (message.time_nano or 0) / 1e9 <= until) and matches(
-                    message, filters
-                ):
+                late = until and (message.time_nano or 0) / 1e9 > until
+                if not late and matches(message, filters):
                     yield message
             while inbox is not None:
-                left = until - self._now() / 1e9 if until else None
+                left = None if until is None else until - self._now() / 1e9
                 try:
                     async with asyncio.timeout(left):
                         received = await inbox.get()

@@ -162,6 +162,47 @@ def test_copy_streams(both: Both, sampan: DockerCli, name: str, tmp_path: Path) 
     both("cp", f"{name}:/etc", str(archive))
 
 
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        ("/nonexistent", "NAME:"),
+        ("/nonexistent/a/b", "NAME:/"),
+        ("here/nonexistent", "NAME:/"),
+        ("-L here/nonexistent", "NAME:/"),
+        ("NAME:", "."),
+        ("NAME:nope", "."),
+        ("NAME:etc/passwd", "here/nonexistent/dir/"),
+        ("NAME:etc/passwd", "/dev/null"),
+        ("here/dir", "NAME:/etc/passwd"),
+        ("here/dir", "NAME:/null"),
+        ("nonexistent:/etc", "."),
+        ("here/dir", "nonexistent:/etc"),
+    ],
+)
+def test_copy_complaints(
+    both: Both,
+    sampan: DockerCli,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    destination: str,
+) -> None:
+    (tmp_path / "real/dir").mkdir(parents=True)
+    (tmp_path / "here").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    sampan("create", "--name", name, "-v", "/dev/null:/null", "busybox")
+    words = f"{source} {destination}".replace("NAME", name).split()
+    # docker's packing may complain of the pipe nobody reads any more: it races.
+    assert both("cp", *words, without="level=error").returncode == 1
+
+
+def test_copying_to_nowhere_in_particular(docker: DockerCli, sampan: DockerCli, name: str) -> None:
+    sampan("create", "--name", name, "busybox")
+    said = [cli("cp", "/etc/passwd", f"{name}:", status=1).stderr for cli in (docker, sampan)]
+    assert said[0].splitlines()[-1:] == said[1].splitlines() == ["no such directory"]
+
+
 def test_archives_round_trip(sampan: DockerCli, name: str, tmp_path: Path) -> None:
     sampan("tag", "busybox", f"{name}:1")
     sampan("save", "-o", str(tmp_path / "image.tar"), f"{name}:1")

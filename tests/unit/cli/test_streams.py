@@ -175,6 +175,7 @@ def test_instants(monkeypatch: pytest.MonkeyPatch) -> None:
             "2026-07-01T14:00": "1782907200.000000000",
             "2026-07-01T12:00:00Z": "1782907200.000000000",
             "1234.5": "1234.5",
+            "0": "0",
         }
         for text, query in queries.items():
             assert clock.to_query(text, instant) == query

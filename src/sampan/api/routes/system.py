@@ -74,7 +74,9 @@ async def version(call: Call) -> web.StreamResponse:
 
 async def info(call: Call) -> web.StreamResponse:
     """``GET /info``."""
-    answer = gate.info_answer(complete(await call.engine.system.info()), call.version)
+    found = complete(await call.engine.system.info())
+    found["Warnings"] = [*(found["Warnings"] or ()), *call.daemon.warnings] or None
+    answer = gate.info_answer(found, call.version)
     if call.daemon.authorization is not None:
         answer["Plugins"]["Authorization"] = list(call.daemon.authorization.names)
     return reply.json(answer)
@@ -95,8 +97,9 @@ async def disk_usage(call: Call) -> web.StreamResponse:
 async def events(call: Call) -> web.StreamResponse:
     """``GET /events``: history and live messages until the client goes or ``until`` is reached."""
     chosen = call.filters(*_EVENT_FILTERS)
-    since, until = call.timestamp("since"), call.timestamp("until")
-    if since and until and until < since:
+    since = call.timestamp("since") if call.text("since") else None
+    until = call.timestamp("until") if call.text("until") else None
+    if since is not None and until is not None and until < since:
         raise InvalidParameter("`since` time cannot be after `until` time")
     media_type, before, after = _event_format(call)
     source = await call.engine.events.subscribe(since, until, chosen)

@@ -19,7 +19,7 @@ from sampan.cli.fault import CliError
 from sampan.cli.kinds import BOOL
 from sampan.cli.units import human_size
 from sampan.client.document import as_table, number, text
-from sampan.client.failure import DaemonNotFound
+from sampan.client.failure import DaemonError
 from sampan.client.tarstream import Packed, PieceReader, Unpacker, pack, walk
 
 TYPE_CHECKING = False
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 #: Bits of Go's ``fs.FileMode``.
 _GO_DIRECTORY = 1 << 31
 _GO_SYMLINK = 1 << 27
+_GO_DEVICE = 1 << 26
 _STAT_HEADER = "x-docker-container-path-stat"
 
 
@@ -74,9 +75,10 @@ def _stat_of(response: Response) -> PathStat:
 
 
 def _stat(session: Session, container: str, path: str) -> PathStat | None:
+    """What a path is; None where the daemon cannot tell, as what is asked for next will."""
     try:
         response = session.client.open("HEAD", f"/containers/{container}/archive", {"path": path})
-    except DaemonNotFound:
+    except DaemonError:
         return None
     response.read()
     return _stat_of(response)
@@ -112,7 +114,8 @@ def _absolute(path: str) -> str:
 def _from(
     session: Session, arguments: Arguments, container: str, source: str, destination: str
 ) -> None:
-    source = _absolute(source)
+    if destination != "-":
+        _check_output(destination)
     if arguments.flag("follow-link"):
         source = _followed(session, container, source)
     response = session.client.open("GET", f"/containers/{container}/archive", {"path": source})
@@ -148,10 +151,23 @@ def _local_target(source: str, found: PathStat, destination: str) -> tuple[str, 
     if not os.path.exists(path) and _has_slash(destination) and not found.is_directory:
         raise CliError("no such directory")
     path = path.rstrip("/")
-    parent = os.path.dirname(path) or "."
-    if not os.path.isdir(parent):
+    return os.path.dirname(path) or ".", os.path.basename(path)
+
+
+def _check_output(destination: str) -> None:
+    """Refuse a local path nothing can be written to, before anything is asked for."""
+    path = os.path.abspath(destination)
+    parent = os.path.dirname(path)
+    if not os.path.exists(parent):
         raise CliError(f'invalid output path: directory "{parent}" does not exist')
-    return parent, os.path.basename(path)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise CliError(
+            f'invalid output path: "{path}" must be a directory or a regular file: got a device'
+        )
 
 
 def _base(source: str, found: PathStat) -> str:
@@ -172,8 +188,12 @@ def _renamer(top: str, name: str) -> Callable[[str], str | None]:
 def _to(
     session: Session, arguments: Arguments, source: str, container: str, destination: str
 ) -> None:
-    destination = _absolute(destination)
     found, resolved = _resolve(session, container, destination)
+    if found is not None and found.mode & _GO_DEVICE:
+        raise CliError(
+            f'destination "{container}:{destination}" must be a directory or a regular file: '
+            "got a device"
+        )
     query = {"noOverwriteDirNonDir": True, "copyUIDGID": arguments.flag("archive")}
     if source == "-":
         if found is None or not found.is_directory:
@@ -221,12 +241,13 @@ def _local_source(
     arguments: Arguments, source: str, found: PathStat | None, destination: str
 ) -> tuple[str, Iterator[Packed]]:
     """The container directory to unpack in, and the files with their names there."""
-    path = os.path.realpath(source) if arguments.flag("follow-link") else source
+    follow = arguments.flag("follow-link")
+    path = os.path.realpath(source) if follow else source
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
-        shown = os.path.abspath(source)
-        raise CliError(f"lstat {shown}: no such file or directory") from None
+        missing = _missing(os.path.abspath(source), follow=follow)
+        raise CliError(f"lstat {missing}: no such file or directory") from None
     if path.endswith("/") and stat.S_ISLNK(mode):
         mode = os.stat(path).st_mode
     is_directory = stat.S_ISDIR(mode)
@@ -241,6 +262,16 @@ def _local_source(
         raise CliError("no such directory")
     target = destination.removesuffix("/.").rstrip("/")
     return posixpath.dirname(target) or "/", walk(root, posixpath.basename(target))
+
+
+def _missing(path: str, *, follow: bool) -> str:
+    """The part of an absolute path that is not there, as docker names it."""
+    parent, name = os.path.split(path)
+    while not os.path.isdir(parent):
+        parent, name = os.path.split(parent)
+        follow = True
+    real = os.path.realpath(parent)
+    return os.path.join(real, name) if follow else f"{real}/{name}"
 
 
 def _tell(session: Session, arguments: Arguments, size: int, destination: str) -> None:

@@ -151,7 +151,7 @@ def _cache(rows: list[Document]) -> Usage:
 
 
 def _verbose(usages: Usages) -> str:
-    image_rows = images.rows_of(usages.images.items, digests=False)
+    image_rows = [images.rows_of([image], digests=False)[0] for image in usages.images.items]
     image_shape = images.listing(truncate=True, digests=False)._replace(
         table=(
             "Repository",
@@ -196,7 +196,7 @@ def _verbose_value(usages: Usages) -> Value:
 
     kinds = (
         ("Images", images.listing(truncate=False, digests=False),
-         images.rows_of(usages.images.items, digests=False)),
+         [images.rows_of([image], digests=False)[0] for image in usages.images.items]),
         ("Containers", containers.listing(truncate=False, size=False), usages.containers.items),
         ("Volumes", volumes.LISTING, usages.volumes.items),
         ("BuildCache", _CACHE, usages.cache.items),

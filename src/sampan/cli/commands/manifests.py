@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from sampan.registry.credentials import Credentials
 
 _LIST_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
+#: How docker sets out a list; everything else has a tab a level.
+_LIST_INDENT = 3
+#: The order of a descriptor's members beside a manifest.
+_ORDER = ("mediaType", "digest", "size", "platform")
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG_LIMIT = 4 << 20
@@ -145,16 +149,17 @@ def _inspect(session: Session, arguments: Arguments) -> None:
     if store.exists(full):
         entries = store.entries(full)
         if verbose:
-            session.line(indented([_verbose(entry) for entry in entries]))
+            session.line(indented([_verbose(entry) for entry in entries], "\t"))
         else:
-            session.line(indented(_document(entries)))
+            session.line(indented(_document(entries), _LIST_INDENT))
         return
     insecure = arguments.flag("insecure")
     manifest, platform = asyncio.run(_fetch(session, member, insecure=insecure))
     if not verbose or not manifest.is_index:
         _print(session, _entry(full, manifest, platform), verbose=verbose)
         return
-    session.line(indented([*_expanded(session, member, manifest, insecure=insecure)]))
+    shown = _expanded(session, member, manifest, insecure=insecure)
+    session.line(indented([*shown], "\t"))
 
 
 def _expanded(session: Session, name: str, index: Manifest, *, insecure: bool) -> list[Document]:
@@ -170,10 +175,11 @@ def _expanded(session: Session, name: str, index: Manifest, *, insecure: bool) -
 
 
 def _verbose(entry: Entry) -> Document:
+    descriptor = entry.descriptor()
     kind = "OCIManifest" if entry.media_type == _OCI_MANIFEST else "SchemaV2Manifest"
     return {
         "Ref": entry.reference,
-        "Descriptor": entry.descriptor(),
+        "Descriptor": {key: descriptor[key] for key in _ORDER if key in descriptor},
         "Raw": _base64(entry.raw),
         kind: as_table(json.loads(entry.raw)),
     }
@@ -186,7 +192,11 @@ def _base64(raw: bytes) -> str:
 
 
 def _print(session: Session, entry: Entry, *, verbose: bool) -> None:
-    session.line(indented(_verbose(entry) if verbose else as_table(json.loads(entry.raw))))
+    if verbose:
+        session.line(indented(_verbose(entry), "\t"))
+        return
+    document = as_table(json.loads(entry.raw))
+    session.line(indented(document, _LIST_INDENT if "manifests" in document else "\t"))
 
 
 def _push(session: Session, arguments: Arguments) -> None:
@@ -211,7 +221,7 @@ async def _push_list(session: Session, name: str, entries: list[Entry], *, insec
 
     target = parse_reference(name)
     document = _document(entries)
-    index = parse(json.dumps(document, indent=3).encode(), text(document, "mediaType"))
+    index = parse(json.dumps(document, indent=_LIST_INDENT).encode(), text(document, "mediaType"))
     sources = {parse_reference(entry.reference).path for entry in entries} - {target.path}
     also = " ".join(f"repository:{path}:pull" for path in sorted(sources))
     async with _registry(target, insecure=insecure) as registry:
