@@ -54,20 +54,38 @@ def open_all(
     tls: Tls | None,
     passed: int,
 ) -> list[Listener]:
-    """Bind every ``-H``; what was bound is closed again if one fails.
+    """Bind every ``-H`` once; what was bound is closed again if one fails.
 
     ``passed`` is the number of descriptors systemd handed over. Raises
     :class:`InvalidParameter` (malformed), :class:`Conflict` (in use), :class:`Unavailable`.
     """
     found: list[Listener] = []
     try:
-        for host in hosts:
+        for host in dict.fromkeys(hosts):
             found.extend(_open(host, group, group_required, tls, passed))
     except BaseException:
         for listener in found:
             listener.close()
         raise
     return found
+
+
+def warnings(bound: Iterable[Listener]) -> Iterator[str]:
+    """What ``docker info`` is told about sockets that anybody on the network may use."""
+    for listener in bound:
+        scheme, _, address = listener.address.partition("://")
+        if scheme != "tcp":
+            continue
+        if listener.tls is None:
+            lack, url = "encryption", f"http://{address}"
+        elif listener.tls.verify_mode != ssl.CERT_REQUIRED:
+            lack, url = "TLS client verification", f"https://{address}"
+        else:
+            continue
+        yield (
+            f"[DEPRECATION NOTICE]: API is accessible on {url} without {lack}.\n"
+            "         Access to the remote API is equivalent to root access on the host."
+        )
 
 
 def _open(

@@ -19,7 +19,7 @@ def pidfile(path: Path) -> Iterator[None]:
     """
     mine = str(os.getpid())
     other = _read(path)
-    if other and other != mine and Path("/proc", other).exists():
+    if other and other != mine and _running(other):
         raise Conflict(f"process with PID {other} is still running (see {path})")
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, mine.encode(), mode=0o644, durable=False)
@@ -29,6 +29,16 @@ def pidfile(path: Path) -> Iterator[None]:
         if _read(path) == mine:
             with suppress(FileNotFoundError):
                 path.unlink()
+
+
+def _running(pid: str) -> bool:
+    """Whether the process lives; a zombie (proc_pid_stat(5)) only waits for its parent."""
+    try:
+        stat = Path("/proc", pid, "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    state = stat.rpartition(b")")[2].split()[0]  # the name before it may hold anything
+    return state not in (b"Z", b"X")
 
 
 def _read(path: Path) -> str:

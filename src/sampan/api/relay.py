@@ -123,6 +123,7 @@ class Relay(asyncio.Protocol):
             self._sending = True
             await self._client.send(data)
             self._sending = False
+        await self._attachment.output_ended()
 
     # The monitor's side.
 

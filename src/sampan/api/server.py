@@ -45,12 +45,13 @@ class Daemon:
     """What the routes need besides the engine; one per process.
 
     ``product`` is the version in the ``Server`` header, ``spool_directory`` where output for slow
-    clients may go.
+    clients may go, ``warnings`` what is unwise about how it is reached.
     """
 
     engine: Engine
     product: str
     spool_directory: Path
+    warnings: tuple[str, ...] = ()
     experimental: bool = False
     buildkit: bool = False
     buildkit_service: BuildKit | None = None

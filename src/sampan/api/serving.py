@@ -53,6 +53,7 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[D
             engine=engine,
             product=__version__,
             spool_directory=_spool_directory(settings),
+            warnings=tuple(listeners.warnings(bound)),
             experimental=settings.engine.experimental,
             buildkit=settings.buildkit,
             tracing=tracing,

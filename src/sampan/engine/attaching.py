@@ -90,6 +90,7 @@ class ClientAttachment:
         pending: PendingAttachment | None,
         on_detach: Callable[[], None],
         before_open: Callable[[], Awaitable[None]] | None = None,
+        after_output: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.tty = tty
         self.stdin = stdin
@@ -99,6 +100,7 @@ class ClientAttachment:
         self._scanner = DetachScanner(keys if tty else b"")
         self._on_detach = on_detach
         self._before_open = before_open
+        self._after_output = after_output
         self._taken = False
 
     async def open(self) -> socket.socket | None:
@@ -116,6 +118,11 @@ class ClientAttachment:
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """See :class:`Attachment`."""
         return self._scanner.feed(data)
+
+    async def output_ended(self) -> None:
+        """See :class:`Attachment`."""
+        if self._after_output is not None:
+            await self._after_output()
 
     async def detached(self) -> None:
         """See :class:`Attachment`."""

@@ -168,7 +168,7 @@ def _record(core: Core, request: RunRequest, hidden: tuple[str, ...] = ()) -> Re
         args=list(request.words[1:]),
         config=config,
         host_config=host,
-        networks=completion.networks(body, host.network_mode or ""),
+        networks=completion.networks(body, host.network_mode or "", core.config),
         mounts=[_mount(mount) for mount in request.mounts],
         driver=core.snapshots.name,
     )

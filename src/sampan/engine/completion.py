@@ -9,6 +9,7 @@ import msgspec
 
 from sampan.engine import logconfig, validate
 from sampan.engine.config import EngineConfig
+from sampan.engine.logconfig import parse_size
 from sampan.engine.merge import merge_config
 from sampan.engine.security import parse_security_options
 from sampan.engine.spec import MASKED_PATHS, READONLY_PATHS
@@ -69,10 +70,7 @@ def host_config(
     security = parse_security_options(
         host.security_opt or [], apparmor="apparmor" in lsm, selinux="selinux" in lsm
     )
-    if host.storage_opt:
-        raise Unsupported(
-            "storage-opt is not supported: the file system of the data root has no project quotas"
-        )
+    root_size(host)
     if host.runtime and host.runtime != "sampan" and host.runtime not in config.runtimes:
         raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
     if (host.runtime or config.default_runtime) != "sampan":
@@ -105,10 +103,22 @@ def host_config(
     )
 
 
+def root_size(host: HostConfig) -> int:
+    """Bytes a container may write to its root (``--storage-opt size``); 0: as many as there are.
+
+    Raises InvalidParameter.
+    """
+    options = host.storage_opt or {}
+    for name in options:
+        if name != "size":
+            raise InvalidParameter(f"Unknown option {name}")
+    return parse_size(options["size"]) if options else 0
+
+
 def _network_mode(mode: str | None, config: EngineConfig) -> str:
-    if mode in (None, "", "default"):
-        return "bridge" if config.bridge_enabled else "none"
-    return mode
+    wanted = "bridge" if mode in (None, "", "default") else mode
+    # dockerd --bridge=none connects containers of the bridge to nothing.
+    return "none" if wanted == "bridge" and not config.bridge_enabled else wanted
 
 
 def _paths(given: list[str] | None, default: Sequence[str] | None) -> list[str] | None:
@@ -126,7 +136,9 @@ def _restart_policy(policy: RestartPolicy | None) -> RestartPolicy:
     return RestartPolicy(name=policy.name, maximum_retry_count=policy.maximum_retry_count or 0)
 
 
-def networks(body: ContainerCreateRequest, mode: str) -> dict[str, EndpointSettings]:
+def networks(
+    body: ContainerCreateRequest, mode: str, engine: EngineConfig
+) -> dict[str, EndpointSettings]:
     """The networks to connect to at start, by the name or id the user gave, the mode's first.
 
     Raises InvalidParameter when the mode leaves no room for more.
@@ -148,8 +160,8 @@ def networks(body: ContainerCreateRequest, mode: str) -> dict[str, EndpointSetti
                 "conflicting options: a network namespace of others has no further networks"
             )
         return {}
-    # What the default network is depends on the daemon (``--bridge=none``).
-    aliases = {"default": "none" if mode == "none" else "bridge"}
+    bridge = _network_mode("bridge", engine)
+    aliases = {"default": "none" if mode == "none" else bridge, "bridge": bridge}
     found = {
         aliases.get(name, name): settings or EndpointSettings() for name, settings in wanted.items()
     }

@@ -16,6 +16,7 @@ from sampan.engine import (
     committing,
     creation,
     denials,
+    ending,
     inspecting,
     links,
     listing,
@@ -391,6 +392,7 @@ class Containers:
             backlog=backlog,
             pending=pending,
             on_detach=lambda: core.publish(container, "detach"),
+            after_output=lambda: ending.settled(core, container, ending.OUTPUT_ENDED),
         )
 
     async def resize(self, ref: str, height: int, width: int) -> None:

@@ -121,7 +121,7 @@ async def _record(
         args=args,
         config=config,
         host_config=host,
-        networks=completion.networks(body, host.network_mode or ""),
+        networks=completion.networks(body, host.network_mode or "", core.config),
         mounts=mounts,
         driver=core.snapshots.name,
         log_path=logconfig.file(log_driver, directory, container_id),
@@ -294,6 +294,8 @@ def _prepare(core: Core, record: Record, image: Image, undo: ExitStack) -> Recor
         cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
     _prepare_root(core, record, image)
     undo.callback(core.snapshots.remove, record.id)
+    if size := completion.root_size(record.host_config):
+        core.snapshots.limit(record.id, size)
     roots.mark(core, record.id)
     directory.mkdir(mode=0o710, parents=True)
     undo.callback(shutil.rmtree, directory, ignore_errors=True)

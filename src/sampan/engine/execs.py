@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from sampan.engine import capabilities as caps
+from sampan.engine import ending
 from sampan.engine.attaching import ClientAttachment, PendingAttachment, parse_detach_keys
 from sampan.engine.core import Core
 from sampan.engine.lifecycle import Status
@@ -303,39 +303,17 @@ def _default_ulimits(core: Core) -> Sequence[ResourcesUlimit]:
 
 #: seconds a client that resizes an exec is kept waiting until it has a terminal (dockerd's)
 _LAUNCH = 10.0
-#: seconds the news of an exec's end may take from its monitor to us
-_NEWS = 2.0
-#: seconds a program whose output has ended may take to end as well
-_ENDING = 0.05
 
 
 async def refresh(core: Core, found: Exec) -> None:
-    """Ask how an exec ended, if its end may be on its way to us.
-
-    A client that has read the output to its end asks for the exit code at once, and must get it,
-    although a program closes its output a moment before it is gone.
-    """
+    """Ask how an exec ended, if its end may be on its way to us."""
     container = found.container
     if not found.running or not found.pid or container.run is None:
         return
     attached = found.body.attach_stdout or found.body.attach_stderr
-    ended = await core.threads.run(_ends, found.pid, _ENDING if attached else 0.0)
+    ended = await core.threads.run(ending.ends, found.pid, ending.ENDING if attached else 0.0)
     if not ended or not found.running:
         return
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_NEWS):
+        async with asyncio.timeout(ending.NEWS):
             await found.ended.wait()
-
-
-def _ends(pid: int, seconds: float) -> bool:
-    """Whether a process has ended, or does within ``seconds``. Blocks."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-    finally:
-        os.close(descriptor)

@@ -6,10 +6,11 @@ the program runs; a lease without a row dies with the process that held it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 
 import msgspec
@@ -53,6 +54,8 @@ class Network:
 
     record: NetworkRecord
     spec: NetworkSpec
+    #: endpoints being given back: its row goes after theirs
+    leaving: set[asyncio.Future[None]] = field(default_factory=set)
 
     @property
     def id(self) -> str:

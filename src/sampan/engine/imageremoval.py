@@ -32,14 +32,15 @@ def users(core: Core, entry: Entry, *, running: bool | None = None) -> list[str]
     ]
 
 
-def _mounting(core: Core, entry: Entry) -> list[str]:
-    """Ids of the containers that have an image mounted."""
-    return [
+def holders(core: Core, entry: Entry) -> list[str]:
+    """Ids of the containers made from an image, and of those that have it mounted."""
+    mounting = [
         container.id
         for container in core.containers
         for mount in container.record.mounts
         if mount.type == "image" and mount.source == str(entry.id)
     ]
+    return [*users(core, entry), *mounting]
 
 
 async def remove(
@@ -80,6 +81,15 @@ async def remove_entry(core: Core, entry: Entry) -> list[ImageDeleteResponseItem
     return await _untag(core, entry, entry.references) + await delete(core, entry)
 
 
+async def untag_all_but_one(core: Core, entry: Entry) -> list[ImageDeleteResponseItem]:
+    """Take every tag away but the last, which keeps an image in use from being dangling."""
+    removed = []
+    tagged = [name for name in entry.references if name.tag and name.digest is None]
+    for reference in tagged[:-1]:
+        removed += await _untag(core, entry, _with_digests(entry, reference))
+    return removed
+
+
 def _with_digests(entry: Entry, reference: Reference) -> list[Reference]:
     """A name to remove; with the last tag of a repository go the digests it is known by there."""
     others = [
@@ -95,11 +105,11 @@ def _with_digests(entry: Entry, reference: Reference) -> list[Reference]:
 
 def _check_unused(core: Core, entry: Entry, *, force: bool, name: str) -> None:
     using = users(core, entry)
-    holders = [*using, *_mounting(core, entry)]
-    if name and holders and not force and imageviews.tags(entry):
+    held = holders(core, entry)
+    if name and held and not force and imageviews.tags(entry):
         raise Conflict(
             f'conflict: unable to remove repository reference "{name}" (must force) - container '
-            f"{holders[0][:12]} is using its referenced image {entry.id.short}"
+            f"{held[0][:12]} is using its referenced image {entry.id.short}"
         )
     running = users(core, entry, running=True)
     if running and not name:

@@ -234,7 +234,10 @@ class Images:
         return await imageremoval.remove(self._core, ref, force=force, noprune=noprune)
 
     async def prune(self, filters: Filters | None = None) -> ImagesPruneReport:
-        """Delete unused images (dangling ones unless ``dangling=false``)."""
+        """Delete unused images (dangling ones unless ``dangling=false``).
+
+        Of those in use one tag stays.
+        """
         checked = check_filters(filters, ("dangling", "label", "label!", "until"))
         only_dangling = boolean(checked, "dangling", True)
         limit = until(checked, clock.now() / 1e9)
@@ -244,10 +247,12 @@ class Images:
         for entry, image in await self._views():
             if (
                 (only_dangling and entry.names)
-                or imageremoval.users(core, entry)
                 or (limit is not None and entry.created / 1e9 > limit)
                 or not match_labels(image.config.defaults.labels or {}, checked)
             ):
+                continue
+            if imageremoval.holders(core, entry):
+                deleted += await imageremoval.untag_all_but_one(core, entry)
                 continue
             freed += await core.threads.run(self._own_size, entry, image)
             if len(core.images.alike(entry)) > 1:  # by its id, others would go along

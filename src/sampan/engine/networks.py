@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
-from sampan.engine import clock, naming, networkspec, rerouting
+from sampan.engine import clock, ending, naming, networkspec, rerouting
 from sampan.engine.core import Core, update_record
 from sampan.engine.fabric import PREDEFINED, Network, Plug, check_usable
 from sampan.engine.filters import boolean, check_filters, match_labels, match_pattern, until
@@ -115,8 +115,8 @@ class Networks:
     async def create(self, body: NetworkCreateRequest) -> NetworkCreateResponse:
         """Create a network; Conflict when the name is taken, Forbidden on overlapping pools."""
         name = body.name or ""
-        if not name:
-            raise InvalidParameter("network name must not be empty")
+        if not name.strip():
+            raise InvalidParameter("invalid name: name is empty")
         async with self._creating:
             if name in PREDEFINED:
                 raise Forbidden(f"operation is not permitted on predefined {name} network")
@@ -184,22 +184,23 @@ class Networks:
             reference = other.record.config_from
             if reference is not None and reference.network in (network.name, network.id):
                 raise Forbidden(f"configuration network {network.name} is in use by {other.name}")
-        if self._active(network):
+        for container in self._plugged(network):
+            await ending.settled(self._core, container)
+        if network.leaving:
+            await asyncio.wait(set(network.leaving))
+        if self._plugged(network):
             raise Forbidden(
                 f"error while removing network: network {network.name} has active endpoints "
                 f"({', '.join(self._endpoint_names(network))})"
             )
         await self._remove(network)
 
-    def _active(self, network: Network) -> bool:
-        return any(network.id in container.endpoints for container in self._core.containers)
+    def _plugged(self, network: Network) -> builtins.list[Container]:
+        return [c for c in self._core.containers if network.id in c.endpoints]
 
     def _endpoint_names(self, network: Network) -> builtins.list[str]:
-        return [
-            f'name:"{container.name}" id:"{plug.endpoint.endpoint_id[:12]}"'
-            for container in self._core.containers
-            if (plug := container.endpoints.get(network.id)) is not None
-        ]
+        held = [(c.name, c.endpoints[network.id].endpoint) for c in self._plugged(network)]
+        return [f'name:"{name}" id:"{endpoint.endpoint_id[:12]}"' for name, endpoint in held]
 
     async def _remove(self, network: Network) -> None:
         core = self._core

@@ -14,7 +14,7 @@ from sampan.engine.networkrecord import NetworkRecord
 from sampan.errors import Forbidden, InvalidParameter, Unsupported
 from sampan.network import ipam
 from sampan.network.model import IPNetwork, NetworkSpec, Subnet
-from sampan.network.options import GATEWAY_MODE, network_spec
+from sampan.network.options import ENABLE, enabled_families, network_spec, without_gateway
 from sampan.network.priority import DEFAULT_GATEWAYS
 from sampan.network.remoteipam import HeldPool, PoolRequest
 from sampan.wire.network import IPAM, IPAMConfig, NetworkCreateRequest, NetworkSummary
@@ -90,9 +90,20 @@ def configured(body: NetworkCreateRequest, source: NetworkRecord) -> NetworkCrea
 
 
 def with_defaults(body: NetworkCreateRequest, config: EngineConfig) -> NetworkCreateRequest:
-    """A request completed with the daemon's options for its driver."""
+    """A request completed with the daemon's options for its driver.
+
+    Among them may be which families it has; not if the request says so itself.
+    """
     defaults = config.network_options.get(body.driver or "bridge", {})
-    return msgspec.structs.replace(body, options={**defaults, **(body.options or {})})
+    options = {**defaults, **(body.options or {})}
+    ipv4, ipv6 = enabled_families(options)
+    if body.enable_ipv4 is not None:
+        options.pop(f"{ENABLE}4", None)
+        ipv4 = body.enable_ipv4
+    if body.enable_ipv6 is not None:
+        options.pop(f"{ENABLE}6", None)
+        ipv6 = body.enable_ipv6
+    return msgspec.structs.replace(body, options=options, enable_ipv4=ipv4, enable_ipv6=ipv6)
 
 
 def pool_requests(body: NetworkCreateRequest) -> list[PoolRequest]:
@@ -139,6 +150,7 @@ def _ipam(
     if wanted.driver == "null" or driver in ("host", "null", "ns", "cni"):
         return IPAM(driver=wanted.driver or "null", config=[], options=wanted.options)
     pools = _pools(config)
+    options, internal = body.options or {}, bool(body.internal)
     found: list[IPAMConfig] = []
     versions = set()
     for entry in wanted.config or []:
@@ -151,7 +163,7 @@ def _ipam(
         prefix = ipam.parse_network(entry.subnet)
         _check_overlap(prefix, own)
         versions.add(prefix.version)
-        bare = _isolated(body, prefix.version)
+        bare = without_gateway(options, prefix.version, internal=internal)
         found.append(wire_subnet(_subnet(entry, prefix, with_gateway=not bare)))
     for version, enabled in ((4, ipv4), (6, ipv6)):
         if version in versions and not enabled:
@@ -160,7 +172,7 @@ def _ipam(
             )
         if enabled and version not in versions:
             prefix = ipam.choose_subnet(pools, taken, version)
-            bare = _isolated(body, version)
+            bare = without_gateway(options, version, internal=internal)
             found.append(wire_subnet(ipam.make_subnet(prefix, with_gateway=not bare)))
     return IPAM(driver=wanted.driver or "default", config=found, options=wanted.options)
 
@@ -185,11 +197,6 @@ def _check_overlap(prefix: IPNetwork, own: Sequence[IPNetwork]) -> None:
             raise Forbidden(
                 "invalid pool request: Pool overlaps with other one on this address space"
             )
-
-
-def _isolated(body: NetworkCreateRequest, version: int) -> bool:
-    """Whether the host is to have no address on the network (gateway mode ``isolated``)."""
-    return (body.options or {}).get(f"{GATEWAY_MODE}{version}") == "isolated"
 
 
 def _subnet(entry: IPAMConfig, prefix: IPNetwork, *, with_gateway: bool) -> Subnet:

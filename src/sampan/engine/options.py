@@ -74,6 +74,13 @@ class Attachment(Protocol):
         """
         ...
 
+    async def output_ended(self) -> None:
+        """Wait until the program's end is known, if that is what ended its output.
+
+        To be awaited before the client's stream ends: what it asks next must show the end.
+        """
+        ...
+
     async def detached(self) -> None:
         """Tell the engine that the client detached by its keys (event ``detach``)."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable, Sequence
 
@@ -35,11 +36,18 @@ async def give_back(
 ) -> None:
     """Forget ``plugs`` everywhere, with ``blocking`` in a thread: :func:`release`, or more."""
     core.fabric.leave(container.id, plugs)
+    given_back: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    for plug in plugs:
+        plug.network.leaving.add(given_back)
     try:
         await core.threads.run(blocking, core, container, run, plugs)
     except (OSError, SampanError) as error:
         # What is left is found by the next reconciliation; the run has ended all the same.
         log.warning("cleaning up after container %s: %s", container.id[:12], error)
-    core.fabric.release(plugs)
-    if plugs:
-        core.state.submit(*core.fabric.delete_endpoints(plugs))
+    finally:
+        core.fabric.release(plugs)
+        if plugs:
+            core.state.submit(*core.fabric.delete_endpoints(plugs))
+        for plug in plugs:
+            plug.network.leaving.discard(given_back)
+        given_back.set_result(None)

@@ -311,19 +311,20 @@ def _without_password(url: str) -> str:
 
 
 def _registries(config: EngineConfig) -> RegistryServiceConfig:
-    hub = IndexInfo(
-        name="docker.io", mirrors=list(config.registry_mirrors), secure=True, official=True
-    )
+    mirrors = [mirror.rstrip("/") + "/" for mirror in config.registry_mirrors]
+    hub = IndexInfo(name="docker.io", mirrors=mirrors, secure=True, official=True)
+    ranges = [host for host in config.insecure_registries if "/" in host]
     return RegistryServiceConfig(
-        insecure_registry_cid_rs=["::1/128", "127.0.0.0/8"],
+        insecure_registry_cid_rs=[*dict.fromkeys([*ranges, "::1/128", "127.0.0.0/8"])],
         index_configs={
             "docker.io": hub,
             **{
                 host: IndexInfo(name=host, mirrors=[], secure=False, official=False)
                 for host in config.insecure_registries
+                if host not in ranges
             },
         },
-        mirrors=list(config.registry_mirrors),
+        mirrors=mirrors,
     )
 
 

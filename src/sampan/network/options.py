@@ -22,6 +22,9 @@ MTU = "com.docker.network.driver.mtu"
 BRIDGE_NAME = f"{_BRIDGE}name"
 #: with the IP version behind
 GATEWAY_MODE = f"{_BRIDGE}gateway_mode_ipv"
+#: with the IP version behind: whether the network has addresses of it
+ENABLE = "com.docker.network.enable_ipv"
+_INHIBIT = f"{_BRIDGE}inhibit_ipv4"
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")
 _VXLAN_MAX = (1 << 24) - 1
@@ -129,6 +132,24 @@ def endpoint_limits(spec: NetworkSpec, options: Mapping[str, str]) -> RateLimit:
 
 
 _Apply = Callable[[NetworkSpec, str, str], NetworkSpec]
+
+
+def enabled_families(options: Mapping[str, str]) -> tuple[bool | None, bool | None]:
+    """What options say about IPv4 and IPv6; None where they say nothing."""
+    ipv4, ipv6 = options.get(f"{ENABLE}4"), options.get(f"{ENABLE}6")
+    return (
+        None if ipv4 is None else _boolean(f"{ENABLE}4", ipv4),
+        None if ipv6 is None else _boolean(f"{ENABLE}6", ipv6),
+    )
+
+
+def without_gateway(options: Mapping[str, str], version: int, *, internal: bool) -> bool:
+    """Whether no address is kept for a gateway: the host would not have it, by gateway mode
+    ``isolated`` or because it is inhibited, and containers would have no route to it."""
+    if options.get(f"{GATEWAY_MODE}{version}") == "isolated":
+        return True
+    inhibited = options.get(_INHIBIT) if version == 4 and internal else None
+    return inhibited is not None and _boolean(_INHIBIT, inhibited)
 
 
 def _boolean(key: str, value: str) -> bool:
@@ -271,8 +292,8 @@ _COMMON: Mapping[str, _Apply] = {
     "mtu": _set_mtu,
     "com.docker.network.container_iface_prefix": _set_prefix,
     # Asked for by --ipv4 and --ipv6, which say the same in fields of their own.
-    "com.docker.network.enable_ipv4": _accept,
-    "com.docker.network.enable_ipv6": _accept,
+    f"{ENABLE}4": _accept,  # see enabled_families
+    f"{ENABLE}6": _accept,
 }
 
 _TABLES: Mapping[str, Mapping[str, _Apply]] = {
@@ -280,7 +301,7 @@ _TABLES: Mapping[str, Mapping[str, _Apply]] = {
         BRIDGE_NAME: _set_bridge,
         f"{_BRIDGE}enable_icc": _set_icc,
         f"{_BRIDGE}enable_ip_masquerade": _set_masquerade,
-        f"{_BRIDGE}inhibit_ipv4": _set_inhibit,
+        _INHIBIT: _set_inhibit,
         f"{_BRIDGE}trusted_host_interfaces": _set_trusted,
         f"{_BRIDGE}host_binding_ipv4": _set_host_binding,
         f"{GATEWAY_MODE}4": _set_mode4,

@@ -8,9 +8,9 @@ import json
 import socket
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 import pytest
@@ -54,6 +54,27 @@ class Api:
             answer = connection.getresponse()
             assert answer.status == 200, answer.read()
             return answer.read()
+
+    def send(self, method: str, path: str, body: bytes, kind: str) -> tuple[int, bytes]:
+        """Status and answer to a body of some kind."""
+        with closing(_Connection(self._path)) as connection:
+            connection.request(method, path, body, {"Content-Type": kind})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    @contextmanager
+    def attached(self, container: str) -> Iterator[BinaryIO]:
+        """A container's output as it comes, from before it starts."""
+        with closing(socket.socket(socket.AF_UNIX)) as connection:
+            connection.settimeout(60)
+            connection.connect(self._path)
+            path = f"/containers/{container}/attach?stream=1&stdout=1&stderr=1"
+            head = f"POST {path} HTTP/1.1\r\nHost: d\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n"
+            connection.sendall(head.encode() + b"\r\n")
+            stream = connection.makefile("rb")
+            while stream.readline() != b"\r\n":
+                pass
+            yield stream
 
     def json(self, method: str, path: str, body: object = None, status: int = 200) -> Any:
         found, _, data = self(method, path, body)

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 from tests.compat.api.test_habits import Api
-from tests.compat.conftest import DockerCli, Sampand
+from tests.compat.conftest import CLI, DockerCli, Sampand, busybox_archive
+
+INHIBITED = "com.docker.network.bridge.inhibit_ipv4=true"
+FAMILIES = {"com.docker.network.enable_ipv4": "false", "com.docker.network.enable_ipv6": "true"}
 
 
 @pytest.fixture
@@ -92,7 +95,8 @@ def test_builds_without_a_session_tell_of_their_image(
     began = api.json("GET", "/info")["SystemTime"]
     said = api.raw("POST", f"/build?version={version}&t={image}&nocache=1", context.getvalue())
     news = [json.loads(line) for line in said.splitlines()]
-    (made,) = [item["aux"]["ID"] for item in news if "ID" in (item.get("aux") or ())]
+    told = [item["aux"] for item in news if isinstance(item.get("aux"), dict)]
+    (made,) = [aux["ID"] for aux in told if "ID" in aux]
     assert docker.out("image", "inspect", "-f", "{{.Id}}", image) == made
     ended = api.json("GET", "/info")["SystemTime"]
     lines = docker.out(
@@ -112,3 +116,135 @@ def test_until_is_before(docker: DockerCli, image: str) -> None:
     for until, found in ((created, []), (later.isoformat(), [made])):
         listed = docker.out("images", "-q", "--no-trunc", "--filter", f"until={until}", image)
         assert listed.split() == found
+
+
+def test_prune_leaves_one_tag_of_an_image_in_use(docker: DockerCli, image: str, name: str) -> None:
+    text = f"FROM busybox\nLABEL prune={image}\n"
+    docker("build", "-q", "-t", f"{image}:b", "-", input=text)
+    docker("tag", f"{image}:b", f"{image}:a")
+    docker("tag", f"{image}:b", f"{image}:c")
+    docker("create", "--name", name, f"{image}:b")
+    try:
+        said = docker.out("image", "prune", "-a", "-f", "--filter", f"label=prune={image}")
+        gone = [line.partition(": ")[2] for line in said.splitlines() if ": " in line]
+        assert gone[:2] == [f"{image}:a", f"{image}:b"]
+        assert "deleted" not in said
+        listed = docker.out("images", "--format", "{{.Repository}}:{{.Tag}}", image)
+        assert listed == f"{image}:c"
+    finally:
+        docker("rm", name)
+        docker("rmi", f"{image}:c", status=None)
+
+
+def test_a_network_can_go_once_the_output_of_its_container_has_ended(
+    docker: DockerCli, api: Api, name: str
+) -> None:
+    """A program closes its output a moment before it is gone; its end is known by then."""
+    for turn in range(10):
+        network = f"{name}-n{turn}"
+        docker("network", "create", network)
+        host = {"NetworkMode": network}
+        body = {"Image": "busybox", "Cmd": ["echo", "out"], "HostConfig": host}
+        made = api.json("POST", f"/containers/create?name={name}", body, 201)["Id"]
+        with api.attached(made) as stream:
+            assert api("POST", f"/containers/{made}/start")[0] == 204
+            assert b"out" in stream.read()
+        state = api.json("GET", f"/containers/{made}/json")["State"]
+        removed = api("DELETE", f"/networks/{network}")
+        assert (state["Status"], removed[0]) == ("exited", 204), removed
+        docker("rm", "-f", made)
+
+
+def test_a_pair_of_addresses_without_a_gateway(docker: DockerCli, name: str) -> None:
+    network = f"{name}-pair"
+    flags = ("--subnet", "10.201.7.0/31", "--internal", "-o", INHIBITED)
+    docker("network", "create", *flags, network)
+    try:
+        docker("run", "-d", "--network", network, "--name", name, "busybox", "sleep", "1000")
+        said = docker.out("run", "--rm", "--network", network, "busybox", "ping", "-c1", name)
+        assert "1 packets received" in said
+        assert docker.out("network", "inspect", "-f", "{{json .IPAM.Config}}", network) == (
+            '[{"Subnet":"10.201.7.0/31"}]'
+        )
+    finally:
+        docker("rm", "-f", name)
+        docker("network", "rm", network)
+
+
+def test_names_of_networks(docker: DockerCli, api: Api, name: str) -> None:
+    """dockerd takes any name, spaces and all, but none that is empty."""
+    docker("network", "create", f"{name} x")
+    assert docker.out("network", "rm", f"{name} x") == f"{name} x"
+    for empty in ("", "  "):
+        refused = api.json("POST", "/networks/create", {"Name": empty}, 400)
+        assert refused["message"] == "invalid name: name is empty"
+
+
+@pytest.mark.parametrize("path", ["foobar/set", "foobar/upgrade", "pull?remote=a/b"])
+def test_bodies_about_plugins_are_looked_at(api: Api, path: str) -> None:
+    def said(data: bytes, kind: str = "application/json") -> tuple[int, str]:
+        status, text = api.send("POST", f"/plugins/{path}", data, kind)
+        return status, json.loads(text)["message"]
+
+    assert said(b"[]", "text/plain") == (
+        400, "unsupported Content-Type header (text/plain): must be 'application/json'",
+    )  # fmt: skip
+    status, text = said(b"{invalid json")
+    assert (status, "looking for beginning of object key string" in text) == (400, True)
+    assert said(b"[] trailing") == (400, "unexpected content after JSON")
+    assert said(b'"' + b"x" * (8 << 20) + b'"')[0] == 400
+    assert said(b"[]")[0] == (501 if path.startswith("pull") else 404)
+
+
+@pytest.fixture(scope="module")
+def own(namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sampand]:
+    """A daemon with a socket named twice, one on the network, and no bridge."""
+    root = tmp_path_factory.mktemp("moby")
+    (root / "cli").mkdir()
+    config = {
+        "default-network-opts": {"bridge": FAMILIES},
+        "insecure-registries": ["192.168.1.0/24", "insecure.example:5000"],
+        "registry-mirrors": ["http://mirror.example:5000"],
+    }
+    (root / "daemon.json").write_text(json.dumps(config))
+    flags = [f"--host=unix://{root}/d.sock", "--host=tcp://127.0.0.1:23756", "--bridge=none"]
+    daemon = Sampand(root, namespace, flags=flags)
+    try:
+        daemon.start()
+        (root / "b.tar").write_bytes(busybox_archive())
+        DockerCli(CLI, daemon.host, root / "cli")("load", "-i", str(root / "b.tar"))
+        yield daemon
+    finally:
+        if daemon.process is not None:
+            daemon.stop()
+
+
+def test_info_tells_of_open_sockets_and_registries(own: Sampand) -> None:
+    info = Api(own.host).json("GET", "/info")
+    (warning,) = info["Warnings"]
+    assert "API is accessible on http://127.0.0.1:23756 without encryption" in warning
+    assert "Access to the remote API is equivalent to root access" in warning
+    registries = info["RegistryConfig"]
+    assert registries["InsecureRegistryCIDRs"] == ["192.168.1.0/24", "::1/128", "127.0.0.0/8"]
+    assert registries["IndexConfigs"].keys() == {"docker.io", "insecure.example:5000"}
+    assert registries["Mirrors"] == ["http://mirror.example:5000/"]
+
+
+def test_without_a_bridge_its_containers_have_no_network(own: Sampand) -> None:
+    docker = DockerCli(CLI, own.host, own.root / "cli")
+    for flags in ((), ("--network", "bridge")):
+        assert "eth0" not in docker.out("run", "--rm", *flags, "busybox", "ip", "link")
+
+
+@pytest.mark.parametrize("ipv4", [None, True])
+@pytest.mark.parametrize("ipv6", [None, True])
+def test_families_by_default(own: Sampand, name: str, ipv4: bool | None, ipv6: bool | None) -> None:
+    """What a network itself says is not shown beside the default it overrules."""
+    api = Api(own.host)
+    body = {"Name": name, "EnableIPv4": ipv4, "EnableIPv6": ipv6}
+    made = api.json("POST", "/networks/create", body, 201)["Id"]
+    shown = api.json("GET", f"/networks/{made}")
+    assert api("DELETE", f"/networks/{made}")[0] == 204
+    assert (shown["EnableIPv4"], shown["EnableIPv6"]) == (bool(ipv4), True)
+    asked = {"com.docker.network.enable_ipv4": ipv4, "com.docker.network.enable_ipv6": ipv6}
+    assert shown["Options"] == {key: FAMILIES[key] for key, said in asked.items() if said is None}

@@ -67,6 +67,9 @@ class FakeAttachment:
         before, key, _ = data.partition(b"\x10\x11")
         return before, bool(key)
 
+    async def output_ended(self) -> None:
+        pass
+
     async def detached(self) -> None:
         self.detach_seen = True
 

@@ -272,3 +272,15 @@ def test_the_pid_file_is_ours_alone(tmp_path: Path) -> None:
     with pidfile(path):
         path.write_text("1")
     assert path.read_text() == "1"
+
+
+def test_a_zombie_holds_no_pid_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.pid"
+    ended = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
+    try:
+        path.write_text(str(ended))
+        with pidfile(path):
+            assert path.read_text() == str(os.getpid())
+    finally:
+        os.waitpid(ended, 0)
