@@ -68,3 +68,8 @@ class TestCopySnapshotter(SnapshotterSuite):
         snapshots.prepare("apart")
         with pytest.raises(Unsupported):
             snapshots.commit("two", "apart", parent="one")
+
+    def test_no_limits(self, snapshots: Snapshotter) -> None:
+        snapshots.prepare("box")
+        with pytest.raises(Unsupported, match="--storage-opt size: the storage driver vfs limits"):
+            snapshots.limit("box", 1 << 20)

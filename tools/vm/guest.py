@@ -76,6 +76,7 @@ TESTS = (
     f"{_DRIVERS}::test_a_vlan_of_the_parent_is_made_and_removed",
     "tests/kernel/network/test_sctp_ports.py",
     "tests/kernel/volume/test_local_volumes.py::test_size_is_kept_or_refused",
+    "tests/kernel/test_snapshot_size.py",
     "tests/vm/inside",
 )
 #: The systemd driver on cgroup v1, which no machine of ours has.

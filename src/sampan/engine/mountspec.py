@@ -262,7 +262,7 @@ def parse_volumes_from(text: str) -> tuple[str, str]:
         raise InvalidParameter(f'invalid volumes-from specification: "{text}"')
     mode = mode if colon else "rw"
     if not _valid_mode(mode):
-        raise InvalidParameter(f'invalid mode for volumes-from: "{mode}"')
+        raise InvalidParameter(f"invalid mode: {mode}")
     return ref, mode
 
 

@@ -118,6 +118,13 @@ class Snapshotter(Protocol):
         """
         ...
 
+    def limit(self, key: str, size: int) -> None:
+        """Let what is written to active ``key``, just prepared, take at most ``size`` bytes.
+
+        Raises NotFound; Unsupported, saying why, where the driver or the file system cannot.
+        """
+        ...
+
     def stat(self, key: str) -> SnapshotInfo:
         """What is recorded about ``key``; raises NotFound."""
         ...

@@ -76,6 +76,11 @@ class CopySnapshotter:
         """See :meth:`sampan.snapshot.Snapshotter.remove`."""
         self._records.remove(key)
 
+    def limit(self, key: str, size: int) -> None:
+        """See :meth:`sampan.snapshot.Snapshotter.limit`; a copy holds what it is a copy of."""
+        self._records.get(key)
+        raise Unsupported(f"--storage-opt size: the storage driver {self.name} limits no sizes")
+
     def stat(self, key: str) -> SnapshotInfo:
         """See :meth:`sampan.snapshot.Snapshotter.stat`."""
         return self._records.get(key).info

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sampan.errors import InvalidParameter, storage_error
 from sampan.model.mount import Mount
-from sampan.snapshot import VOLATILE, Kind, SnapshotInfo, Usage
+from sampan.snapshot import VOLATILE, Kind, SnapshotInfo, Usage, quota
 from sampan.snapshot.records import Record, Records
 
 #: overlayfs's own limit on stacked layers (fs/overlayfs/params.h, OVL_MAX_STACK).
@@ -29,6 +30,7 @@ class OverlaySnapshotter:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._limits = threading.Lock()
         try:
             self._records = Records(root)
         except OSError as error:
@@ -108,6 +110,23 @@ class OverlaySnapshotter:
     def remove(self, key: str) -> None:
         """See :meth:`sampan.snapshot.Snapshotter.remove`."""
         self._records.remove(key)
+
+    def limit(self, key: str, size: int) -> None:
+        """See :meth:`sampan.snapshot.Snapshotter.limit`.
+
+        What overlay makes in its working directory is renamed into the upper one: both are of
+        one project.
+        """
+        number = self._records.get(key).number
+        mine = [path for path in (self.root / number, self._records.work / number) if path.exists()]
+        with self._limits:
+            quota.limit(
+                mine,
+                size,
+                self._records.active(),
+                first=quota.CONTAINERS,
+                asked="--storage-opt size",
+            )
 
     def stat(self, key: str) -> SnapshotInfo:
         """See :meth:`sampan.snapshot.Snapshotter.stat`."""

@@ -205,6 +205,12 @@ class Records:
         self._drop(self.root / number)
         self._drop(self.work / number)
 
+    def active(self) -> list[Path]:
+        """The directories of the snapshots that can be written to."""
+        with self._lock:
+            found = list(self._records.values())
+        return [self.root / one.number for one in found if one.info.kind is Kind.ACTIVE]
+
     def walk(self) -> Iterator[SnapshotInfo]:
         """Every snapshot, parents before children."""
         with self._lock:

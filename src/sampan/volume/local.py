@@ -36,7 +36,7 @@ from sampan.errors import (
 )
 from sampan.kernel import mount, openat
 from sampan.runtime.copy_up import copy_tree
-from sampan.volume import quota
+from sampan.snapshot import quota
 from sampan.volume.model import Volume, check_name
 from sampan.volume.mounting import perform
 from sampan.volume.options import size_limit, volume_mount
@@ -108,7 +108,13 @@ class LocalVolumes:
 
     def _limit(self, directory: Path, size: int) -> None:
         if size:
-            quota.limit(directory, size, self._root.glob(f"*/{_DATA}"))
+            quota.limit(
+                [directory],
+                size,
+                self._root.glob(f"*/{_DATA}"),
+                first=quota.VOLUMES,
+                asked="quota size requested but no quota support",
+            )
 
     def record(
         self,
