@@ -36,6 +36,7 @@ from sampan.layer import (
     archive_put,
     archive_stat,
 )
+from sampan.layer.check import check
 from sampan.model.digest import Digest
 from sampan.snapshot.overlay import OverlaySnapshotter
 from tests.archives import (
@@ -294,6 +295,47 @@ def test_bombs(limits: Limits, layer: bytes, what: str, tmp_path: Path) -> None:
             Destination(root=tmp_path, whiteouts=Whiteouts.OVERLAY),
             limits=limits,
         )
+
+
+def gzipped_zeros(size: int) -> bytes:
+    """A gzipped tar with a file of that many zero bytes (a multiple of 16 MiB)."""
+    piece = 16 << 20
+    entry, _ = member("zeros")
+    entry.size = size
+    head, end = entry.tobuf(tarfile.GNU_FORMAT), bytes(1024)
+    zeros = gzip.compress(bytes(piece), mtime=0)
+    return gzip.compress(head) + zeros * (size // piece) + gzip.compress(end)
+
+
+def test_images_of_zeros_are_no_bombs(tmp_path: Path) -> None:
+    """dockerd takes them; no compression of a real image tells them from a bomb."""
+    layer = gzipped_zeros(2 << 30)
+    assert len(layer) * 900 < 2 << 30
+    assert check(io.BytesIO(layer)).size > 2 << 30
+    small = gzipped_zeros(16 << 20)
+    assert len(small) * 900 < 16 << 20
+    apply(io.BytesIO(small), Destination(root=tmp_path, whiteouts=Whiteouts.OVERLAY))
+    assert (tmp_path / "zeros").stat().st_size == 16 << 20
+
+
+def test_a_bomb_does_not_fill_the_disk(tmp_path: Path) -> None:
+    """On a file system of 64 MiB: refused while there is still room for others."""
+    fd = mount.new_filesystem("tmpfs", "tmpfs", [("size", "64m")])
+    try:
+        root = Path(f"/proc/self/fd/{fd}/root")
+        root.mkdir()
+        with pytest.raises(ArchiveRefused, match="300 times"):
+            apply(
+                io.BytesIO(gzipped_zeros(1 << 30)),
+                Destination(root=root, whiteouts=Whiteouts.OVERLAY),
+            )
+        status = os.fstatvfs(fd)
+        assert status.f_bavail * status.f_frsize > 4 << 20
+        (root / "zeros").unlink()
+        with pytest.raises(ArchiveRefused, match="300 times"):
+            archive_put(fd, "/", io.BytesIO(gzipped_zeros(1 << 30)))
+    finally:
+        os.close(fd)
 
 
 def test_sparse_bomb(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def apply(
         extractor = stack.enter_context(
             Extractor(root, whiteouts=destination.whiteouts, lowers=lowers)
         )
+        limits = limits.within(root)
         source = Source(stack.enter_context(Ahead(hashed)), limits, incoming)
         reader = TarReader(source, limits)
         extractor.extract(reader)

@@ -127,12 +127,12 @@ def archive_put(
     finally:
         os.close(directory)
     incoming = Incoming(stream, hashed=False)
-    source = Source(decompress(incoming), limits, incoming)
+    source = Source(decompress(incoming), limits.within(root), incoming)
     # Absolute links below the directory start at the container's root, so that is what confines;
     # the directory is looked up again for every member, inside the root each time.
     with Extractor(
         root,
-        prefix=_resolve(root, os.fsencode(_absolute(path))).strip(b"/"),
+        prefix=resolved(root, os.fsencode(_absolute(path))).strip(b"/"),
         whiteouts=Whiteouts.LITERAL,
         owner=owner,
         keep_kinds=no_overwrite_dir_non_dir,
@@ -179,7 +179,7 @@ def _describe(root: int, path: str, place: _Place) -> PathStat:
     status = place.status
     target = ""
     if stat.S_ISLNK(status.st_mode):
-        target = os.fsdecode(_resolve(root, os.fsencode(_absolute(path))))
+        target = os.fsdecode(resolved(root, os.fsencode(_absolute(path))))
     return PathStat(
         name=place.base,
         size=status.st_size,
@@ -201,7 +201,7 @@ def _go_mode(mode: int) -> int:
     return value
 
 
-def _resolve(root: int, path: bytes) -> bytes:
+def resolved(root: int, path: bytes) -> bytes:
     """The absolute path that ``path`` leads to inside ``root``; what is missing stays literal.
 
     Only told to the client, who asks again with it; every use of it is confined by the kernel.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Protocol
@@ -38,15 +39,30 @@ class Limits:
     bytes of all files with the holes of sparse ones counted, ``ratio`` uncompressed over
     compressed size, judged once ``ratio_from`` bytes came out; ``header`` bytes of one extended
     header, ``path`` bytes of one name.
+
+    Images hold files of zeros, which gzip makes a thousand and zstd twenty thousand times smaller:
+    a ratio alone tells no bomb from them. It is one by what it would do, so that is judged, too:
+    fill the disk (:meth:`within`), or keep a processor busy for long.
     """
 
     entries: int = 4_000_000
     size: int = 1 << 40
     expanded: int = 1 << 42
     ratio: int = 300
-    ratio_from: int = 1 << 30
+    ratio_from: int = 1 << 36
     header: int = 4 << 20
     path: int = 4096
+
+    def within(self, root: int) -> Limits:
+        """These for what goes to the file system ``root`` is a descriptor of.
+
+        What expands beyond ``ratio`` may take nine tenths of what is free there.
+        """
+        status = os.fstatvfs(root)
+        if not status.f_blocks:  # it does not tell (statfs(2): "undefined" values are zero)
+            return self
+        room = status.f_bavail * status.f_frsize
+        return replace(self, ratio_from=min(self.ratio_from, room - room // 10))
 
 
 DEFAULT_LIMITS = Limits()
