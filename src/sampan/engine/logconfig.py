@@ -105,12 +105,17 @@ def _check(options: Mapping[str, str]) -> None:
             raise InvalidParameter(f"logger: unknown log mode: {value}")
         elif key in ("labels-regex", "env-regex"):
             _check_expression(key, value)
-        elif key == "tag" and not set(_TAG.findall(value)) <= _TAG_FIELDS:
+        elif key == "tag" and not _is_tag(value):
             raise InvalidParameter(f"invalid log tag template: {value!r}")
     if "max-buffer-size" in options and options.get("mode") != "non-blocking":
         raise InvalidParameter(
             "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
         )
+
+
+def _is_tag(template: str) -> bool:
+    """Whether a template has nothing but fields."""
+    return set(_TAG.findall(template)) <= _TAG_FIELDS and "{{" not in _TAG.sub("", template)
 
 
 def _check_expression(key: str, value: str) -> None:
@@ -174,13 +179,12 @@ def chosen(record: Record, options: Mapping[str, str]) -> dict[str, str]:
 
 def expand_tag(template: str, record: Record) -> str:
     """A checked tag template: ``{{.ID}} {{.Name}} {{.ImageName}} ...``."""
-    image_id = record.image_id.removeprefix("sha256:")
     values = {
         "ID": record.id[:12],
         "FullID": record.id,
         "Name": record.name,
-        "ImageID": image_id[:12],
-        "ImageFullID": image_id,
+        "ImageID": record.image_id[:12],  # its algorithm is part of it, as for dockerd
+        "ImageFullID": record.image_id,
         "ImageName": record.image,
         "DaemonName": "docker",
         "Command": " ".join([record.path, *record.args]),

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import msgspec
 from isal import igzip
@@ -101,8 +102,9 @@ class Renderer:
     def _decorate(self, line: LogLine) -> str:
         text = line.log
         if self.options.details:
-            attrs = line.attrs or {}
-            text = f"{','.join(f'{key}={value}' for key, value in sorted(attrs.items()))} {text}"
+            pairs = sorted((line.attrs or {}).items())
+            attrs = ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in pairs)
+            text = f"{attrs} {text}"
         if self.options.timestamps:
             text = f"{fixed(line.time)} {text}"
         return text

@@ -150,7 +150,10 @@ def test_forwarding_survives_sampand_and_its_destination(
 def test_a_start_fails_when_nobody_listens(docker: DockerCli, name: str) -> None:
     chosen = flags("fluentd", fluentd_address="127.0.0.1:1")
     result = docker("run", "--name", name, *chosen, "busybox", "true", status=125)
-    assert "failed to initialize logging driver: dial tcp://127.0.0.1:1" in result.stderr
+    assert (
+        "failed to initialize logging driver: dial tcp://127.0.0.1:1: Connection refused"
+        in result.stderr
+    )
     docker("rm", name)
     docker("run", "--name", name, *chosen, "--log-opt=fluentd-async=true", "busybox", "true")
 
@@ -162,6 +165,8 @@ def test_a_start_fails_when_nobody_listens(docker: DockerCli, name: str) -> None
         (flags("gelf"), "gelf-address is a required parameter"),
         (flags("syslog", gelf_address="x"), "unknown log opt 'gelf-address' for syslog log driver"),
         (flags("syslog", tag="{{.Nope}}"), "invalid log tag template"),
+        (flags("syslog", tag="{{.Name"), "invalid log tag template"),
+        (flags("syslog", tag="{{if .Name}}x{{end}}"), "invalid log tag template"),
         (flags("syslog", env_regex="("), "invalid value for option env-regex"),
         (flags("journald"), "failed to initialize logging driver: dial unixgram:///run/systemd"),
     ],
@@ -170,6 +175,15 @@ def test_what_is_wrong_is_named(docker: DockerCli, name: str, chosen: list[str],
     if "journald" in chosen[0] and os.path.exists("/run/systemd/journal/socket"):
         pytest.skip("a journal runs here")
     assert text in docker("run", "--name", name, *chosen, "busybox", "true", status=125).stderr
+
+
+def test_details_are_told_apart(docker: DockerCli, name: str) -> None:
+    """What is in them cannot be taken for what is between them."""
+    chosen = flags("json-file", labels="a,b", tag="{{.Name}}/{{.ImageID}}")
+    docker("run", "--name", name, *chosen, "-l", "a=1,b=2", "-l", "b=x y", "busybox", "echo", "hi")
+    image = docker.out("image", "inspect", "-f", "{{.Id}}", "busybox")[:12].replace(":", "%3A")
+    shown = docker("logs", "--details", name).stdout
+    assert shown == f"a=1%2Cb%3D2,b=x+y,tag={name}%2F{image} hi\n"
 
 
 def test_drivers_are_listed(docker: DockerCli) -> None:

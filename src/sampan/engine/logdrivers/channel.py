@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -128,7 +129,9 @@ async def connect(address: Address, tls: ssl.SSLContext | None = None) -> Channe
                         *await asyncio.open_connection(address.host, address.port, ssl=tls)
                     )
     except OSError as error:
-        reason = error.strerror or str(error) or "timed out"
+        # asyncio's own text for a refusal says neither that nor whose it is.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else str(error) or "timed out"
         raise OSError(error.errno, f"dial {address}: {reason}") from error
 
 
