@@ -67,9 +67,10 @@ async def upgrade(
     http.keep_alive(False)
     early = http.take_early() if isinstance(http, Protocol) else b""
     transport.set_protocol(upgraded)
-    transport.write(
-        f"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: {name}\r\n\r\n".encode()
-    )
+    if not (isinstance(http, Protocol) and http.prior_knowledge):
+        transport.write(
+            f"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: {name}\r\n\r\n".encode()
+        )
     protocol.connection_made(transport)
     if early:
         protocol.data_received(early)

@@ -2,7 +2,7 @@
 
 aiohttp reads only websocket upgrades as the end of HTTP on a connection. Docker's ``Upgrade: tcp``
 is one as well, and so is ``Upgrade: h2c`` of BuildKit's services; a client may send the first bytes
-of what follows together with the request.
+of what follows together with the request. HTTP/2 from the first byte is an upgrade without one.
 
 It also refuses a request that repeats a field of which one was enough. Go's server takes the first
 one, and clients rely on it: bollard sends ``Content-Type`` twice.
@@ -25,6 +25,10 @@ _LENGTH = re.compile(
     rb"^content-length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
 _HEAD_END = b"\r\n\r\n"
+#: How a client begins that knows HTTP/2 is spoken here (RFC 9113, section 3.4); and the request to
+#: upgrade that stands for it, so that it is judged like one.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_STAND_IN = b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 _METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ", b"HEAD ")
 _CONTENT_TYPE = re.compile(rb"\r\ncontent-type:[^\r\n]*", re.IGNORECASE)
 
@@ -34,11 +38,25 @@ class Protocol(web.RequestHandler):
 
     _upgrade_left: int | None = None
     _early = b""
+    #: What came first while it may still be a preface; None once that is decided.
+    _first: bytes | None = b""
+    #: Whether the client speaks HTTP/2 without having asked, and expects no answer in HTTP/1.
+    prior_knowledge = False
     #: The body of the request that came last.
     _body: StreamReader = EMPTY_PAYLOAD
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: HTTP up to the end of an upgrade request, then not."""
+        if self._first is not None:
+            data = self._first + data
+            if data != _PREFACE[: len(data)] and not data.startswith(_PREFACE):
+                self._first = None
+            elif len(data) < len(_PREFACE):
+                self._first = data
+                return
+            else:
+                self._first, self.prior_knowledge = None, True
+                data = _STAND_IN + data
         if data.startswith(_METHODS) and self._body.is_eof():
             data = _with_one_type(data)
         if self._upgrade_left is None:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from sampan.build.copying import Chunks, ContentHashes, Item, Owner, archive, digest, is_directory
 from sampan.build.copying import items as copied_items
 from sampan.build.owner import needs_root, resolve_owner
-from sampan.build.selection import Tree, resolve
+from sampan.build.selection import Source, Tree, resolve
 from sampan.build.steps import CopyStep
+from sampan.errors import ArchiveRefused
 from sampan.kernel.openat import in_root, make_directories
-from sampan.layer import Compression, archive_put, detect
-
-_MAGIC_OFFSET, _MAGIC = 257, b"ustar"
+from sampan.layer import archive_put
+from sampan.layer.entry import BLOCK, parse_header
+from sampan.layer.model import Readable
+from sampan.layer.source import Incoming, decompress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +98,33 @@ def _is_archive(tree: Tree, pattern: str) -> bool:
     if "://" in pattern:
         return False
     (source, *more) = resolve(tree, (pattern,))
-    if more or not stat.S_ISREG(source.status.st_mode):
+    return not more and is_archive_file(tree, source)
+
+
+def is_archive_file(tree: Tree, source: Source) -> bool:
+    """Whether a file of a tree is a tar archive, compressed or not."""
+    if not stat.S_ISREG(source.status.st_mode):
         return False
     fd = in_root(tree.root, source.path, os.O_RDONLY)
     with os.fdopen(fd, "rb") as file:
-        return is_archive(file.read(512))
+        return is_archive(file)
 
 
-def is_archive(head: bytes) -> bool:
-    """Whether a file beginning with ``head`` (512 bytes) is a tar, compressed or not."""
-    magic = head[_MAGIC_OFFSET : _MAGIC_OFFSET + len(_MAGIC)]
-    return magic == _MAGIC or detect(head) is not Compression.NONE
+def is_archive(file: Readable) -> bool:
+    """Whether what a file holds is a tar, compressed or not, by its first header.
+
+    A file that is compressed and holds something else is no archive.
+    """
+    head = bytearray()
+    try:
+        for piece in decompress(Incoming(file, hashed=False)):
+            head += piece
+            if len(head) >= BLOCK:
+                parse_header(bytes(head[:BLOCK]))
+                return True
+    except ArchiveRefused:
+        return False
+    return False
 
 
 def copy(copying: Copying, tree: Tree | None, root: int) -> None:

@@ -117,7 +117,7 @@ def items(
         assert tree is not None
         name = _target(source, base, into_directory, parents=step.parents)
         for taken in take(tree, source, name=name, exclude=step.exclude, parents=step.parents):
-            yield _finished(_item(taken), step, owner)
+            yield _finished(item_of(taken), step, owner)
     for document in step.inline:
         data = document.content.encode()
         name = posixpath.join(base, document.name) if into_directory else base
@@ -131,7 +131,8 @@ def _target(source: Source, base: str, into_directory: bool, *, parents: bool) -
     return posixpath.join(base, posixpath.basename(source.path))
 
 
-def _item(taken: Taken) -> Item:
+def item_of(taken: Taken) -> Item:
+    """One thing taken as what is to be copied; its owner and mode are the source's."""
     status = taken.status
     kind = _TYPES.get(stat.S_IFMT(status.st_mode))
     if kind is None:  # a socket is nothing an image can hold

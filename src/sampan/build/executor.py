@@ -68,6 +68,7 @@ class RunRequest:
     insecure: bool = False
     devices: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    read_only: bool = False
 
 
 class Executor(Protocol):

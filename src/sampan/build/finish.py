@@ -38,22 +38,25 @@ def finish(
     if labels:
         config["Labels"] = {**table(config, "Labels"), **labels}
     present = {key: value for key, value in config.items() if value is not None}
-    made = image_config.make(
-        ConfigDocument(
-            architecture=outcome.platform.architecture,
-            os=outcome.platform.os,
-            variant=outcome.platform.variant or None,
-            created=created or None,
-            author=outcome.author or None,
-            config=msgspec.convert(present, ImageConfig),
-            history=list(outcome.history),
-        ),
-        [layer.diff_id for layer in outcome.layers],
+    document = ConfigDocument(
+        architecture=outcome.platform.architecture,
+        os=outcome.platform.os,
+        variant=outcome.platform.variant or None,
+        created=created or None,
+        author=outcome.author or None,
+        config=msgspec.convert(present, ImageConfig),
+        history=list(outcome.history),
     )
+    return stored(content, document, outcome.layers)
+
+
+def stored(content: ContentStore, document: ConfigDocument, layers: Sequence[Layer]) -> Image:
+    """The image of a configuration and layers, its documents stored."""
+    made = image_config.make(document, [layer.diff_id for layer in layers])
     digest = content.add(made.raw)
     manifest = make_manifest(
         Descriptor(media_type=OCI_CONFIG, digest=digest, size=len(made.raw)),
-        [layer.descriptor for layer in outcome.layers],
+        [layer.descriptor for layer in layers],
     )
     content.add(manifest.raw)
     return assemble(manifest.descriptor, manifest, made.raw)

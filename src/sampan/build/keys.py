@@ -53,6 +53,11 @@ def definition_key(
     return _hash("definition", below, kind, written, _sorted(contents), around, epoch)
 
 
+def graph_key(kind: str, *parts: str) -> str:
+    """The key of a vertex of a client's graph: its operation, and what its inputs hold."""
+    return _hash(f"graph-{kind}", *parts)
+
+
 def mount_label(mount: RunMount) -> str:
     """How a mount is named within a step's key."""
     return f"{mount.type}:{mount.target}"

@@ -65,7 +65,7 @@ def resolve(tree: Tree, patterns: Sequence[str]) -> list[Source]:
     found: list[Source] = []
     for pattern in patterns:
         pivot, cleaned = _pivot(pattern)
-        matches = list(_glob(tree, cleaned)) if _WILD & set(cleaned) else [cleaned]
+        matches = list(matching(tree, cleaned)) if _WILD & set(cleaned) else [cleaned]
         before = len(found)
         for path in matches:
             status = _status(tree, path)
@@ -194,7 +194,7 @@ def _includes_below(tree: Tree, path: str) -> bool:
     return tree.ignore is not None and tree.ignore.has_inclusions
 
 
-def _glob(tree: Tree, pattern: str) -> Iterator[str]:
+def matching(tree: Tree, pattern: str) -> Iterator[str]:
     """Every path that matches, sorted; only directories below the fixed prefix are walked."""
     parts = pattern.split("/")
     fixed: list[str] = []

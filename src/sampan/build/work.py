@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from sampan.build.executor import ExtraMount, RunRequest
 from sampan.build.keys import copy_key, directory_key, mount_label, run_key
 from sampan.build.mounts import Prepared, prepare
 from sampan.build.outline import taking
+from sampan.build.places import inside, looked_at
 from sampan.build.progress import Vertex
 from sampan.build.remote import check_out, download, is_remote, parse_git
 from sampan.build.request import Material
@@ -30,20 +30,18 @@ from sampan.build.tail import Tail
 from sampan.build.tools import StageResult, StepFailed
 from sampan.build.workspace import Change
 from sampan.dockerfile.run_mount import RunMount
-from sampan.errors import InvalidParameter, NotFound
+from sampan.errors import InvalidParameter
 from sampan.image import chain_ids
-from sampan.kernel.mount import MNT_DETACH, descriptor, move_mount, umount2
-from sampan.kernel.openat import in_root
+from sampan.kernel.mount import descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
-from sampan.snapshot.rootfs import detached_mount
 
 if TYPE_CHECKING:
     from sampan.build.solver import Build
     from sampan.build.stages import Stage
 
 #: What the runtime mounts into every container; made as mount points when the root lacks them.
-_RUNTIME_MOUNTS = ("/proc", "/sys", "/dev", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
+RUNTIME_MOUNTS = ("/proc", "/sys", "/dev", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
 #: Where a step finds its here-document when that is a program of its own.
 _SCRIPT = "/dev/pipes/EOF"
 #: How a program ends that the kernel cannot execute.
@@ -229,7 +227,7 @@ async def _run_program(
     tools = work.build.tools
     prepared = await _prepared(work, action, sources, stack)
     with tools.workspace.look(work.result.chain) as root:
-        targets = (*_RUNTIME_MOUNTS, *(mount.target for mount in prepared.mounts))
+        targets = (*RUNTIME_MOUNTS, *(mount.target for mount in prepared.mounts))
         stubs = actions.missing(root, targets)
     tail = Tail()
 
@@ -340,8 +338,11 @@ def _place(work: _Work, mount: RunMount, source: StageResult | Tree | None) -> I
     """The host path a mount's source has while the block lasts; writes to it are thrown away."""
     writable = mount.type == "bind" and not mount.read_only
     if isinstance(source, StageResult):
-        with _mounted(work, source.chain, writable=writable) as path:
-            yield _inside(path, mount.source)
+        tools = work.build.tools
+        with looked_at(
+            tools.workspace, source.chain, tools.mount_directory, writable=writable
+        ) as path:
+            yield inside(path, mount.source)
         return
     if source is None:
         raise InvalidParameter(f"the mount at {mount.target} needs a build context")
@@ -349,39 +350,6 @@ def _place(work: _Work, mount: RunMount, source: StageResult | Tree | None) -> I
     if writable:
         with tempfile.TemporaryDirectory(dir=work.build.tools.mount_directory) as copy:
             shutil.copytree(context, copy, symlinks=True, dirs_exist_ok=True)
-            yield _inside(copy, mount.source)
+            yield inside(copy, mount.source)
     else:
-        yield _inside(context, mount.source)
-
-
-@contextlib.contextmanager
-def _mounted(work: _Work, chain: Digest | None, *, writable: bool) -> Iterator[str]:
-    """A stage's root mounted below the build's own directory; changes are not kept."""
-    workspace = work.build.tools.workspace
-    with ExitStack() as stack:
-        if writable:
-            mounts = stack.enter_context(workspace.change(chain)).mounts
-        else:
-            mounts = stack.enter_context(workspace.view(chain))
-        path = tempfile.mkdtemp(prefix="from-", dir=work.build.tools.mount_directory)
-        stack.callback(os.rmdir, path)
-        with descriptor(detached_mount(mounts, writable=writable)) as tree:
-            with descriptor(os.open(path, os.O_PATH | os.O_DIRECTORY)) as place:
-                move_mount(tree, place)
-            stack.callback(umount2, path, MNT_DETACH)
-        yield path
-
-
-def _inside(root: str, path: str) -> str:
-    """The host path of ``path`` below ``root``, links resolved as inside it."""
-    top = os.open(root, os.O_PATH | os.O_DIRECTORY)
-    try:
-        fd = in_root(top, path or ".")
-    except OSError as error:
-        raise NotFound(f'"/{path.strip("/")}": not found') from error
-    finally:
-        os.close(top)
-    try:
-        return posixpath.normpath(os.readlink(f"/proc/self/fd/{fd}"))
-    finally:
-        os.close(fd)
+        yield inside(context, mount.source)

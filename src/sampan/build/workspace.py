@@ -16,7 +16,7 @@ from sampan.build.cache import Layer
 from sampan.build.rewrite import bound_times
 from sampan.content import ContentStore
 from sampan.errors import Conflict, NotFound
-from sampan.image import Unpacker, chain_ids
+from sampan.image import Unpacker, chain_ids, store_layer
 from sampan.layer import Compression, compress
 from sampan.layer.ahead import Ahead
 from sampan.model.descriptor import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Descriptor
@@ -116,6 +116,13 @@ class Workspace:
             self.snapshotter.commit(str(chain), change.key, parent=rebase)
         descriptor = Descriptor(media_type=_MEDIA_TYPES[self.compression], digest=blob, size=size)
         return Layer(diff_id=diff_id, descriptor=descriptor, chain_id=chain)
+
+    def store(self, tar: Iterator[bytes]) -> Layer:
+        """Make a layer of its own of a tar that is nobody's changes, its snapshot with it."""
+        stored = store_layer(tar, self.content, compression=self.compression, level=self.level)
+        layer = Layer(diff_id=stored.diff_id, descriptor=stored.descriptor, chain_id=stored.diff_id)
+        self.take_in(iter(()), layer, None)
+        return layer
 
     def take_in(self, chunks: Iterator[bytes], layer: Layer, below: Digest | None) -> None:
         """Store a layer's blob that comes from elsewhere and make its snapshot on ``below``.

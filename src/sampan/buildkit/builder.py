@@ -10,25 +10,20 @@ from dataclasses import dataclass, replace
 
 from sampan.build.executor import FindingExecutor
 from sampan.build.imports import Imported
-from sampan.build.outputs import Attest, attest
 from sampan.build.provenance import Invocation
 from sampan.build.request import BuildRequest
 from sampan.buildkit import calls
-from sampan.buildkit.attributes import Attributes, flag, parse
-from sampan.buildkit.caller import credentials
-from sampan.buildkit.clientstore import SessionStore
+from sampan.buildkit.attributes import Attributes, parse
 from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.errors import build_error
 from sampan.buildkit.frontend import RESULT, Frontend, Source
+from sampan.buildkit.graphs import Graphs, attestations, caches
 from sampan.buildkit.jobs import Job, Jobs, Part, definition
-from sampan.buildkit.policies import PolicedExecutor
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.status import lines
-from sampan.engine.buildcache import Caches
 from sampan.engine.buildjob import Prefixed
-from sampan.engine.buildlayouts import Layouts
 from sampan.engine.buildoutputs import Outputs
 from sampan.engine.builds import Builds
 from sampan.engine.core import Core
@@ -48,6 +43,7 @@ class Builder:
     builds: Builds
     contexts: Contexts
     jobs: Jobs
+    graphs: Graphs
 
     async def frontend(
         self, job: Job, frontend: str, attributes: Mapping[str, str], inputs: Mapping[str, str]
@@ -109,19 +105,8 @@ class Builder:
         requests = [await front.request(source, platform) for platform in platforms]
         job.epoch = requests[0].epoch
         self._warn(job, asked, source, platforms[0])
-        layouts = Layouts(
-            core=self.core, stores=lambda name: SessionStore(job.session, name, kind="oci")
-        )
-        tools = self.builds.tools(lambda domain: credentials(job.session, domain))
-        tools = replace(
-            tools,
-            executor=FindingExecutor(
-                layouts.beside(PolicedExecutor(tools.executor, job.policy)), RESULT, self._made
-            ),
-            imports=await self._imports(job, asked),
-            whole=job.whole,
-            policy=job.policy,
-        )
+        tools = self.graphs.tools(job, await self._imports(job, asked))
+        tools = replace(tools, executor=FindingExecutor(tools.executor, RESULT, self._made))
         parts: list[Part] = []
         for request in requests:
             allowed = "security.insecure" in job.entitlements
@@ -170,31 +155,9 @@ class Builder:
             )
 
 
-def caches(core: Core, job: Job) -> Caches:
-    """The caches a job may import and export; directories are its client's."""
-    return Caches(
-        core=core,
-        credentials=lambda domain: credentials(job.session, domain),
-        progress=job.status,
-        stores=lambda directory: SessionStore(job.session, directory),
-    )
-
-
 def parse_name(attributes: Mapping[str, str]) -> str:
     """The Dockerfile's name as errors show it."""
     return attributes.get("filename", "Dockerfile").rpartition("/")[2]
-
-
-def attestations(asked: Mapping[str, str]) -> tuple[Attest, bool]:
-    """Which attestations are asked for, and whether provenance is only for what leaves here."""
-    found: dict[str, str] = {}
-    inline_only = False
-    for kind, text in asked.items():
-        fields = [field for field in text.split(",") if field and field != f"type={kind}"]
-        inline = [field for field in fields if field.partition("=")[0] == "inline-only"]
-        inline_only |= any(flag("inline-only", field.partition("=")[2]) for field in inline)
-        found[kind] = ",".join(field for field in fields if field not in inline)
-    return attest(found), inline_only
 
 
 def _invocation(

@@ -16,10 +16,11 @@ from grpclib.exceptions import GRPCError
 
 from sampan import __version__
 from sampan.build.request import entitlements
-from sampan.buildkit.builder import Builder, caches
+from sampan.buildkit.builder import Builder
 from sampan.buildkit.cache import CacheView
 from sampan.buildkit.errors import build_error
 from sampan.buildkit.exporters import Exporters, Wanted, wanted
+from sampan.buildkit.graphs import caches
 from sampan.buildkit.jobs import Job, Jobs, Part, cache_entries, part_of
 from sampan.buildkit.policies import source_policy
 from sampan.buildkit.protocol import control_pb2 as control
@@ -39,6 +40,8 @@ from sampan.errors import InvalidParameter, SampanError, Unsupported
 from sampan.model.platform import Platform
 
 _CACHES = frozenset(("inline", "registry", "local", "gha", "s3"))
+#: What a result's metadata calls an image's configuration.
+_CONFIG = "containerimage.config"
 #: What the answer calls the manifest of an exported cache.
 _CACHE_MANIFEST = "cache.manifest"
 log = logging.getLogger("sampan.buildkit")
@@ -143,7 +146,7 @@ class Control:
         """Build and export; what has come of it so far is in ``outcome`` even when this fails."""
         job, request = begun.job, begun.request
         result = await self._result(job, request)
-        outcome.parts, outcome.several = self._parts(result)
+        outcome.parts, outcome.several = await self._parts(job, result)
         if not outcome.parts:
             return
         exports = cache_entries(request.Cache.Exports)
@@ -168,7 +171,10 @@ class Control:
     async def _result(self, job: Job, request: control.SolveRequest) -> gateway.Result:
         """What the frontend made: run here, or by the client through the gateway."""
         if getattr(request.Definition, "def"):
-            raise Unsupported("graphs of LLB are not supported, only Dockerfiles")
+            identity = part_of(request.Definition) or self.builder.graphs.defined(
+                job, request.Definition
+            )
+            return gateway.Result(ref=gateway.Ref(id=identity))
         if request.Frontend:
             inputs = {name: part_of(found) for name, found in request.FrontendInputs.items()}
             return await self.builder.frontend(job, request.Frontend, job.attributes, inputs)
@@ -178,16 +184,21 @@ class Control:
             raise GRPCError(_code(error.code), error.message, list(error.details))
         return returned.result
 
-    def _parts(self, result: gateway.Result) -> tuple[list[Part], bool]:
+    async def _parts(self, job: Job, result: gateway.Result) -> tuple[list[Part], bool]:
         """The parts a result names, and whether it is one of several platforms by its form."""
         kind = result.WhichOneof("result")
         if kind == "refs":
-            found = [ref.id for _, ref in sorted(result.refs.refs.items())]
+            named = {name: ref.id for name, ref in sorted(result.refs.refs.items())}
         elif kind == "refsDeprecated":
-            found = [ref for _, ref in sorted(result.refsDeprecated.refs.items())]
+            named = dict(sorted(result.refsDeprecated.refs.items()))
         else:
-            found = [result.ref.id if kind == "ref" else result.refDeprecated]
-        parts = [self.jobs.part(identity) for identity in found if identity]
+            named = {"": result.ref.id if kind == "ref" else result.refDeprecated}
+        parts = []
+        for name, identity in named.items():
+            key = f"{_CONFIG}/{name}" if name else _CONFIG
+            config = result.metadata.get(key) or result.metadata.get(_CONFIG) or b""
+            if identity or config:
+                parts.append(await self.builder.graphs.part(job, identity, config, name))
         return parts, kind in ("refs", "refsDeprecated")
 
     async def _export(

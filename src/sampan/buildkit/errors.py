@@ -19,6 +19,7 @@ from grpclib.encoding.base import StatusDetailsCodecBase
 from grpclib.exceptions import GRPCError
 
 from sampan.build.tools import StepFailed
+from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.dockerfile.parser import Dockerfile, DockerfileError
 from sampan.errors import (
     Conflict,
@@ -110,6 +111,28 @@ def build_error(
     )
     if line and source:
         details.append(source_detail(filename, source, line, _end(file, line)))
+    if digest:
+        details.append(typed("errdefs.Vertex", {"digest": digest}))
+    return GRPCError(Status.UNKNOWN, error.message, details)
+
+
+def graph_error(error: SampanError, source: ops.Source, digest: str) -> GRPCError:
+    """Why a graph failed, with where the failed vertex comes from in a file of the client's."""
+    details: list[AnyMessage] = []
+    for location in source.locations[digest].locations if digest in source.locations else ():
+        if not 0 <= location.sourceIndex < len(source.infos):
+            continue
+        info = source.infos[location.sourceIndex]
+        told = {
+            "filename": info.filename,
+            "data": base64.b64encode(info.data).decode(),
+            "language": info.language,
+        }
+        ranges = [
+            {"start": {"line": one.start.line}, "end": {"line": one.end.line}}
+            for one in location.ranges
+        ]
+        details.append(typed("errdefs.Source", {"info": told, "ranges": ranges}))
     if digest:
         details.append(typed("errdefs.Vertex", {"digest": digest}))
     return GRPCError(Status.UNKNOWN, error.message, details)

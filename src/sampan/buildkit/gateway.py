@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sampan.buildkit.builder import Builder
 from sampan.buildkit.jobs import Job, Jobs, cache_entries, part_of
+from sampan.buildkit.llb.sources import IMAGE, OCI_LAYOUT
 from sampan.buildkit.protocol import caps_pb2 as caps
 from sampan.buildkit.protocol import control_pb2 as control
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.protocol import worker_pb2 as worker
 from sampan.buildkit.rpc import ServerStream, Service
-from sampan.buildkit.sources import read, source_of, stat
-from sampan.errors import InvalidParameter, NotFound, Unsupported
+from sampan.buildkit.sources import entries, read, stat
+from sampan.errors import InvalidParameter, Unsupported
 
 _BUILD = "buildkit-controlapi-buildid"
+#: The kind of resolver that looks into OCI layouts.
+_LAYOUTS = 1
 #: What this bridge can do, of frontend/gateway/pb/caps.go.
 _GATEWAY = (
     "solve.base",
     "solve.inlinereturn",
+    "resolveimage",
+    "resolveimage.resolvemode",
+    "source.metaresolver",
     "readfile",
+    "readdir",
     "statfile",
     "return",
     "returnmap",
@@ -42,6 +47,8 @@ _GATEWAY = (
 _BUILDS = (
     "source.image",
     "source.image.resolvemode",
+    "source.image.layerlimit",
+    "source.image.checksum",
     "source.local",
     "source.local.unique",
     "source.local.sessionid",
@@ -49,6 +56,7 @@ _BUILDS = (
     "source.local.followpaths",
     "source.local.excludepatterns",
     "source.local.sharedkeyhint",
+    "source.local.differ",
     "source.ocilayout",
     "source.git",
     "source.git.keepgitdir",
@@ -69,25 +77,46 @@ _BUILDS = (
     "exec.meta.network",
     "exec.meta.proxyenv",
     "exec.meta.security",
+    "exec.meta.setsdefaultpath",
+    "exec.meta.removemountstubs.recursive",
+    "exec.meta.linux.resources",
     "exec.meta.ulimit",
     "exec.mount.bind",
+    "exec.mount.bind.readwrite-nooutput",
     "exec.mount.cache",
     "exec.mount.cache.sharing",
+    "exec.mount.selector",
     "exec.mount.tmpfs",
+    "exec.mount.tmpfs.size",
     "exec.mount.secret",
     "exec.mount.ssh",
+    "exec.mount.cache.content",
+    "exec.cgroup",
     "exec.secretenv",
+    "exec.validexitcode",
     "file.base",
+    "file.rm.wildcard",
+    "file.rm.nofollowsymlink",
+    "file.copy.includeexcludepatterns",
+    "file.copy.requiredpaths",
+    "file.copy.alwaysreplaceexistingdestpaths",
+    "file.copy.modestring",
+    "file.symlink.create",
+    "mergeop",
+    "diffop",
+    "passthroughop",
     "constraints",
     "platform",
     "meta.ignorecache",
     "meta.description",
+    "meta.exportcache",
     "cache.gha",
     "cache.s3",
     "exporter.image.annotations",
     "exporter.image.attestations",
     "exporter.multiple",
     "exporter.sourcedateepoch",
+    "source.policy",
 )
 
 
@@ -109,6 +138,9 @@ class Bridge:
                 "Solve": self.solve,
                 "Return": self.return_,
                 "Evaluate": self.evaluate,
+                "ResolveImageConfig": self.resolve_image_config,
+                "ResolveSourceMeta": self.resolve_source_meta,
+                "ReadDir": self.read_dir,
                 "ReadFile": self.read_file,
                 "StatFile": self.stat_file,
                 "Inputs": self.inputs,
@@ -138,52 +170,84 @@ class Bridge:
     async def solve(self, stream: ServerStream) -> None:
         """Run a frontend and answer with references to what it made."""
         job, request = await self._job(stream)
+        job.cache_imports += cache_entries(request.CacheImports)
         if getattr(request.Definition, "def"):
-            result = await self._defined(job, request.Definition)
+            result = gateway.Result(ref=self._defined(job, request.Definition))
+            if request.Evaluate:
+                await self.builder.graphs.value(job, result.ref.id)
         elif not request.Frontend:
             result = gateway.Result(ref=gateway.Ref())
         else:
             inputs = {
-                name: self._input(name, part_of(found))
+                name: await self._input(job, found)
                 for name, found in request.FrontendInputs.items()
             }
             attributes = dict(request.FrontendOpt)
-            job.cache_imports += cache_entries(request.CacheImports)
             result = await self.builder.frontend(job, request.Frontend, attributes, inputs)
         await stream.send_message(gateway.SolveResponse(result=result))
 
-    async def _defined(self, job: Job, definition: ops.Definition) -> gateway.Result:
-        """The result a graph stands for: what a build made, or a source, fetched."""
-        identity = part_of(definition)
-        if not identity:
-            source = source_of(definition)
-            directory = await job.stack.enter_async_context(self.builder.contexts.temporary())
-            threads = self.builder.builds.threads
-            identity = uuid.uuid4().hex
-            job.directories[identity] = await threads.run_long(source.fetch, directory)
-        return gateway.Result(ref=gateway.Ref(id=identity))
+    def _defined(self, job: Job, definition: ops.Definition) -> gateway.Ref:
+        """The result a graph stands for: what a build made, or one that is made when it is used."""
+        identity = part_of(definition) or self.builder.graphs.defined(job, definition)
+        found = gateway.Ref(id=identity)
+        getattr(found, "def").CopyFrom(definition)
+        return found
+
+    async def _input(self, job: Job, definition: ops.Definition) -> str:
+        """The part that an input of a frontend is, made if it has to be."""
+        identity = part_of(definition) or self.builder.graphs.defined(job, definition)
+        return (await self.builder.graphs.part(job, identity)).id if identity else ""
 
     async def read_file(self, stream: ServerStream) -> None:
-        """A file of a source that was fetched."""
+        """A file of a result."""
         job, request = await self._job(stream)
         extent = request.Range
-        data = await self.builder.builds.threads.run_long(
-            read, _directory(job, request.Ref), request.FilePath, extent.Offset, extent.Length
+        data = await self.builder.graphs.look(
+            job, request.Ref, read, request.FilePath, extent.Offset, extent.Length
         )
         await stream.send_message(gateway.ReadFileResponse(Data=data))
 
-    async def stat_file(self, stream: ServerStream) -> None:
-        """What a path of a source that was fetched is."""
+    async def read_dir(self, stream: ServerStream) -> None:
+        """What is in a directory of a result."""
         job, request = await self._job(stream)
-        found = await self.builder.builds.threads.run_long(
-            stat, _directory(job, request.Ref), request.Path
+        found = await self.builder.graphs.look(
+            job, request.Ref, entries, request.DirPath, request.IncludePattern
         )
+        await stream.send_message(gateway.ReadDirResponse(entries=found))
+
+    async def stat_file(self, stream: ServerStream) -> None:
+        """What a path of a result is."""
+        job, request = await self._job(stream)
+        found = await self.builder.graphs.look(job, request.Ref, stat, request.Path)
         await stream.send_message(gateway.StatFileResponse(stat=found))
 
-    def _input(self, name: str, identity: str) -> str:
-        if not identity:
-            raise Unsupported(f"frontend input {name!r}: graphs of LLB are not supported")
-        return identity
+    async def resolve_image_config(self, stream: ServerStream) -> None:
+        """An image's digest and configuration."""
+        job, request = await self._job(stream)
+        kind = OCI_LAYOUT if request.ResolverType == _LAYOUTS else IMAGE
+        source = ops.SourceOp(identifier=f"{kind}://{request.Ref}")
+        if request.StoreID:
+            source.attrs["oci.store"] = request.StoreID
+        found = await self.builder.graphs.described(
+            job, source, request.Platform, request.ResolveMode
+        )
+        await stream.send_message(
+            gateway.ResolveImageConfigResponse(
+                Digest=found.Image.Digest, Config=found.Image.Config, Ref=request.Ref
+            )
+        )
+
+    async def resolve_source_meta(self, stream: ServerStream) -> None:
+        """What a source is: an image's configuration, a repository's commit, a file's digest."""
+        job, request = await self._job(stream)
+        if request.Image.AttestationChain or request.Image.ResolveAttestations:
+            raise Unsupported("attestations of images are not looked up")
+        found = await self.builder.graphs.described(
+            job, request.Source, request.Platform, request.ResolveMode
+        )
+        if request.Image.NoConfig:
+            found.Image.ClearField("Config")
+        await stream.send_message(found)
 
     async def return_(self, stream: ServerStream) -> None:
         """The client is done: what it returns is exported, or is why the build failed."""
@@ -193,8 +257,9 @@ class Bridge:
         await stream.send_message(gateway.ReturnResponse())
 
     async def evaluate(self, stream: ServerStream) -> None:
-        """Builds are made at once, so there is nothing left to do."""
-        await self._job(stream)
+        """Make a result, if it is not made yet."""
+        job, request = await self._job(stream)
+        await self.builder.graphs.value(job, request.Ref)
         await stream.send_message(gateway.EvaluateResponse())
 
     async def inputs(self, stream: ServerStream) -> None:
@@ -215,10 +280,3 @@ class Bridge:
         )
         job.status.warn(request.digest, warning)
         await stream.send_message(gateway.WarnResponse())
-
-
-def _directory(job: Job, ref: str) -> Path:
-    found = job.directories.get(ref)
-    if found is None:
-        raise NotFound(f"no such source: {ref}")
-    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -20,6 +21,8 @@ from sampan.build.assemble import Result
 from sampan.build.outputs import Attest
 from sampan.build.provenance import Invocation
 from sampan.build.sourcepolicy import SourcePolicy
+from sampan.buildkit.llb.graph import Graph
+from sampan.buildkit.llb.solver import Solver
 from sampan.buildkit.protocol import gateway_pb2 as gateway
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.sessions import Session
@@ -56,12 +59,15 @@ class Job:
     uploaded: Path | None = None
     policy: SourcePolicy = field(default_factory=SourcePolicy)
     cache_imports: tuple[Mapping[str, str], ...] = ()
+    started: float = field(default_factory=time.time)
     whole: bool = False
     returned: asyncio.Future[gateway.ReturnRequest] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     parts: dict[str, Part] = field(default_factory=dict)
-    directories: dict[str, Path] = field(default_factory=dict)
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    solver: Solver | None = None
+    solving: asyncio.Lock = field(default_factory=asyncio.Lock)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     attest: Attest = field(default_factory=Attest)
     inline_only: bool = False
@@ -145,8 +151,13 @@ def _digest(data: bytes) -> str:
 
 def part_of(found: ops.Definition) -> str:
     """The id of the part a graph stands for; "" when it is any other graph."""
-    for data in getattr(found, "def"):
-        op = ops.Op.FromString(data)
-        if op.WhichOneof("op") == "source" and op.source.identifier.startswith(_IDENTIFIER):
-            return op.source.identifier.removeprefix(_IDENTIFIER)
-    return ""
+    written = getattr(found, "def")
+    if len(written) != 2:
+        return ""
+    return identity_of(ops.Op.FromString(written[0]).source)
+
+
+def identity_of(source: ops.SourceOp) -> str:
+    """The id of the part a source stands for; "" when it is any other source."""
+    found = source.identifier
+    return found.removeprefix(_IDENTIFIER) if found.startswith(_IDENTIFIER) else ""

@@ -13,6 +13,7 @@ from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.control import Control
 from sampan.buildkit.exporters import Exporters
 from sampan.buildkit.gateway import Bridge
+from sampan.buildkit.graphs import Graphs
 from sampan.buildkit.jobs import Jobs
 from sampan.buildkit.olddoor import OldDoor
 from sampan.buildkit.recording import Recorder
@@ -38,7 +39,10 @@ class BuildKit:
         builds = engine.builds
         sessions, jobs = Sessions(), Jobs()
         contexts = Contexts(kept=builds.contexts, threads=builds.threads)
-        builder = Builder(core=engine.core, builds=builds, contexts=contexts, jobs=jobs)
+        graphs = Graphs(core=engine.core, builds=builds, contexts=contexts, jobs=jobs)
+        builder = Builder(
+            core=engine.core, builds=builds, contexts=contexts, jobs=jobs, graphs=graphs
+        )
         records = Records(
             engine.core.config.data_root / "build" / "records",
             engine.core.config.build_history,

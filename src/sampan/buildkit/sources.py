@@ -1,115 +1,91 @@
-"""Graphs of LLB that are one source: what clients look into before they build from it.
+"""Sources of graphs that lie elsewhere: git repositories and addresses; and looking into what
+there is.
 
 buildx reads a policy beside a remote Dockerfile, or the Dockerfile at an address, by solving a
-graph of a git or HTTP source (or of an archive copied and unpacked from one) and reading files of
-the result. Those graphs are understood here; any other is refused.
+graph of such a source and reading files of the result.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat as modes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sampan.build.remote import GitSource, clone, download, parse_git
+from sampan.build.remote import GitSource, check_out, download, parse_git
+from sampan.build.sourcepolicy import SourcePolicy
 from sampan.buildkit.directories import go_mode
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.protocol.stat_pb2 import Stat
-from sampan.engine.buildcontext import fetch
+from sampan.dockerfile.ignore import match
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.kernel.openat import in_root
+from sampan.layer.tree import names
 
 #: Most that is read of one file.
 READ_LIMIT = 16 << 20
 _HARMLESS = frozenset(
     (
         *("git.authheadersecret", "git.authtokensecret", "git.knownsshhosts", "git.mountsshsock"),
-        *("git.advice", "http.authheadersecret", "http.perm", "http.uid", "http.gid"),
+        *("git.advice", "http.authheadersecret"),
     )
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What was fetched, and the digest it has."""
+
+    directory: Path
+    algorithm: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteSource:
-    """A repository (``git``), or an address whose contents are unpacked or kept as ``filename``."""
+    """A repository (``git``), or an address whose contents are kept as ``filename``."""
 
     git: GitSource | None = None
     address: str = ""
-    unpack: bool = False
     filename: str = ""
     checksum: str = ""
+    mode: int = 0o600
+    uid: int = 0
+    gid: int = 0
 
-    def fetch(self, directory: Path) -> Path:
+    def fetch(self, directory: Path) -> Fetched:
         """Get it below an empty directory; where it is. Blocking."""
         if self.git is not None:
-            return clone(self.git, directory)
-        if self.unpack:
-            return fetch(self.address, directory)
+            done = check_out(self.git, directory)
+            return Fetched(directory=done.directory, algorithm="sha1", digest=done.commit)
         file = download(self.address, directory, self.checksum)
         if self.filename and file.name != self.filename:
-            file.rename(directory / Path(self.filename).name)
-        return directory
+            file = file.rename(directory / Path(self.filename).name)
+        os.chown(file, self.uid, self.gid)
+        file.chmod(self.mode)
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return Fetched(directory=directory, algorithm="sha256", digest=digest)
 
 
-def source_of(definition: ops.Definition) -> RemoteSource:
-    """The one source a graph stands for. Raises Unsupported for any other graph."""
-    found = {_digest(data): ops.Op.FromString(data) for data in getattr(definition, "def")}
-    if not found:
-        raise InvalidParameter("the graph is empty")
-    op = list(found.values())[-1]
-    unpack = False
-    for _ in found:
-        kind = op.WhichOneof("op")
-        if kind == "source":
-            return _source(op.source, unpack=unpack)
-        if kind == "file":
-            unpack = _unpacks(op.file)
-        elif kind is not None:
-            break
-        if len(op.inputs) != 1 or op.inputs[0].digest not in found:
-            break
-        op = found[op.inputs[0].digest]
-    raise Unsupported("graphs of LLB are not supported, only Dockerfiles")
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{sha256(data).hexdigest()}"
-
-
-def _unpacks(op: ops.FileOp) -> bool:
-    actions = [action.WhichOneof("action") for action in op.actions]
-    if actions != ["copy"] or not op.actions[0].copy.attemptUnpackDockerCompatibility:
-        raise Unsupported("graphs of LLB are not supported, only Dockerfiles")
-    return True
-
-
-def _source(op: ops.SourceOp, *, unpack: bool) -> RemoteSource:
+def remote(op: ops.SourceOp, policy: SourcePolicy) -> RemoteSource:
+    """The source an operation names, as a policy has it. Raises Unsupported for any other."""
     kind, _, rest = op.identifier.partition("://")
     values = {key: value for key, value in op.attrs.items() if key not in _HARMLESS}
     if kind == "git":
-        address, _, fragment = rest.partition("#")
-        full = values.pop("git.fullurl", "") or f"https://{address}"
-        ref, _, subdirectory = fragment.partition(":")
-        base = parse_git(full) or GitSource(repository=full)
-        git = GitSource(
-            repository=base.repository,
-            ref=ref,
-            subdirectory=subdirectory,
-            checksum=values.pop("git.checksum", ""),
-            keep_git_directory=values.pop("git.keepgitdir", "") == "true",
-            submodules=values.pop("git.skipsubmodules", "") != "true",
-        )
-        found = RemoteSource(git=git)
+        found = RemoteSource(git=policy.repository(_git(rest, values)))
     elif kind in ("http", "https"):
+        address, checksum = policy.address(op.identifier, values.pop("http.checksum", ""))
         found = RemoteSource(
-            address=op.identifier,
-            unpack=unpack,
+            address=address,
             filename=values.pop("http.filename", ""),
-            checksum=values.pop("http.checksum", ""),
+            checksum=checksum,
+            mode=_number("http.perm", values.pop("http.perm", "0600")) & 0o7777,
+            uid=_number("http.uid", values.pop("http.uid", "0")),
+            gid=_number("http.gid", values.pop("http.gid", "0")),
         )
     else:
         raise Unsupported(f"source {kind!r} of a graph is not supported")
@@ -118,9 +94,32 @@ def _source(op: ops.SourceOp, *, unpack: bool) -> RemoteSource:
     return found
 
 
-def read(directory: Path, path: str, offset: int = 0, length: int = 0) -> bytes:
+def _git(rest: str, values: dict[str, str]) -> GitSource:
+    address, _, fragment = rest.partition("#")
+    full = values.pop("git.fullurl", "") or f"https://{address}"
+    ref, _, subdirectory = fragment.partition(":")
+    base = parse_git(full) or GitSource(repository=full)
+    return replace(
+        base,
+        ref=ref,
+        subdirectory=subdirectory,
+        checksum=values.pop("git.checksum", ""),
+        keep_git_directory=values.pop("git.keepgitdir", "") == "true",
+        submodules=values.pop("git.skipsubmodules", "") != "true",
+    )
+
+
+def _number(key: str, text: str) -> int:
+    """A number as Go reads one: a leading zero makes it octal."""
+    try:
+        return int(text, 8) if text.startswith("0") else int(text)
+    except ValueError:
+        raise InvalidParameter(f"attribute {key!r} of a source is no number") from None
+
+
+def read(root: int, path: str, offset: int = 0, length: int = 0) -> bytes:
     """Bytes of a file (all of them with ``length`` 0). Raises NotFound, InvalidParameter."""
-    with _opened(directory, path, os.O_RDONLY | os.O_NONBLOCK) as fd:
+    with _opened(root, path, os.O_RDONLY | os.O_NONBLOCK) as fd:
         if not modes.S_ISREG(os.fstat(fd).st_mode):
             raise InvalidParameter(f"{path} is not a file")
         data = os.pread(fd, min(length or READ_LIMIT, READ_LIMIT) + 1, offset)
@@ -129,27 +128,50 @@ def read(directory: Path, path: str, offset: int = 0, length: int = 0) -> bytes:
     return data[: length or None]
 
 
-def stat(directory: Path, path: str) -> Stat:
-    """What a path is, links followed inside the directory. Raises NotFound."""
-    with _opened(directory, path, os.O_PATH) as fd:
-        status = os.fstat(fd)
+def stat(root: int, path: str) -> Stat:
+    """What a path is, links followed inside the root. Raises NotFound."""
+    with _opened(root, path, os.O_PATH) as fd:
+        return _described(os.path.basename(path.rstrip("/")), os.fstat(fd))
+
+
+def entries(root: int, path: str, pattern: str = "") -> list[Stat]:
+    """What is in a directory, those that match ``pattern`` (all of them with ""), by name.
+
+    Raises NotFound, InvalidParameter.
+    """
+    found = []
+    with _opened(root, path, os.O_RDONLY) as fd:
+        if not modes.S_ISDIR(os.fstat(fd).st_mode):
+            raise InvalidParameter(f"{path} is not a directory")
+        for name in sorted(names(fd)):
+            text = os.fsdecode(name)
+            if pattern and not match(pattern, text):
+                continue
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            one = _described(text, status)
+            if modes.S_ISLNK(status.st_mode):
+                one.linkname = os.fsdecode(os.readlink(name, dir_fd=fd))
+            found.append(one)
+    return found
+
+
+def _described(name: str, status: os.stat_result) -> Stat:
     return Stat(
-        path=os.path.basename(path.rstrip("/")),
+        path=name,
         mode=go_mode(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
         size=status.st_size if modes.S_ISREG(status.st_mode) else 0,
         modTime=status.st_mtime_ns,
     )
 
 
 @contextmanager
-def _opened(directory: Path, path: str, flags: int) -> Iterator[int]:
-    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _opened(root: int, path: str, flags: int) -> Iterator[int]:
     try:
-        fd = in_root(root, path.lstrip("/") or ".", flags)
+        fd = in_root(root, path.strip("/") or ".", flags)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"open {path}: no such file or directory") from None
-    finally:
-        os.close(root)
     try:
         yield fd
     finally:

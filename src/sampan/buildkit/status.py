@@ -120,6 +120,17 @@ class Status:
         text = f"{self._ref}\0{identity}".encode()
         return f"sha256:{hashlib.sha256(text).hexdigest()}"
 
+    def announce(self, digest: str, name: str, inputs: Sequence[str]) -> None:
+        """A vertex of a client's graph is known, by its own digest, before it starts."""
+        if digest not in self._known:
+            message = control.Vertex(digest=digest, name=name, inputs=inputs)
+            self._known[digest] = _Known(message)
+            self._say(control.StatusResponse(vertexes=[message]))
+
+    def part_of(self, digest: str, name: str) -> Step:
+        """What reports how far an announced vertex is, which others begin and end."""
+        return Step(self, digest, name)
+
     def _vertex(self, identity: str, name: str, *, stage: str = "") -> _Known:
         known = self._known.get(identity)
         if known is None:

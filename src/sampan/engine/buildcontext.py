@@ -40,9 +40,9 @@ def fetch(address: str, directory: Path, policy: SourcePolicy | None = None) -> 
 def _unpack(file: Path, context: Path) -> None:
     """An archive's contents, or else a Dockerfile, into an empty context."""
     with file.open("rb") as stream:
-        head = stream.read(512)
+        archive = is_archive(stream)
         stream.seek(0)
-        if is_archive(head):
+        if archive:
             with descriptor(os.open(context, os.O_RDONLY | os.O_DIRECTORY)) as root:
                 archive_put(root, "/", stream, owner=(0, 0))
             return

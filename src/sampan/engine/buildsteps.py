@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -59,7 +60,8 @@ class StepExecutor:
             try:
                 return await self._local(reference, platform)
             except NotFound:
-                pass
+                if (found := await self._tagged(reference, platform)) is not None:
+                    return found
         name = Reference.parse(reference).with_default_tag()
         async for progress in await self._images.pull(
             str(name), platform=str(platform), auth=await self._credentials(name.domain)
@@ -67,6 +69,23 @@ class StepExecutor:
             if error := progress.get("error"):
                 raise NotFound(str(error))
         return await self._local(reference, platform)
+
+    async def _tagged(self, reference: str, platform: Platform) -> Image | None:
+        """The image whose tag a reference has beside a digest, if that digest is its own.
+
+        So an image that came from no registry, and has no name with its digest, is found by what a
+        client was told of it.
+        """
+        name = Reference.parse(reference)
+        if name.digest is None or not name.tag:
+            return None
+        try:
+            entry, _ = await find_image(self._core, str(replace(name, digest=None)), str(platform))
+        except NotFound:
+            return None
+        if entry.target.digest != name.digest:
+            return None
+        return await self._local(str(replace(name, digest=None)), platform)
 
     async def _local(self, reference: str, platform: Platform) -> Image:
         entry, image = await find_image(self._core, reference, str(platform))
@@ -179,6 +198,7 @@ def _host_config(request: RunRequest) -> HostConfig:
     return HostConfig(
         network_mode=request.network,
         privileged=request.insecure,
+        readonly_rootfs=request.read_only or None,
         userns_mode="host" if request.insecure else None,
         extra_hosts=list(request.extra_hosts) or None,
         log_config=HostConfigLogConfig(type="none"),

@@ -147,7 +147,7 @@ REFUSED = [
     ({"Cache": control.CacheOptions(Exports=[control.CacheOptionsEntry(Type="x")])}, "type 'x'"),
     (
         {"Definition": ops.Definition(**{"def": [ops.Op().SerializeToString()]})},  # type: ignore[arg-type]
-        "graphs of LLB are not supported",
+        "names no result",
     ),
 ]
 
