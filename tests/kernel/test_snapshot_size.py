@@ -22,6 +22,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     file, place = tmp_path / "file", tmp_path / "disk"
     with open(file, "wb") as image:
         image.truncate(64 << 20)
+    if not Path("/dev/loop-control").exists():
+        subprocess.run(["modprobe", "loop"], check=True)
     subprocess.run(["mkfs.ext4", "-q", "-O", "project,quota", str(file)], check=True)
     place.mkdir()
     mounted = subprocess.run(

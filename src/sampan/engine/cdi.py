@@ -1,8 +1,9 @@
 """CDI devices: ``--device vendor.com/class=name`` by the spec files vendors install.
 
 Container Device Interface specification 0.8 (spec/extra): a spec file names devices of one kind;
-each device, and the file as a whole, brings edits of the container's runtime spec. Files are JSON;
-a YAML one is told apart and refused, since nothing here reads YAML.
+each device, and the file as a whole, brings edits of the container's runtime spec. Files are JSON
+or YAML. ``--gpus`` is served by them too, as by dockerd: the GPUs of a maker are devices of the
+kind ``nvidia.com/gpu`` or ``amd.com/gpu``, named by number, by UUID, or ``all``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from sampan.engine.hostdevices import DeviceTable
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.model import oci
 from sampan.wire.container import HostConfig
+from sampan.wire.hostconfig import DeviceRequest
 
+#: Who makes GPUs, and the kind their CDI devices are of.
+_GPUS = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*=[A-Za-z0-9][\w.:-]*")
 
 
@@ -63,6 +67,8 @@ class Edits(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     mounts: list[CdiMount] = []
     hooks: list[CdiHook] = []
     additional_gids: list[int] = msgspec.field(default_factory=list, name="additionalGids")
+    intel_rdt: dict[str, object] | None = None
+    net_devices: list[object] = []
 
 
 class CdiDevice(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
@@ -95,25 +101,29 @@ class Registry:
         problems = []
         for directory in directories:
             for path in sorted(Path(directory).glob("*")):
-                if path.suffix in (".yaml", ".yml"):
-                    problems.append(f"{path} is YAML, which is not supported: convert it to JSON")
-                elif path.suffix == ".json":
-                    try:
-                        found = msgspec.json.decode(path.read_bytes(), type=CdiSpec)
-                    except (OSError, msgspec.DecodeError) as error:
-                        problems.append(f"{path}: {error}")
-                        continue
-                    for device in found.devices:
-                        specs[f"{found.kind}={device.name}"] = found
+                if path.suffix not in (".json", ".yaml", ".yml"):
+                    continue
+                try:
+                    found = _read(path)
+                except (OSError, ValueError) as error:
+                    problems.append(f"{path}: {' '.join(str(error).split())}")
+                    continue
+                for device in found.devices:
+                    specs[f"{found.kind}={device.name}"] = found
         return cls(specs=specs, problems=tuple(problems))
+
+    def told(self) -> str:
+        """What is wrong with files, as the end of a complaint; "" when nothing is."""
+        return f" ({'; '.join(self.problems)})" if self.problems else ""
 
     def edits(self, names: Sequence[str]) -> list[Edits]:
         """The edits for some devices, a file's own once; InvalidParameter for unknown ones."""
         missing = [name for name in names if name not in self.specs]
         if missing:
-            told = f" ({'; '.join(self.problems)})" if self.problems else ""
             raise InvalidParameter(
-                "CDI device injection failed: unresolvable CDI devices " + ", ".join(missing) + told
+                "CDI device injection failed: unresolvable CDI devices "
+                + ", ".join(missing)
+                + self.told()
             )
         found: list[Edits] = []
         for name in names:
@@ -125,18 +135,56 @@ class Registry:
         return found
 
 
-def device_names(host: HostConfig) -> list[str]:
-    """The CDI devices a container asks for; InvalidParameter for a malformed name."""
-    names = [
-        name
-        for request in host.device_requests or []
-        if request.driver == "cdi"
-        for name in request.device_ids or []
-    ]
+def _read(path: Path) -> CdiSpec:
+    """A spec file; raises :class:`ValueError` for what is none."""
+    data = path.read_bytes()
+    if path.suffix == ".json":
+        return msgspec.json.decode(data, type=CdiSpec)
+    import yaml  # loaded where a vendor has YAML
+
+    try:
+        found = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    return msgspec.convert(found, type=CdiSpec)
+
+
+def requested(host: HostConfig, directories: Iterable[str]) -> list[Edits]:
+    """The edits for the devices a container asks for. Blocks.
+
+    Raises InvalidParameter for a malformed or unknown name and for what no driver serves.
+    """
+    if not host.device_requests:
+        return []
+    registry = Registry.load(directories)
+    names: list[str] = []
+    for request in host.device_requests:
+        names += (request.device_ids or []) if request.driver == "cdi" else _gpus(request, registry)
     for name in names:
         if not _NAME.fullmatch(name):
             raise InvalidParameter(f'invalid CDI device name "{name}": expected vendor/class=name')
-    return names
+    return registry.edits(names)
+
+
+def _gpus(request: DeviceRequest, registry: Registry) -> list[str]:
+    """The CDI devices for a request by driver and capabilities (``--gpus``)."""
+    driver, capabilities = request.driver or "", request.capabilities or []
+    known = {name.partition("=")[0] for name in registry.specs}
+    kinds = [
+        kind
+        for vendor, kind in _GPUS.items()
+        if kind in known
+        and driver in ("", vendor)
+        and any("gpu" in group for group in capabilities)
+    ]
+    if not kinds:
+        raise InvalidParameter(
+            f'could not select device driver "{driver}" with capabilities: '
+            f"[{' '.join('[' + ' '.join(group) + ']' for group in capabilities)}]" + registry.told()
+        )
+    count = request.count or 0
+    chosen = request.device_ids or (["all"] if count < 0 else [str(one) for one in range(count)])
+    return [f"{kinds[0]}={one}" for one in chosen]
 
 
 def apply(spec: oci.Spec, edits: Iterable[Edits], table: DeviceTable) -> None:
@@ -160,6 +208,9 @@ def apply(spec: oci.Spec, edits: Iterable[Edits], table: DeviceTable) -> None:
             _add_device(spec, node, table)
         for hook in edit.hooks:
             _add_hook(spec, hook)
+        for what, wanted in (("intelRdt", edit.intel_rdt), ("netDevices", edit.net_devices)):
+            if wanted:
+                raise Unsupported(f"CDI: {what} is not supported")
 
 
 def _add_device(spec: oci.Spec, node: DeviceNode, table: DeviceTable) -> None:
@@ -181,15 +232,15 @@ def _add_device(spec: oci.Spec, node: DeviceNode, table: DeviceTable) -> None:
             "gid": gid or 0,
         }
     )
-    linux.setdefault("resources", {}).setdefault("devices", []).append(
-        {
-            "allow": True,
-            "type": kind,
-            "major": major,
-            "minor": minor,
-            "access": node.permissions or "rwm",
-        }
-    )
+    resources = linux.setdefault("resources", {})
+    rule: oci.DeviceRule = {
+        "allow": True,
+        "type": kind,
+        "major": major,
+        "minor": minor,
+        "access": node.permissions or "rwm",
+    }
+    resources["devices"] = [*(resources.get("devices") or []), rule]
 
 
 def _add_hook(spec: oci.Spec, hook: CdiHook) -> None:

@@ -87,6 +87,8 @@ async def _record(
 ) -> tuple[Record, Image, list[str]]:
     """Everything decided about the container, its image, and dockerd's warnings."""
     if not body.image:
+        if not (body.cmd or body.entrypoint):
+            raise InvalidParameter("no command specified")
         raise InvalidParameter("no image specified: Config.Image must not be empty")
     entry, image = await find_image(core, body.image, platform)
     entry.used = clock.now()
@@ -223,7 +225,7 @@ def _with_donors(core: Core, host: HostConfig) -> HostConfig:
 
 
 def _check_references(core: Core, host: HostConfig) -> None:
-    """Containers named by links and volumes-from, and drivers of devices, must exist."""
+    """Containers named by links and volumes-from must exist."""
     for text in host.volumes_from or []:
         try:
             core.containers.find(ms.parse_volumes_from(text)[0])
@@ -235,13 +237,6 @@ def _check_references(core: Core, host: HostConfig) -> None:
         except NotFound as error:
             message = f"could not get container for {ref}: {error.message}"
             raise InvalidParameter(message) from None
-    for request in host.device_requests or []:
-        if request.driver != "cdi":
-            capabilities = request.capabilities or []
-            raise InvalidParameter(
-                f'could not select device driver "{request.driver or ""}" with capabilities: '
-                f"[{' '.join('[' + ' '.join(group) + ']' for group in capabilities)}]"
-            )
 
 
 def _mounts(
@@ -290,8 +285,7 @@ def _prepare(core: Core, record: Record, image: Image, undo: ExitStack) -> Recor
     """
     directory = core.directory(record.id)
     _check_bind_sources(record)
-    if devices := cdi.device_names(record.host_config):
-        cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
+    cdi.requested(record.host_config, core.config.cdi_spec_dirs)
     _prepare_root(core, record, image)
     undo.callback(core.snapshots.remove, record.id)
     if size := completion.root_size(record.host_config):

@@ -291,9 +291,8 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
         undo.callback(shutil.rmtree, launch.request.directory, ignore_errors=True)
         if launch.files is not None:
             launch.files.write(launch.directory)
-        if devices := cdi.device_names(container.record.host_config):
-            edits = cdi.Registry.load(core.config.cdi_spec_dirs).edits(devices)
-            cdi.apply(launch.request.spec, edits, core.host.devices)
+        edits = cdi.requested(container.record.host_config, core.config.cdi_spec_dirs)
+        cdi.apply(launch.request.spec, edits, core.host.devices)
         core.volumes.prepare(container.id, launch.mounts, undo, launch.id_map)
         imagemounts.pin_parts(core, container.id, launch.mounts, undo)
         _give_away(core, container, launch)

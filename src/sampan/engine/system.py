@@ -13,6 +13,7 @@ import msgspec
 from sampan import __version__
 from sampan.engine import clock, imageusage, logconfig, transfer
 from sampan.engine.builds import Builds
+from sampan.engine.cdi import Registry
 from sampan.engine.config import EngineConfig
 from sampan.engine.core import Core
 from sampan.engine.images import Images
@@ -25,6 +26,7 @@ from sampan.wire.container import ContainersDiskUsage
 from sampan.wire.image import AuthConfig, AuthResponse, BuildCacheDiskUsage, ImagesDiskUsage
 from sampan.wire.system import (
     Commit,
+    DeviceInfo,
     FirewallInfo,
     IndexInfo,
     PluginsInfo,
@@ -167,6 +169,11 @@ class System:
             or None,
             "firewall_backend": FirewallInfo(driver="nftables" if config.firewall else "none"),
             "cdi_spec_dirs": list(config.cdi_spec_dirs),
+            "discovered_devices": [
+                DeviceInfo(source="cdi", id=name)
+                for name in sorted(Registry.load(config.cdi_spec_dirs).specs)
+            ]
+            or None,
         }
 
     async def version(self) -> SystemVersion:
