@@ -23,7 +23,8 @@ class Facts:
     ``capabilities`` are those in our permitted set; ``namespaces`` the kinds that exist (OCI
     names). ``overlay_layers``: overlay takes ``lowerdir+`` one at a time (Linux 6.5), in which
     case neither their number nor their characters are bounded; ``overlay_layer_fds``: also as
-    descriptors (6.13). ``lsm``: active security modules.
+    descriptors (6.13). ``lsm``: active security modules. ``initial``: we are in the host's own user
+    namespace, where capabilities are over all that the kernel has.
     """
 
     kernel: tuple[int, int]
@@ -39,6 +40,22 @@ class Facts:
     lsm: frozenset[str]
     seccomp: bool
     resctrl: bool
+    initial: bool = True
+
+    @property
+    def mounts(self) -> bool:
+        """Whether we may mount at all: else that is for whom we put in a user namespace."""
+        return "CAP_SYS_ADMIN" in self.capabilities
+
+    @property
+    def limits_devices(self) -> bool:
+        """Whether it is for us which devices a cgroup may use."""
+        return self.initial and self.mounts
+
+    @property
+    def makes_devices(self) -> bool:
+        """Whether mknod(2) of devices is for us, in a mount that is not a user namespace's."""
+        return self.initial and "CAP_MKNOD" in self.capabilities
 
     def capability_mask(self) -> int:
         """All capabilities this kernel knows, as bits."""
@@ -78,6 +95,7 @@ def probe() -> Facts:
         lsm=frozenset(filter(None, _read("/sys/kernel/security/lsm").strip().split(","))),
         seccomp=os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
         resctrl=resctrl.available(),
+        initial=namespaces.in_initial_user(),
     )
 
 

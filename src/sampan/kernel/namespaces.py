@@ -34,6 +34,7 @@ FLAGS = {
 FILES = {name: {"mount": "mnt", "network": "net"}.get(name, name) for name in FLAGS}
 
 NS_GET_NSTYPE = 0xB703
+_INITIAL_USER = 0xEFFFFFFD
 
 _setns = typed("setns", ctypes.c_int, ctypes.c_int, restype=ctypes.c_int)
 _unshare = typed("unshare", ctypes.c_int, restype=ctypes.c_int)
@@ -71,6 +72,11 @@ def unshare(flags: int) -> None:
 def own(file: str) -> int:
     """A descriptor of the calling process's namespace; ``file`` as in /proc/self/ns."""
     return os.open(f"/proc/self/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def in_initial_user() -> bool:
+    """Whether we are in the user namespace the host booted with (PROC_USER_INIT_INO)."""
+    return os.stat("/proc/self/ns/user").st_ino == _INITIAL_USER
 
 
 def kind(fd: int) -> int:

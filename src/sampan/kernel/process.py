@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import struct
+from collections.abc import Iterable, Sequence
 
 from sampan.kernel.libc import check, number, typed
 
@@ -102,9 +103,10 @@ def sched_setattr(
     check(_sched_setattr(_SCHED_SETATTR, 0, attributes, 0), "sched_setattr")
 
 
-def allow_all_processors() -> None:
-    """sched_setaffinity(2): run wherever our cpuset lets us; the kernel takes the rest away."""
-    os.sched_setaffinity(0, _PROCESSORS)
+def allow_processors(cpus: Iterable[int]) -> None:
+    """sched_setaffinity(2); without ``cpus`` wherever our cpuset lets us: the kernel takes the
+    rest away."""
+    os.sched_setaffinity(0, cpus or _PROCESSORS)
 
 
 def forget_affinity() -> None:
@@ -114,7 +116,7 @@ def forget_affinity() -> None:
     descendants, in whatever cgroup they are.
     """
     if len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
-        allow_all_processors()
+        allow_processors(())
 
 
 def set_mempolicy(mode: int, nodes: int) -> None:
@@ -131,6 +133,19 @@ def join_session_keyring(name: str) -> None:
 def personality(persona: int) -> None:
     """personality(2)."""
     check(_personality(persona), "personality")
+
+
+def set_groups(groups: Sequence[int]) -> None:
+    """setgroups(2).
+
+    It is denied for good in a user namespace where a user without rights mapped his own group
+    alone (user_namespaces(7)): then the groups he has stay, which are nobody's in there.
+    """
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        if groups:
+            raise
 
 
 def setfsuid(uid: int) -> None:

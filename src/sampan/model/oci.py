@@ -273,7 +273,7 @@ class Rdma(TypedDict, total=False):
 class Resources(TypedDict, total=False):
     """config-linux.md "Control groups"."""
 
-    devices: list[DeviceRule]
+    devices: list[DeviceRule] | None
     memory: MemoryResources
     cpu: CPUResources
     pids: Pids

@@ -40,9 +40,11 @@ class Context:
     without. ``pid``, ``userns``: on the runtime's side, init's pid and user namespace.
     ``new``: CLONE_NEW* flags of the plan; ``join``: namespaces init joins; ``into``: (a pidfd,
     flags) of a container it joins. ``remapped``: it is in a user namespace of the container, whose
-    root it becomes; ``mapped``: the id maps are there. ``cgroups_expected``: files to join cgroups
-    by come over the channel; ``cgroups_done``: it is in them. ``preserve``: descriptors from 3 on
-    left to the program. ``program``, ``environment``: what will be executed, once it is found.
+    root it becomes; ``mapped``: the id maps are there; ``dumpable``: files in /proc stay its
+    user's until they are, who writes them without being root. ``cgroups_expected``: files to join
+    cgroups by come over the channel; ``cgroups_done``: it is in them. ``preserve``: descriptors
+    from 3 on left to the program. ``program``, ``environment``: what will be executed, once it is
+    found.
     ``apart``: CLONE_NEW* flags init was not born with, and takes when it enters. ``listener``:
     where a waiting init is started from when there is no monitor. ``premade``: detached mounts of
     new file systems by what they were made from (``mount_operations.file_system``). ``parked``:
@@ -61,6 +63,7 @@ class Context:
     into: tuple[int, int] | None = None
     remapped: bool = False
     mapped: bool = True
+    dumpable: bool = False
     transferred: bool = False
     cgroups_expected: bool = False
     cgroups_done: bool = False

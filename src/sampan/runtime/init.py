@@ -74,7 +74,7 @@ def run(
 def _isolate(context: Context, streams: tuple[int, int, int]) -> None:
     """Stop being what we were forked from: no importing, no foreign descriptors, no ptrace."""
     gc.disable()
-    prctl.set_dumpable(False)
+    prctl.set_dumpable(context.dumpable)
     forget_imports()
     for target, fd in enumerate(streams):
         os.dup2(fd, target)

@@ -196,9 +196,23 @@ def file_system(
     return kind, source, tuple([(key, value) for key, value in options]), attributes
 
 
-def clone_tree(context: Context, *, slot: str, source: str, recursive: bool) -> None:
-    """A detached bind mount of a path of the host."""
-    context.store(slot, m.clone_tree(m.AT_FDCWD, source, recursive=recursive))
+def clone_tree(
+    context: Context,
+    *,
+    slot: str,
+    source: str,
+    recursive: bool,
+    device: tuple[str, int, int] | None = None,
+) -> None:
+    """A detached bind mount of a path of the host. ``device``: type and numbers it must have."""
+    fd = m.clone_tree(m.AT_FDCWD, source, recursive=recursive)
+    context.store(slot, fd)
+    if device is not None:
+        kind, major, minor = device
+        is_kind = stat.S_ISBLK if kind == "b" else stat.S_ISCHR
+        status = os.fstat(fd)
+        if not is_kind(status.st_mode) or status.st_rdev != os.makedev(major, minor):
+            raise OSError(errno.ENODEV, "the host has another device there", source)
 
 
 def clone_within(context: Context, *, slot: str, within: str, name: str) -> None:

@@ -22,6 +22,7 @@ from sampan.model import oci
 from sampan.model.idmap import IdMap, Row
 from sampan.runtime import mount_options
 from sampan.runtime.mount_options import MountOptions
+from sampan.runtime.mount_steps import attributes, new_filesystem
 from sampan.runtime.operation import Operation, Value, operation
 
 #: Files of /proc that may be mounted over (lxcfs and such); all else in it is refused, because a
@@ -78,6 +79,11 @@ class MountPlanner:
     warnings: list[str] = field(default_factory=list)
     _device_slot: str | None = None
     _count: int = 0
+
+    @property
+    def _from_outside(self) -> bool:
+        """Whether mounts of the host are cloned for init, with our rights over them."""
+        return self.remapped and self.facts.mounts
 
     @property
     def _ids(self) -> IdMap:
@@ -139,14 +145,35 @@ class MountPlanner:
             self.devpts = slot
 
     def device(self, device: oci.Device) -> None:
-        """A device node. In a user namespace mknod(2) is refused: the runtime's side makes it."""
+        """A device node. In a user namespace mknod(2) is refused: the runtime's side makes it, or
+        if that is in one as well, the host's own is shown."""
         node: dict[str, Value] = {
             key: value for key, value in device.items() if isinstance(value, str | int)
         }
+        if not self.facts.makes_devices and device["type"] != "p":
+            self._device_of_host(device)
+            return
         if self.remapped:
             self._remapped_device(device["path"], node)
             return
         self._nodes(self.inside, None).append(node)
+
+    def _device_of_host(self, device: oci.Device) -> None:
+        slot, path = self._slot(), device["path"]
+        step = operation(
+            "clone_tree",
+            slot=slot,
+            source=path,
+            recursive=False,
+            device=[device["type"], device["major"], device["minor"]],
+        )
+        if self._from_outside:
+            self._on_host(slot, step)
+        else:
+            self.inside.append(step)
+        self.inside.append(
+            operation("attach", slot=slot, destination=path, ordinary=False, proc_file=False)
+        )
 
     def _nodes(self, steps: list[Operation], slot: str | None) -> list[Value]:
         """The list of devices that ``steps`` end with."""
@@ -170,7 +197,7 @@ class MountPlanner:
             return
         holder, slot = self._slot(), self._slot()
         self.host += [
-            _new_filesystem(holder, "tmpfs", "tmpfs", [["mode", "755"]], m.MOUNT_ATTR_NOSUID),
+            new_filesystem(holder, "tmpfs", "tmpfs", [["mode", "755"]], m.MOUNT_ATTR_NOSUID),
             operation("devices", slot=holder, nodes=[{**node, "path": "/node"}]),
         ]
         self._on_host(slot, operation("clone_within", slot=slot, within=holder, name="node"))
@@ -184,7 +211,8 @@ class MountPlanner:
         A tmpfs mounted inside a user namespace has no working device nodes (user_namespaces(7)).
         """
         return (
-            self.remapped
+            self._from_outside
+            and self.facts.makes_devices
             and kind == "tmpfs"
             and destination == "/dev"
             and not options.copy_up
@@ -199,7 +227,7 @@ class MountPlanner:
         if not given & {"uid", "gid"}:
             data += [["uid", str(root[0])], ["gid", str(root[1])]]
         attributes = options.set_ | options.recursive_set
-        self._on_host(slot, _new_filesystem(slot, "tmpfs", "tmpfs", data, attributes))
+        self._on_host(slot, new_filesystem(slot, "tmpfs", "tmpfs", data, attributes))
         self._device_slot = slot
 
     def _slot(self) -> str:
@@ -270,8 +298,10 @@ class MountPlanner:
                     optional=options.try_idmap,
                 )
             )
-        steps += _attributes(slot, options)
-        if self.remapped or idmapped:
+        steps += attributes(slot, options)
+        if idmapped and not self.facts.mounts:
+            raise Unsupported(f"mounts: idmap of {source} needs rights that only root has")
+        if self._from_outside or idmapped:
             self._on_host(slot, *steps)
         else:
             self.inside += steps
@@ -305,14 +335,14 @@ class MountPlanner:
         )
         if self.remapped and not self.facts.overlay_layers:
             raise Unsupported("overlay with a user namespace: needs Linux 6.5 or later")
-        if self.remapped:
+        if self._from_outside:
             self._on_host(slot, step)
         else:
             self.inside.append(step)
 
     def _filesystem(self, slot: str, kind: str, source: str, options: MountOptions) -> None:
         attributes = options.set_ | options.recursive_set
-        step = _new_filesystem(slot, kind, source, self._data(kind, options), attributes)
+        step = new_filesystem(slot, kind, source, self._data(kind, options), attributes)
         self.inside.append(step)
 
     def _tmpfs(self, slot: str, destination: str, source: str, options: MountOptions) -> None:
@@ -322,7 +352,7 @@ class MountPlanner:
             made = attributes & ~m.MOUNT_ATTR_RDONLY  # until it is filled
             data = self._data("tmpfs", options)
             self.inside += [
-                _new_filesystem(slot, "tmpfs", source, data, made),
+                new_filesystem(slot, "tmpfs", source, data, made),
                 operation("copy_up", slot=slot, path=destination),
             ]
             if made != attributes:
@@ -381,14 +411,18 @@ class MountPlanner:
                 # The host's cgroup namespace is not the container's to mount.
                 source = self.facts.layout.directories("/")[0]
                 step = operation("clone_tree", slot=slot, source=source, recursive=False)
-                self._on_host(slot, step, *_attributes(slot, options))
+                steps = [step, *attributes(slot, options)]
+                if self._from_outside:
+                    self._on_host(slot, *steps)
+                else:
+                    self.inside += steps
             else:
                 self._filesystem(slot, "cgroup2", "cgroup", options)
             self._attach(slot, destination, options)
             return
         base = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
         size: list[Value] = [["mode", "755"], ["size", "64k"]]
-        self.inside.append(_new_filesystem(slot, "tmpfs", "cgroup", size, base))
+        self.inside.append(new_filesystem(slot, "tmpfs", "cgroup", size, base))
         self._attach(slot, destination, options)
         links: list[Value] = []
         for hierarchy in self.facts.layout.legacy:
@@ -420,7 +454,7 @@ class MountPlanner:
                 data += [["none", None]] if named else []
                 data.append([*controller.split("=", 1)] if named else [controller, None])
             attributes = options.set_ | base
-            self.inside.append(_new_filesystem(part, "cgroup", "cgroup", data, attributes))
+            self.inside.append(new_filesystem(part, "cgroup", "cgroup", data, attributes))
             return
         steps = [
             operation(
@@ -437,18 +471,10 @@ class MountPlanner:
                 recursive=False,
             ),
         ]
-        if self.remapped:
+        if self._from_outside:
             self._on_host(part, *steps)
         else:
             self.inside += steps
-
-
-def _new_filesystem(
-    slot: str, kind: str, source: str, options: list[Value], attributes: int
-) -> Operation:
-    return operation(
-        "filesystem", slot=slot, kind=kind, source=source, options=options, attributes=attributes
-    )
 
 
 def id_map(mappings: Sequence[oci.IDMapping]) -> list[Value]:
@@ -460,31 +486,6 @@ def id_map(mappings: Sequence[oci.IDMapping]) -> list[Value]:
             raise InvalidParameter(f"invalid id mapping {numbers}")
         rows.append(list[Value](numbers))
     return rows
-
-
-def _attributes(slot: str, options: MountOptions) -> list[Operation]:
-    steps = []
-    if options.recursive_set or options.recursive_clear:
-        steps.append(
-            operation(
-                "attributes",
-                slot=slot,
-                set_=options.recursive_set,
-                clear=options.recursive_clear,
-                recursive=True,
-            )
-        )
-    if options.set_ or options.clear:
-        steps.append(
-            operation(
-                "attributes",
-                slot=slot,
-                set_=options.set_,
-                clear=options.clear,
-                recursive=False,
-            )
-        )
-    return steps
 
 
 def _check_proc(destination: str) -> None:

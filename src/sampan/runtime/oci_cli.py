@@ -80,7 +80,10 @@ def _perform(name: str, options: Parsed, parsed: Parsed) -> int:
         from sampan.runtime import oci_control, oci_state
 
         runtime = oci_control.Runtime(
-            oci_state.Store(root), log, systemd=options.switch("systemd-cgroup")
+            oci_state.Store(root),
+            log,
+            systemd=options.switch("systemd-cgroup"),
+            rootless=options.string("rootless"),
         )
         return _command(name)(runtime, parsed)
     except BrokenPipeError:
@@ -106,10 +109,18 @@ def _fatal(log: Log, error: Exception) -> None:
 
 
 def default_root() -> str:
-    """/run/sampan-runtime, or below $XDG_RUNTIME_DIR for other users than root."""
-    if os.geteuid() == 0:
+    """/run/sampan-runtime, or below $XDG_RUNTIME_DIR for other users than the host's root.
+
+    Who calls itself root in a user namespace (USER) is taken at its word, as by runc.
+    """
+    if os.geteuid() == 0 and (os.environ.get("USER") == "root" or _is_hosts_root()):
         return f"/run/{PROGRAM}"
     return f"{os.environ.get('XDG_RUNTIME_DIR') or f'/run/user/{os.getuid()}'}/{PROGRAM}"
+
+
+def _is_hosts_root() -> bool:
+    with open("/proc/self/uid_map", "rb") as file:
+        return file.read().split() == [b"0", b"0", b"4294967295"]
 
 
 def _command(name: str) -> Callable[..., int]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError
-from sampan.kernel import cgroup, mount
+from sampan.kernel import cgroup, mount, namespaces
 from sampan.model.oci import Resources
 from sampan.runtime import oci_state
 from sampan.runtime.oci_arguments import Parsed
@@ -20,14 +20,25 @@ from sampan.runtime.oci_state import Record, Store
 from sampan.runtime.requests import DEFAULT_PARENT
 
 _FORCE_SECONDS = 10.0
+_ROOTLESS = {
+    **dict.fromkeys(("auto", ""), None),
+    **dict.fromkeys(("true", "1", "t", "T", "TRUE", "True"), True),
+    **dict.fromkeys(("false", "0", "f", "F", "FALSE", "False"), False),
+}
 
 
 class Runtime:
     """What every command works with: the store, the log, the host's cgroup layout."""
 
-    def __init__(self, store: Store, log: Log, *, systemd: bool = False) -> None:
-        """``log`` takes warnings. ``systemd`` makes the cgroups of new containers."""
+    def __init__(
+        self, store: Store, log: Log, *, systemd: bool = False, rootless: str = "auto"
+    ) -> None:
+        """``log`` takes warnings. ``systemd`` makes the cgroups of new containers. ``rootless``:
+        "true", "false" or "auto". Raises InvalidParameter."""
+        if rootless not in _ROOTLESS:
+            raise InvalidParameter(f"--rootless: {rootless!r} is not true, false or auto")
         self.systemd = systemd
+        self._rootless = _ROOTLESS[rootless]
         self.store = store
         self.log = log
         self._layout: cgroup.Layout | None = None
@@ -39,6 +50,13 @@ class Runtime:
             self._layout = cgroup.probe()
         return self._layout
 
+    @property
+    def rootless(self) -> bool:
+        """Whether containers may do without cgroups that we have no right to make."""
+        if self._rootless is not None:
+            return self._rootless
+        return os.geteuid() != 0 or not namespaces.in_initial_user()
+
     def status(self, record: Record) -> str:
         """created, running, paused or stopped."""
         if not oci_state.alive(record):
@@ -49,6 +67,13 @@ class Runtime:
             if record["cgroup"] and cgroup.frozen(self.layout, record["cgroup"]):
                 return "paused"
         return "running"
+
+
+def own_cgroup(record: Record) -> str:
+    """The container's cgroup. Raises Conflict: without one it is in its maker's, with others."""
+    if not record["cgroup"]:
+        raise Conflict("container has no cgroup")
+    return record["cgroup"]
 
 
 def state(runtime: Runtime, parsed: Parsed) -> int:
@@ -209,7 +234,7 @@ def pause(runtime: Runtime, parsed: Parsed) -> int:
     record = runtime.store.load(parsed.arguments[0])
     if runtime.status(record) not in ("running", "created"):
         raise Conflict("container not running or created: " + runtime.status(record))
-    cgroup.freeze(runtime.layout, record["cgroup"])
+    cgroup.freeze(runtime.layout, own_cgroup(record))
     return 0
 
 
@@ -227,7 +252,7 @@ def ps(runtime: Runtime, parsed: Parsed) -> int:
     record = runtime.store.load(parsed.arguments[0])
     form = parsed.string("format")
     try:
-        pids = cgroup.procs(runtime.layout, record["cgroup"])
+        pids = cgroup.procs(runtime.layout, own_cgroup(record))
     except FileNotFoundError:
         pids = []
     if form == "json":
@@ -268,10 +293,8 @@ def update(runtime: Runtime, parsed: Parsed) -> int:
     else:
         resources = _resources(parsed)
         _change_resctrl(record, parsed)
-    if not record["cgroup"]:
-        raise Conflict("container has no cgroup")
     # Refused values first: systemd is told of what the kernel has taken.
-    cgroup.apply(cgroup.plan_update(runtime.layout, record["cgroup"], resources))
+    cgroup.apply(cgroup.plan_update(runtime.layout, own_cgroup(record), resources))
     if record["scope"]:
         from sampan.kernel.cgroup import systemd
 

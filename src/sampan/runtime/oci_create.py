@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
-from sampan.kernel import cgroup, mount, process, seccomp
+from sampan.kernel import cgroup, mount, namespaces, process, seccomp
 from sampan.kernel import facts as kernel_facts
 from sampan.model import oci
 from sampan.model.mount import Mount
@@ -134,6 +134,7 @@ class Creation:
             console_size=(console["height"], console["width"]) if console else None,
             idmap_root=False,
             resctrl=True,
+            cgroups=self._has_cgroups(facts.layout),
             shared_root=os.path.realpath(self.rootfs),
             systemd=self.runtime.systemd,
             state=cast("Mapping[str, Value]", self._state("creating", 0)),
@@ -149,6 +150,13 @@ class Creation:
         for warning in made.warnings:
             self.runtime.log.write("warning", warning)
         return made, facts.layout
+
+    def _has_cgroups(self, layout: cgroup.Layout) -> bool:
+        """Whether there is a cgroup for it: the user's own processes are in one anyway."""
+        named = (self.spec.get("linux") or {}).get("cgroupsPath")
+        if named or self.runtime.systemd or not self.runtime.rootless:
+            return True
+        return cgroup.may_create(layout, plan.cgroup_path("", self.id))
 
     def _preserved(self) -> int:
         """--preserve-fds, and the sockets systemd handed over (sd_listen_fds(3))."""
@@ -350,8 +358,9 @@ def notifier(spec: oci.Spec, state: Mapping[str, object], pid: int) -> Callable[
 
 
 def compile_filter(profile: oci.Seccomp) -> seccomp.Filter:
-    """The filter for ``profile``, from the host-wide cache when root."""
-    made = seccomp.Compiler(_FILTERS if os.geteuid() == 0 else None).compile(profile)
+    """The filter for ``profile``, from the host-wide cache when the host's root."""
+    hosts_root = os.geteuid() == 0 and namespaces.in_initial_user()
+    made = seccomp.Compiler(_FILTERS if hosts_root else None).compile(profile)
     if made.listener and not profile.get("listenerPath"):
         raise InvalidParameter("linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath")
     if profile.get("listenerMetadata") and not profile.get("listenerPath"):

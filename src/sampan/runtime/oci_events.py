@@ -13,7 +13,7 @@ from sampan.errors import Conflict, InvalidParameter
 from sampan.kernel import cgroup
 from sampan.kernel.cgroup.usage import UNLIMITED, BlockIoEntry, CgroupStats
 from sampan.runtime.oci_arguments import Parsed
-from sampan.runtime.oci_control import Runtime
+from sampan.runtime.oci_control import Runtime, own_cgroup
 from sampan.runtime.oci_state import Record
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -27,8 +27,9 @@ def events(runtime: Runtime, parsed: Parsed) -> int:
     record = runtime.store.load(parsed.arguments[0])
     if runtime.status(record) == "stopped":
         raise Conflict("container with id " + record["id"] + " is not running")
+    path = own_cgroup(record)
     if parsed.switch("stats"):
-        _emit("stats", record, document(cgroup.stats(runtime.layout, record["cgroup"])))
+        _emit("stats", record, document(cgroup.stats(runtime.layout, path)))
         return 0
     _follow(runtime, record, interval)
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sampan.errors import InvalidParameter, Unsupported
-from sampan.kernel import mount, namespaces
+from sampan.kernel import capabilities, mount, namespaces
 from sampan.kernel.facts import Facts
 from sampan.kernel.seccomp import Filter
 from sampan.model import mount as model
@@ -46,7 +46,8 @@ class PlanOptions:
     needs them idmapped; a bundle's are as its maker wants them. ``systemd``: it makes the cgroup,
     and ``linux.cgroupsPath`` is "slice:prefix:name". ``shared_root``: where the root of
     a container without a mount namespace is mounted; whoever says it takes it off again.
-    ``resctrl``: the caller acts on the plan's group there.
+    ``resctrl``: the caller acts on the plan's group there. ``cgroups``: there is one for it;
+    without, it stays in ours, and nothing is limited.
     """
 
     process: ProcessOptions = field(default_factory=ProcessOptions)
@@ -58,6 +59,7 @@ class PlanOptions:
     systemd: bool = False
     shared_root: str = ""
     resctrl: bool = False
+    cgroups: bool = True
 
 
 def plan(
@@ -82,7 +84,11 @@ def plan(
     remapped = bool((new | sum(joined)) & namespaces.CLONE_NEWUSER)
     path = linux.get("cgroupsPath") or ""
     scope = _scope(facts, path, container_id, spec) if options.systemd else None
-    path = cgroup_path(path, container_id) if scope is None else scope.path
+    if not options.cgroups:
+        path = ""
+        _check_unlimited(linux.get("resources") or {})
+    else:
+        path = cgroup_path(path, container_id) if scope is None else scope.path
     planner = MountPlanner(
         facts=facts,
         bundle=options.bundle,
@@ -118,7 +124,7 @@ def plan(
     hooks = (spec.get("hooks") or {}).get("startContainer") or ()
     last = _hooks("startContainer", hooks, options.state, "created")
     choices = replace(choices, prelude=[*choices.prelude, *last])
-    made = process_plan.plan_process(process, facts, choices)
+    made = process_plan.plan_process(process, _facts_inside(facts, remapped), choices)
     host = list(planner.host)
     if devices := linux.get("netDevices"):
         host += net_devices.plan(devices, new, join)
@@ -138,7 +144,7 @@ def plan(
         limits=made.limits,
         cgroup=path,
         scope=scope,
-        resources=linux.get("resources") or {},
+        resources=_resources(linux, facts, planner.warnings),
         resctrl=_resctrl(linux, facts, container_id, options),
         seccomp=seccomp_filter,
         terminal=choices.terminal,
@@ -164,7 +170,8 @@ def plan_exec(
     """
     # A monitor keeps the filter to itself: then only the options tell that there may be one.
     options = replace(options, seccomp=options.seccomp or seccomp is not None)
-    made = process_plan.plan_process(process, facts, options)
+    kinds = {entry.get("type") for entry in (linux or {}).get("namespaces") or ()}
+    made = process_plan.plan_process(process, _facts_inside(facts, "user" in kinds), options)
     affinity = process.get("execCPUAffinity") or {}
     initial = process_plan.number_list(affinity.get("initial") or "")
     setup = [operation("await_cgroups")]
@@ -191,6 +198,27 @@ def plan_exec(
         affinity=tuple(initial),
         warnings=made.warnings,
     )
+
+
+def _facts_inside(facts: Facts, remapped: bool) -> Facts:
+    """Whoever enters a user namespace has all capabilities in it (user_namespaces(7))."""
+    return replace(facts, capabilities=frozenset(capabilities.NUMBERS)) if remapped else facts
+
+
+def _resources(linux: oci.Linux, facts: Facts, warnings: list[str]) -> oci.Resources:
+    wanted = linux.get("resources") or {}
+    if facts.limits_devices:
+        return wanted
+    if wanted.get("devices"):
+        warnings.append("linux.resources.devices: only root may change what the host allows")
+    return {**wanted, "devices": None}
+
+
+def _check_unlimited(resources: oci.Resources) -> None:
+    """Without a cgroup nothing can be limited; which devices there are rights to is the host's."""
+    for name, value in resources.items():
+        if value and name != "devices":
+            raise Unsupported(f"linux.resources.{name}: no cgroup can be made with our rights")
 
 
 def _scope(facts: Facts, wanted: str, container_id: str, spec: oci.Spec) -> Scope:

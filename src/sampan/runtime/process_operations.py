@@ -40,7 +40,7 @@ def enter(context: Context) -> None:
         context.expect("mapped")
     if context.remapped:
         os.setresgid(0, 0, 0)
-        os.setgroups([])
+        process.set_groups(())
         os.setresuid(0, 0, 0)
         # The change of ids made us as dumpable as the system's default says.
         prctl.set_dumpable(False)
@@ -68,10 +68,7 @@ def await_cgroups(context: Context) -> None:
 
 def affinity(context: Context, *, cpus: Sequence[int]) -> None:
     """sched_setaffinity(2), once the cgroup with its cpuset is joined; without ``cpus`` to all."""
-    if cpus:
-        os.sched_setaffinity(0, cpus)
-    else:
-        process.allow_all_processors()
+    process.allow_processors(cpus)
 
 
 def join_cgroups(files: Sequence[int]) -> None:
@@ -355,7 +352,7 @@ def become(context: Context) -> None:
     """Take on user and groups, keeping the permitted capabilities for the next step."""
     prctl.prctl(prctl.PR_SET_KEEPCAPS, 1)
     who = context.identity
-    os.setgroups(who.groups)
+    process.set_groups(who.groups)
     os.setresgid(who.gid, who.gid, who.gid)
     os.setresuid(who.uid, who.uid, who.uid)
     prctl.prctl(prctl.PR_SET_KEEPCAPS, 0)

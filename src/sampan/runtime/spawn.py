@@ -97,7 +97,7 @@ def spawn(
     new one, if the plan's may belong to the host's user namespace. On cgroup v2 init is born in its
     cgroup, which is made here unless ``cgroup_made``. Raises :class:`OSError`.
     """
-    staged = _needs_stage(plan)
+    staged = _needs_stage(plan, into)
     hand_over(streams, _ids(plan, into))
     ours, theirs = channel.pair()
     with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as done:
@@ -112,9 +112,10 @@ def spawn(
             born_in = done.enter_context(m.descriptor(os.open(directory, flags)))
         context = init_context(plan, theirs, listener, preserve, into)
         context.cgroups_expected = bool(plan.cgroup) and born_in < 0
-        done.enter_context(_children_in(plan, into))
+        done.enter_context(_children_in(plan, None if staged else into))
         stage = 0
         if staged:
+            context.into = into  # the pid namespace as well
             pid, pidfd, stage = _clone_staged(plan, context, sibling)
         else:
             flags = plan.new & ~_LATE | (process.CLONE_PARENT if sibling else 0)
@@ -148,6 +149,7 @@ def init_context(
         into=(into[0], into[1] & ~namespaces.CLONE_NEWPID) if into else None,
         remapped=bool(kinds & namespaces.CLONE_NEWUSER),
         mapped=not plan.uid_map,
+        dumpable=bool(plan.uid_map) and os.geteuid() != 0,
         transferred=bool(plan.transferred),
         filter=plan.seccomp,
         preserve=preserve,
@@ -168,12 +170,15 @@ def _ids(plan: Plan, into: tuple[int, int] | None) -> IdMap | None:
     return None
 
 
-def _needs_stage(plan: Plan) -> bool:
+def _needs_stage(plan: Plan, into: tuple[int, int] | None) -> bool:
     """Whether init cannot be cloned into its namespaces at once.
 
     What is joined must be joined with the host's privileges, before init is in a user namespace;
-    and what is new must be made after, so that the user namespace owns it.
+    and what is new must be made after, so that the user namespace owns it. Without the host's
+    privileges, it is the user namespace that gives those to join the rest.
     """
+    if into is not None and into[1] & _USER and os.geteuid():
+        return True
     joined = {flag for flag, _ in plan.join}
     if namespaces.CLONE_NEWUSER in joined:
         return True
@@ -215,6 +220,10 @@ def _join_and_clone(plan: Plan, context: Context, report: socket.socket) -> None
     try:
         # The user namespace last: it takes the privilege to join the others away.
         namespaces.join(sorted(context.join, key=lambda entry: entry[0] == _USER))
+        if context.into is not None:
+            namespaces.setns(*context.into)
+            os.close(context.into[0])
+            context.into = None
         pid, pidfd = process.clone3(plan.new & ~_LATE | process.CLONE_PARENT)
         if pid:
             channel.send(report, {}, [pidfd])
@@ -323,7 +332,7 @@ def _provide(child: Child, plan: Plan, layout: cgroup.Layout) -> None:
 def _perform_on_host(child: Child, plan: Plan) -> None:
     context = Context(channel=child.channel, pid=child.pid, warnings=child.warnings)
     try:
-        if plan.new & _USER or any(flag == _USER for flag, _ in plan.join):
+        if plan.transferred and (plan.new | sum(flag for flag, _ in plan.join)) & _USER:
             context.userns = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             context.slots["userns"] = context.userns
         perform(plan.host, context)

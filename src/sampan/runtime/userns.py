@@ -15,17 +15,38 @@ from sampan.model.idmap import IdMap, Row, parse_rows
 def write_maps(
     pid: int, uid_map: Sequence[Sequence[int]], gid_map: Sequence[Sequence[int]]
 ) -> None:
-    """Write /proc/<pid>/uid_map and gid_map (user_namespaces(7)): once, in one write each."""
-    for name, rows in (("uid_map", uid_map), ("gid_map", gid_map)):
-        path = f"/proc/{pid}/{name}"
+    """Write /proc/<pid>/uid_map and gid_map (user_namespaces(7)): once, in one write each.
+
+    Other users than root may map themselves alone, and then no process in there changes its
+    supplementary groups; for more there are newuidmap(1) and newgidmap(1).
+    """
+    for name, rows, own in (("uid", uid_map, os.geteuid()), ("gid", gid_map, os.getegid())):
+        if os.geteuid() and [(row[1], row[2]) for row in rows] != [(own, 1)]:
+            _write_by_helper(f"new{name}map", pid, rows)
+            continue
+        if os.geteuid() and name == "gid":
+            _write(f"/proc/{pid}/setgroups", "deny")
         text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in rows)
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from error
-        finally:
-            os.close(fd)
+        _write(f"/proc/{pid}/{name}_map", text)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        os.close(fd)
+
+
+def _write_by_helper(program: str, pid: int, rows: Sequence[Sequence[int]]) -> None:
+    """A set-user-id program that knows what /etc/subuid and /etc/subgid allow."""
+    words = [program, str(pid), *(str(number) for row in rows for number in row)]
+    helper = os.posix_spawnp(program, words, os.environ)
+    _, status = os.waitpid(helper, 0)
+    if status:
+        raise OSError(errno.EPERM, f"{program} refused the id mappings", program)
 
 
 def mapped_namespace(uid_map: Sequence[Sequence[int]], gid_map: Sequence[Sequence[int]]) -> int:

@@ -300,7 +300,8 @@ def facts(request: pytest.FixtureRequest) -> Facts:
         real,
         layout=layout(request.param),
         lsm=frozenset({"apparmor", "selinux"}),
-        capabilities=frozenset({"CAP_KILL", "CAP_CHOWN"}),
+        capabilities=frozenset({"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD", "CAP_SYS_ADMIN"}),
+        initial=True,
         resctrl=True,
     )
 

@@ -44,6 +44,17 @@ def join(layout: Layout, path: str, pid: int) -> None:
         write(f"{hierarchy.directory(path)}/cgroup.procs", str(pid))
 
 
+def may_create(layout: Layout, path: str) -> bool:
+    """Whether we have the right to make cgroup ``path`` in every hierarchy."""
+    for directory in layout.directories(path):
+        parent = os.path.dirname(directory)
+        while not os.path.exists(parent):
+            parent = os.path.dirname(parent)
+        if not os.access(parent, os.W_OK, effective_ids=True):
+            return False
+    return True
+
+
 def with_room(layout: Layout, path: str, pid: int) -> str:
     """The cgroup for one more process beside ``pid``, whose container is given ``path``.
 
@@ -60,6 +71,15 @@ def with_room(layout: Layout, path: str, pid: int) -> str:
         if own != line and own.startswith(f"{path}/"):
             return own
     return path
+
+
+def has_room(layout: Layout, path: str, count: int) -> bool:
+    """Whether the pids limit of cgroup ``path`` itself allows ``count`` more processes now."""
+    directory = layout.directory("pids", path)
+    if directory is None:
+        return True
+    limit = read(f"{directory}/pids.max").strip()
+    return limit == "max" or int(read(f"{directory}/pids.current")) + count <= int(limit)
 
 
 def procs(layout: Layout, path: str) -> list[int]:

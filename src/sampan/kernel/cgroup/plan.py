@@ -36,6 +36,7 @@ def plan(
 
     Device access starts from "deny all"; ``resources["devices"]`` and then ``devices`` are played
     on top, as runc does, so a container without rules gets the harmless devices and no others.
+    None of them: they are what they are above, as it takes the host's root to change that.
     Raises InvalidParameter (bad value) or Unsupported (the layout cannot do it).
     """
     path = check_path(path)
@@ -86,7 +87,10 @@ def _devices(
     resources: Resources,
     defaults: Iterable[DeviceRule],
 ) -> list[CgroupOp]:
-    wanted = policy([*resources.get("devices", ()), *defaults])
+    rules = resources.get("devices", ())
+    if rules is None:
+        return []
+    wanted = policy([*rules, *defaults])
     if layout.mode == "v2":
         assert layout.unified is not None
         if wanted.allow_by_default and not wanted.exceptions:

@@ -30,7 +30,7 @@ from sampan.kernel.cgroup.layout import Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.model.oci import CPUResources, MemoryResources, Resources
+    from sampan.model.oci import CPUResources, DeviceRule, MemoryResources, Resources
 
 #: (name, D-Bus signature, value)
 Property = tuple[str, str, dbus.Value]
@@ -173,8 +173,9 @@ def properties(layout: Layout, resources: Resources) -> tuple[Property, ...]:
     weight = resources.get("blockIO", {}).get("weight")
     if weight and not unified:
         made.append(("BlockIOWeight", "t", weight))
-    if "devices" in resources and not unified:
-        made += _devices(resources)
+    rules = resources.get("devices")
+    if rules is not None and not unified:
+        made += _devices(rules)
     return tuple(made)
 
 
@@ -221,9 +222,9 @@ def _memory(memory: MemoryResources, unified: bool) -> list[Property]:
     return made
 
 
-def _devices(resources: Resources) -> list[Property]:
+def _devices(rules: list[DeviceRule]) -> list[Property]:
     """systemd allows everything again when it reloads, unless it was told what is allowed."""
-    wanted = policy([*resources.get("devices", ()), *DEFAULT_DEVICES])
+    wanted = policy([*rules, *DEFAULT_DEVICES])
     if wanted.allow_by_default:
         return [("DevicePolicy", "s", "auto"), ("DeviceAllow", "a(ss)", [])]
     kinds = {"c": "char", "b": "block"}
