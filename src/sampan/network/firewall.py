@@ -197,7 +197,9 @@ class Firewall:
 
     def _tell_host(self) -> None:
         if self._host is not None and self._runner is not None:
-            self._host.update(self._runner, [s.bridge for s in self._networks.values()])
+            closed = self._guard is not None and self._guard.closes(self._runner)
+            bridges = [spec.bridge for spec in self._networks.values()]
+            self._host.update(self._runner, bridges, published=closed)
 
     def _run(self, script: str) -> None:
         if self._runner is None:

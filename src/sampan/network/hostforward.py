@@ -6,7 +6,9 @@ in and out of our bridges are *appended* to such chains: whatever the host drops
 rule still is, only its last word is no longer "drop". Our own table decides the rest. The rules
 carry a comment, by which they are found again; no other rule is ever touched.
 
-With ``--firewall=respect-host`` none of this is done, and what was done before is undone.
+With ``--firewall=respect-host`` none of this is done, and what was done before is undone; but on
+a host that closes its own ports by default, what its input rules let in to a published port
+(:mod:`sampan.network.inputguard`) is let through, for its forwarding is about others' packets.
 """
 
 from __future__ import annotations
@@ -74,11 +76,18 @@ def own_rules(listing: str, tag: str) -> tuple[OwnRule, ...]:
 
 
 def changes(
-    chains: Sequence[Chain], present: Sequence[OwnRule], bridges: Iterable[str], tag: str
+    chains: Sequence[Chain],
+    present: Sequence[OwnRule],
+    bridges: Iterable[str],
+    tag: str,
+    *,
+    published: bool = False,
 ) -> str:
-    """The script that leaves in each chain one pair of rules for each bridge (pure)."""
+    """The script that leaves in each chain one pair of rules for each bridge (pure); with
+    ``published``, rules for connections to published ports alone."""
+    what, which = (" published", " ct status dnat") if published else ("", "")
     wanted = {
-        (chain, f"{tag} {way} {bridge}"): f'{way}ifname "{bridge}"'
+        (chain, f"{tag}{what} {way} {bridge}"): f'{way}ifname "{bridge}"{which}'
         for chain in chains
         for bridge in sorted(bridges)
         for way in ("i", "o")
@@ -103,8 +112,10 @@ class HostForwarding:
         self._tag = tag
         self._open = not respect
 
-    def update(self, runner: Runner, bridges: Iterable[str]) -> None:
-        """Make it right for exactly these bridges. Raises :class:`Unavailable`."""
+    def update(self, runner: Runner, bridges: Iterable[str], *, published: bool = False) -> None:
+        """Make it right for exactly these bridges; ``published``: where the host's chains are
+        left closed, open them for connections to published ports. Raises
+        :class:`Unavailable`."""
         try:
             everything = runner.query("list chains")
             present: list[OwnRule] = []
@@ -113,7 +124,14 @@ class HostForwarding:
                 listing = runner.query(f"list chain {chain.family} {chain.table} {chain.name}")
                 present.extend(own_rules(listing, self._tag))
             chains = forward_chains(everything, (self._tag,), ("drop",))
-            if script := changes(chains if self._open else (), present, bridges, self._tag):
+            script = changes(
+                chains if self._open or published else (),
+                present,
+                bridges,
+                self._tag,
+                published=not self._open,
+            )
+            if script:
                 runner.run(script)
         except OSError as error:
             raise Unavailable(

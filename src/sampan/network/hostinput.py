@@ -7,10 +7,10 @@ becomes a chain of a table of ours. The kernel then decides about each packet as
 hook, by interface, by source, by zone.
 
 What only counts, marks or helps is left out of the copy. So is a rule with a condition that
-libnftables-json(5) does not show (a match of iptables that nft has no word for, a limit kept in a
-set) or that is not known before routing (the user of a socket): it lets nothing in and keeps
-nothing out. Where such a rule returns, what its chain drops further down is not certain, and left
-out too.
+libnftables-json(5) does not show (a match of iptables that :mod:`sampan.network.xtmatch` does not
+know, a limit kept in a set) or that is not known before routing (the user of a socket): it lets
+nothing in and keeps nothing out. Where such a rule returns, what its chain drops further down is
+not certain, and left out too.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from sampan.errors import Unavailable
 from sampan.kernel.nftables import NftError
-from sampan.network import hostinput
+from sampan.network import hostinput, xtmatch
 from sampan.network.hostforward import Runner
 from sampan.network.hostinput import Base, Object, add
 from sampan.network.nft import Published
@@ -56,6 +56,13 @@ class InputGuard:
         self._host: tuple[tuple[Base, ...], tuple[str, ...]] | None = None
         self._keys: frozenset[_Key] = frozenset()
 
+    def closes(self, runner: Runner) -> bool:
+        """Whether the host drops by default what comes to its own ports, so that its input rules
+        say which are open. Raises :class:`Unavailable`."""
+        if self._host is None:
+            self.refresh(runner)
+        return self._host is not None and any(base.drops for base in self._host[0])
+
     def update(self, runner: Runner, rows: Iterable[Published]) -> None:
         """Guard exactly these ports, by the rules the host had at :meth:`refresh`. Raises
         :class:`Unavailable`."""
@@ -79,7 +86,7 @@ class InputGuard:
         try:
             everything = runner.query("list chains")
             found = hostinput.bases(everything)
-            listings = [runner.query(f"list table {base.family} {base.table}") for base in found]
+            listings = [_listing(runner, base) for base in found]
         except OSError as error:
             raise Unavailable(f"cannot read the host's input rules: {error.strerror}") from error
         known = self._host
@@ -102,6 +109,11 @@ class InputGuard:
                 runner.query(_document(self._table, None, (), self._keys))
         except OSError as error:
             raise Unavailable(f"cannot set nftables rules: {error.strerror}") from error
+
+
+def _listing(runner: Runner, base: Base) -> str:
+    listing = runner.query(f"list table {base.family} {base.table}")
+    return xtmatch.told(listing, base.family, base.table)
 
 
 def _stable(listing: str) -> str:
