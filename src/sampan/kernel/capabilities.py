@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Iterable
 
@@ -94,6 +95,16 @@ def capget() -> tuple[int, int, int]:
     check(_capget(_CAPGET, header, data), "capget")
     e0, p0, i0, e1, p1, i1 = struct.unpack("=6I", data.raw)
     return e0 | e1 << 32, p0 | p1 << 32, i0 | i1 << 32
+
+
+def bounding_of(pid: int) -> int:
+    """The bounding set of another process, as a mask (proc_pid_status(5)). Raises OSError."""
+    fd = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, 1 << 16)
+    finally:
+        os.close(fd)
+    return int(text.partition(b"CapBnd:")[2].split(None, 1)[0], 16)
 
 
 def drop_bounding(keep: int, last: int) -> None:

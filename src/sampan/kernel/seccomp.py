@@ -107,6 +107,8 @@ _NATIVE = {
     "s390x": "SCMP_ARCH_S390X",
     "loongarch64": "SCMP_ARCH_LOONGARCH64",
 }
+#: uname(2) machine -> AUDIT_ARCH_* of its own programs
+AUDIT_ARCHITECTURES = {machine: ARCHITECTURES[name] for machine, name in _NATIVE.items()}
 #: scripts/syscall.tbl of Linux 5.17 to 6.19: newer than the libseccomp of stable distributions.
 _RECENT = {
     "set_mempolicy_home_node": 450,

@@ -307,8 +307,19 @@ class Launcher:
         """
         try:
             return _commission(launch.connect(self._exec_root, launch.SOCKET), outline)
-        except (OSError, Unavailable):
+        except OSError:
             return None
+
+    def _commission(self, outline: Outline) -> Making:
+        """As :meth:`begin`, by another launcher when there is none or it is dying."""
+        try:
+            return _commission(self._connect(), outline)
+        except OSError:
+            pass
+        try:
+            return _commission(self._connect(), outline)
+        except OSError as error:
+            raise Unavailable(f"the launcher does not answer: {error}") from error
 
     def create(self, request: CreateRequest, making: Making | None = None) -> Monitor:
         """Make a container; returns as soon as its namespaces exist. Init waits for ``start``.
@@ -323,7 +334,7 @@ class Launcher:
             if making is not None and making.outline != sketch:
                 making.give_up()  # it was made before somebody changed the request
                 making = None
-            making = making or _commission(self._connect(), sketch)
+            making = making or self._commission(sketch)
             message, blob = self._prepare(request)
         except BaseException:
             if making is not None:
@@ -335,7 +346,7 @@ class Launcher:
             # The launcher died, and its waiting maker with it. Undo what that began; once more.
             recover(request.directory)
             try:
-                making = _commission(self._connect(), sketch)
+                making = self._commission(sketch)
                 answer = _submit(making.connection, message, blob)
             except (OSError, NotFound, Unavailable) as error:
                 recover(request.directory)
@@ -442,9 +453,9 @@ class Launcher:
 def _commission(connection: socket.socket, outline: Outline) -> Making:
     try:
         send_frame(connection, outline.message())
-    except OSError as error:
+    except OSError:
         connection.close()
-        raise Unavailable(f"the launcher does not answer: {error}") from error
+        raise
     return Making(outline, connection)
 
 

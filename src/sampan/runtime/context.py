@@ -49,7 +49,8 @@ class Context:
     where a waiting init is started from when there is no monitor. ``premade``: detached mounts of
     new file systems by what they were made from (``mount_operations.file_system``). ``parked``:
     slots whose mount is to be made anew when its turn comes; ``parking``: something is mounted
-    between the old root and the new.
+    between the old root and the new. ``stands_in``: we are not to become the program, but
+    to spawn it (:mod:`sampan.runtime.standin`).
     """
 
     channel: socket.socket
@@ -78,6 +79,7 @@ class Context:
     premade: dict[Source, int] = field(default_factory=dict)
     parked: set[str] = field(default_factory=set)
     parking: bool = False
+    stands_in: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def take(self, slot: str) -> int:

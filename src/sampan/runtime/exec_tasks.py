@@ -8,15 +8,16 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from sampan.errors import Conflict, NotFound, StartFailed
 from sampan.kernel import cgroup, namespaces
+from sampan.kernel.seccomp import Filter
 from sampan.runtime import plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import Connection
 from sampan.runtime.loop import Guarded, Loop
 from sampan.runtime.planned import Plan
+from sampan.runtime.standin import StandIns
 from sampan.runtime.streams import Streams, close_ends, open_ends
 from sampan.runtime.task import KILLED, Task
 
@@ -56,6 +57,8 @@ class ExecTasks:
         self._tasks: dict[str, Task] = {}
         self.codes = codes
         self._requests: dict[str, _Request] = {}
+        self._stand_ins = StandIns(layout)
+        self._last: tuple[tuple[int, int], Filter | None] | None = None
 
     def start(
         self,
@@ -64,7 +67,7 @@ class ExecTasks:
         *,
         into: tuple[int, int],
         path: str,
-        seccomp: Any,
+        seccomp: Filter | None,
     ) -> None:
         """Begin one; it is answered when it runs or has failed.
 
@@ -74,13 +77,17 @@ class ExecTasks:
         name: str = message["exec_id"]
         if name in self._tasks or name in self.codes:
             raise Conflict(f"exec id {name} is taken")
-        plan = plan_codec.decode(message["plan"], b"")
+        self._last = into, seccomp
+        value = message["plan"]
+        plan = plan_codec.decode(value, b"")
         plan = plan_codec.joining(plan, path, seccomp if message["seccomp"] else None)
         attach = {key: message[key] for key in ("stdin", "stdout", "stderr")}
         attached = any(attach.values()) or plan.terminal
         ends = open_ends(terminal=plan.terminal, stdin=message["stdin"], output=attached)
         try:
-            child = spawn.spawn(plan, self._layout, streams=ends.child, into=into)
+            child = self._stand_ins.take(value, plan, into, ends.child)
+            if child is None:
+                child = spawn.spawn(plan, self._layout, streams=ends.child, into=into)
         except BaseException:
             close_ends(ends.ours)
             raise
@@ -202,6 +209,12 @@ class ExecTasks:
         while len(self.codes) > _REMEMBERED:
             del self.codes[next(iter(self.codes))]
         self._tell({"event": "exec-exit", "exec_id": name, "code": task.code})
+        if self._last is not None and self._stand_ins.wanted(*self._last):
+            self._loop.deadline(self, 0, self._stand_ins.make)
+
+    def close(self) -> None:
+        """There will be no more."""
+        self._stand_ins.close()
 
 
 def _discard(child: spawn.Child) -> None:

@@ -6,7 +6,8 @@ runtime's side over its channel:
 
 ====================  ===============================================================
 to init               ``mapped``, ``slots`` + fds, ``cgroups`` + fds, ``hooks-done``, ``start``
-from init             ``terminal`` + fd, ``seccomp`` + fd, ``hooks``, ``ready``, ``failed``
+from init             ``terminal`` + fd, ``seccomp`` + fd, ``hooks``, ``ready``, ``failed``,
+                      ``executing`` (+ pidfd of the program, from who stood in for it)
 end of the channel    after ``start``: the program was executed. Before: init has died
 ====================  ===============================================================
 """

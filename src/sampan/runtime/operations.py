@@ -16,6 +16,7 @@ from sampan.runtime import device_operations as nodes
 from sampan.runtime import mount_operations as mounts
 from sampan.runtime import net_devices
 from sampan.runtime import process_operations as processes
+from sampan.runtime import program_operations as programs
 from sampan.runtime.context import Context
 from sampan.runtime.operation import Operation
 
@@ -73,7 +74,7 @@ TABLE: MappingProxyType[str, tuple[Callable[..., None], str]] = MappingProxyType
         "change_root": (mounts.change_root, "changing the root to"),
         # init, inside the container's root: nothing from here on trusts a path of it
         "root_propagation": (mounts.root_propagation, "setting the root's propagation"),
-        "find_program": (processes.find_program, "looking for the program"),
+        "find_program": (programs.find_program, "looking for the program"),
         "session": (processes.session, "making a session"),
         "controlling_terminal": (processes.controlling_terminal, "taking the terminal"),
         "keyring": (processes.keyring, "making a keyring"),
@@ -92,8 +93,8 @@ TABLE: MappingProxyType[str, tuple[Callable[..., None], str]] = MappingProxyType
         "umask": (processes.umask, "setting the umask"),
         "no_new_privileges": (processes.no_new_privileges, "setting no_new_privs"),
         "die_with_parent": (processes.die_with_parent, "watching the monitor"),
-        "program": (processes.program, "looking for the program"),
-        "execute": (processes.execute, "executing"),
+        "program": (programs.program, "looking for the program"),
+        "execute": (programs.execute, "executing"),
     }
 )
 

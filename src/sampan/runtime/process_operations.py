@@ -1,4 +1,4 @@
-"""Operations that turn init into the container's program: names, identity, privileges, execve."""
+"""Operations that make init what the container's program is to be: names, identity, privileges."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sampan.kernel import mount as m
 from sampan.kernel import namespaces, openat, prctl, process, seccomp, tty
 from sampan.kernel import process as proc
 from sampan.runtime import channel, identity
-from sampan.runtime import reaper as reaper_signals
 from sampan.runtime.context import Abandoned, Context, Refused
+from sampan.runtime.program_operations import environment
 
 _KILL = 9
 _HOOK_OUTPUT = 4096
@@ -162,7 +162,7 @@ def run_hook(
             os.dup2(errors, 1)
             os.dup2(errors, 2)
             proc.close_range(3)
-            os.execve(path, list(args), _environment(env))
+            os.execve(path, list(args), environment(env))
         finally:
             os._exit(127)
     os.close(to_read)
@@ -387,103 +387,6 @@ def die_with_parent(context: Context) -> None:
     poller.register(context.channel, select.POLLHUP)
     if any(event & (select.POLLHUP | select.POLLERR) for _, event in poller.poll(0)):
         raise Abandoned
-
-
-def find_program(context: Context, *, args: Sequence[str], env: Sequence[str]) -> None:
-    """Tell early that the program is missing; who may execute it is asked later."""
-    if "/" not in args[0] or args[0].startswith("/"):
-        locate(args[0], _environment(env).get("PATH", ""))
-
-
-def locate(name: str, path: str) -> str:
-    """The file to execute for ``name``, as Go's exec.LookPath finds it for runc.
-
-    Raises :class:`Refused` with Docker's words.
-    """
-    if "/" in name:
-        problem = _problem(name)
-        if problem is None:
-            return name
-        kind, text = problem
-        raise Refused(kind, f'exec: "{name}": {text}')
-    for directory in path.split(":") if path else ():
-        candidate = f"{directory or '.'}/{name}"
-        if _problem(candidate) is None:
-            return candidate
-    raise Refused("not-found", f'exec: "{name}": executable file not found in $PATH')
-
-
-def _problem(path: str) -> tuple[str, str] | None:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-        text = (error.strerror or "error").lower()
-        return ("not-found", f"stat {path}: {text}") if missing else ("not-executable", text)
-    except ValueError:
-        return "not-found", "invalid name"
-    if stat.S_ISDIR(status.st_mode):
-        return "not-executable", "is a directory"
-    if not process.accessible(path, os.X_OK):
-        return "not-executable", "permission denied"
-    return None
-
-
-def program(context: Context, *, name: str, env: Sequence[str]) -> None:
-    """Find out what to execute, as who we are now, and with which environment."""
-    context.environment = _environment(env)
-    if not context.environment.get("HOME"):
-        context.environment["HOME"] = context.identity.home
-    context.program = locate(name, context.environment.get("PATH", ""))
-
-
-def execute(context: Context, *, args: Sequence[str], reaper: bool, terminal: bool) -> None:
-    """execve(2): the program replaces us, with descriptors 0, 1, 2 and those to be preserved.
-
-    The channel closes by it, which tells the other side that it worked. With a filter in place
-    this is all it must allow: sendto, rt_sigaction, rt_sigprocmask and execve.
-    """
-    # From here on the end of the channel means that the program runs.
-    told: channel.Message = {"kind": "executing"}
-    if context.warnings:
-        told["warnings"] = context.warnings
-    channel.send(context.channel, told)
-    if context.filter is None:
-        process.close_all_but({context.channel.fileno()}, 3 + context.preserve)
-    if reaper:
-        _reap(context, args, terminal)
-    reaper_signals.default_signals()
-    _replace(context, args)
-
-
-def _replace(context: Context, args: Sequence[str]) -> None:
-    try:
-        os.execve(context.program, list(args), context.environment)
-    except OSError as error:
-        # Docker's runtime is past "start" here: the container did run, wrote this and ended.
-        context.channel.close()
-        os.write(2, f"exec {context.program}: {(error.strerror or '').lower()}\n".encode())
-        os._exit(255)
-
-
-def _reap(context: Context, args: Sequence[str], terminal: bool) -> None:
-    signals = reaper_signals.block()
-    child = os.fork()
-    if child == 0:
-        reaper_signals.unblock(signals)
-        os.setpgid(0, 0)
-        if terminal:
-            reaper_signals.take_foreground()
-        reaper_signals.default_signals()
-        _replace(context, args)
-    context.channel.close()
-    reaper_signals.supervise(child)
-
-
-def _environment(env: Sequence[str]) -> dict[str, str]:
-    """``NAME=value`` strings as a mapping, the last one of a name counts."""
-    pairs = (entry.partition("=") for entry in env)
-    return {name: value for name, equals, value in pairs if name and equals}
 
 
 def oom_score_adj(context: Context, *, value: int) -> None:

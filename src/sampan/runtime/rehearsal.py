@@ -14,7 +14,7 @@ import socket
 from dataclasses import replace
 
 from sampan.errors import SampanError
-from sampan.kernel import cgroup, namespaces
+from sampan.kernel import cgroup, namespaces, process
 from sampan.kernel import mount as m
 from sampan.kernel.cgroup import operations
 from sampan.runtime import channel, json_text, plan_codec, spawn
@@ -44,6 +44,16 @@ _HARMLESS = frozenset(
         "identify",
     }
 )
+#: An exec's plan, as far as who stands in for it performs it.
+_EXEC = {
+    **plan_codec.encode(Plan(container_id="", new=0))[0],
+    "finish": [
+        (
+            "identify",
+            {"user": None, "groups": [], "uid": 0, "gid": 0, "additional": []},
+        )
+    ],
+}
 #: What these show depends on where the process is that makes them: it joins its cgroups later.
 _OF_CGROUPS = frozenset({"cgroup", "cgroup2"})
 
@@ -117,6 +127,24 @@ def waiting(text: bytes, root: int) -> dict[Source, int]:
             with contextlib.suppress(OSError):
                 made[source] = m.new_filesystem(*source)
     return made
+
+
+def stand_in() -> None:
+    """What a process that stands in for an exec does before that is born."""
+    value = {**_EXEC, "id": "rehearsal"}
+    near, far = channel.pair()
+    with near, far:
+        channel.send_value(near, (value, "", b"", -1, 0))
+        told, _ = channel.receive_value(far)
+        context = spawn.init_context(plan_codec.decode(told[0], b""), near)
+        perform(plan_codec.decode(told[0], b"").finish, context)
+        channel.send(near, {"kind": "ready", "warnings": []})
+        channel.send(near, {"kind": "start", "limits": ()})
+        channel.receive(far)
+        context.channel = far
+        context.expect("start")
+        with contextlib.suppress(OSError):
+            process.clone3(_IMPOSSIBLE)
 
 
 def init(text: bytes, root: int) -> None:

@@ -57,7 +57,8 @@ class Child:
 
     ``warnings`` grow until it is ready. ``cgroup_made``: directories made for it;
     ``cgroup_joined``: it is in them already. ``stage``: the pid of a short-lived helper our
-    parent has to reap, 0 for none.
+    parent has to reap, 0 for none. ``stand_in``: ``pid`` and ``pidfd`` are of one that
+    stands in for it (:mod:`sampan.runtime.standin`), until it executes.
     """
 
     pid: int
@@ -67,6 +68,7 @@ class Child:
     cgroup_made: bool = False
     cgroup_joined: bool = False
     stage: int = 0
+    stand_in: bool = False
 
     def close(self) -> None:
         """Close the descriptors; the process is not touched. Idempotent."""
@@ -98,7 +100,7 @@ def spawn(
     cgroup, which is made here unless ``cgroup_made``. Raises :class:`OSError`.
     """
     staged = _needs_stage(plan, into)
-    hand_over(streams, _ids(plan, into))
+    give_streams(streams, plan, into)
     ours, theirs = channel.pair()
     with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as done:
         cleanup.callback(ours.close)
@@ -155,6 +157,11 @@ def init_context(
         preserve=preserve,
         listener=listener,
     )
+
+
+def give_streams(streams: tuple[int, int, int], plan: Plan, into: tuple[int, int] | None) -> None:
+    """Let the root of the user namespace it will be in own a process's streams."""
+    hand_over(streams, _ids(plan, into))
 
 
 def _ids(plan: Plan, into: tuple[int, int] | None) -> IdMap | None:

@@ -1,7 +1,8 @@
 """One process of a container as its monitor sees it: being made, running, ended.
 
-Made ``setup`` -> ``ready`` -> ``starting`` -> ``running`` -> ``ended``; a failure leads from any of
-the first three to ``ended`` with an error.
+Who stands in for it may do the first part (:mod:`standin`), our child as well, which ends when the
+program executes. Made ``setup`` -> ``ready`` -> ``starting`` -> ``running`` -> ``ended``; a failure
+leads from any of the first three to ``ended`` with an error.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from sampan.errors import StartFailed
@@ -18,6 +20,7 @@ from sampan.runtime.limits import set_limits
 from sampan.runtime.loop import READ, Loop
 from sampan.runtime.spawn import Child
 from sampan.runtime.streams import Streams
+from sampan.runtime.userns import pid_of
 
 KILLED = 128  # a shell's and Docker's way to show a signal: 128 + its number
 
@@ -35,6 +38,7 @@ class Task:
     """A child, its streams and its state. ``code`` and ``signal`` count once ``ended``."""
 
     __slots__ = (
+        "_aside",
         "_executing",
         "_loop",
         "_owner",
@@ -77,6 +81,7 @@ class Task:
         self.code = 0
         self.signal = 0
         self._executing = False
+        self._aside = 0
         self._started_ahead = False
         self.on_seccomp: Callable[[int], None] | None = None
         if not running:
@@ -136,9 +141,32 @@ class Task:
             self.on_seccomp(fds[0])
         elif kind == "executing":
             self._executing = True
+            if fds:
+                self._replaced(fds.pop())
             self.child.warnings += message.get("warnings", ())
         elif kind == "failed":
             self._fail(spawn.failure(message))
+
+    def _replaced(self, pidfd: int) -> None:
+        """The program runs: from here on the task is that, and not who stood in for it."""
+        child = self.child
+        self._loop.remove(child.pidfd)
+        self._aside = child.pid
+        self._loop.add(child.pidfd, READ, partial(self._stood_aside, child.pidfd))
+        child.stand_in = False
+        child.pidfd, child.pid = pidfd, pid_of(pidfd)
+        self._loop.add(pidfd, READ, self._ended)
+
+    def _stood_aside(self, pidfd: int, events: int) -> None:
+        self._loop.remove(pidfd)
+        os.close(pidfd)
+        self._reap_aside()
+
+    def _reap_aside(self) -> None:
+        """Have its child, the program, be ours; its end is under way."""
+        if self._aside:
+            os.waitpid(self._aside, 0)
+            self._aside = 0
 
     def _fail(self, error: StartFailed) -> None:
         if self.state != "ended":
@@ -168,8 +196,12 @@ class Task:
 
     def _ended(self, events: int) -> None:
         """The process is a zombie: hear its last words, then reap it."""
+        stood_in = self.child.stand_in
         while self.child.channel.fileno() >= 0 and self._receive():
             pass
+        if stood_in and not self.child.stand_in:
+            return  # its last word was that the program runs
+        self._reap_aside()
         self._loop.remove(self.child.pidfd)
         status = self._reap(self.child.pid)
         if self.state != "running":

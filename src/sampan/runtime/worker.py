@@ -162,6 +162,7 @@ class Worker:
             self._quiet = min(self._quiet * 2, _LONGEST_QUIET_SECONDS)
             self._loop.when_quiet(self._quiet, self._rest)
             return
+        self._execs.close()
         state.channel = -1
         state.pipes, state.manager = self._streams.ends
         state.input_ended = self._streams.input_ended
@@ -184,6 +185,7 @@ class Worker:
     def run(self) -> None:
         """Serve until the container has ended and everybody has heard of it."""
         self._loop.run()
+        self._execs.close()
 
     def task_ready(self, task: Task) -> None:
         """Init waits; it goes on when somebody asked."""

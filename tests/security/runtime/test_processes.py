@@ -232,9 +232,9 @@ with open("/found", "a") as log:
                     pass
 """
 HOLD = Cut(
-    "runtime/process_operations.py",
+    "runtime/program_operations.py",
     "    # From here on the end of the channel means",
-    "    select.poll().poll(1500)\n    # From here on the end of the channel means",
+    "    channel.select.poll().poll(1500)\n    # From here on the end of the channel means",
 )
 DUMPABLE = Cut("kernel/prctl.py", "prctl(PR_SET_DUMPABLE, int(dumpable))", "prctl(4, 1)")
 
