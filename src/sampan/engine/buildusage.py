@@ -18,12 +18,12 @@ from sampan.build.cache import BuildCache, Layer, Record
 from sampan.build.gcpolicy import Entry, Policy, Settings, choose, target
 from sampan.build.kept import Kept
 from sampan.build.mounts import CacheDirectories
-from sampan.engine import collecting
+from sampan.engine import collecting, imageusage
 from sampan.engine.buildcontexts import KeptContexts
 from sampan.engine.core import Core, log
 from sampan.engine.filters import until
 from sampan.engine.options import Filters
-from sampan.errors import Unsupported
+from sampan.errors import NotFound, Unsupported
 from sampan.wire.image import BuildCache as CacheItem
 from sampan.wire.image import BuildPruneReport
 
@@ -45,10 +45,26 @@ class CacheUsage:
         return await self.core.threads.run_long(self._items)
 
     def _items(self) -> list[CacheItem]:
-        found = [_step(one) for one in self.cache.records()]
+        counted = imageusage.layers(self.core)
+        found = []
+        for one in self.cache.records():
+            chain = str(one.layer.chain_id) if one.layer is not None else ""
+            found.append(_step(one, self._room(one), shared=chain in counted))
+            counted |= {chain} - {""}
         found += [_kept(one, CONTEXT) for one in self.contexts.list()]
         found += [_kept(one, MOUNT) for one in self.mounts.list()]
         return sorted(found, key=lambda one: (one.last_used_at or "", one.id or ""))
+
+    def _room(self, one: Record) -> int:
+        """Bytes a step's result takes on the disk: its blob and what is unpacked of it."""
+        if one.layer is None:
+            return one.size
+        core, chain = self.core, str(one.layer.chain_id)
+        room = core.snapshots.usage(chain).size if core.snapshots.exists(chain) else 0
+        try:
+            return room + core.content.path(one.layer.descriptor.digest).stat().st_blocks * 512
+        except (NotFound, FileNotFoundError):
+            return room  # no blob was needed yet
 
     async def prune(
         self,
@@ -173,15 +189,15 @@ def _seconds(moment: str) -> int:
     return calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
 
 
-def _step(one: Record) -> CacheItem:
+def _step(one: Record, size: int, *, shared: bool) -> CacheItem:
     return CacheItem(
         id=one.key[:25],
         parents=[one.parent[:25]] if one.parent else None,
         type=one.kind,
         description=one.description,
         in_use=False,
-        shared=False,
-        size=one.size,
+        shared=shared,
+        size=size,
         created_at=_moment(one.created),
         last_used_at=_moment(one.used),
         usage_count=one.uses,

@@ -28,6 +28,18 @@ def measure(core: Core) -> tuple[int, int]:
     return sum(total.values()), sum(needed.values())
 
 
+def layers(core: Core) -> set[str]:
+    """The chain ids of every image's layers."""
+    found: set[str] = set()
+    for entry in core.images:
+        try:
+            for image in core.images.all_of(entry):
+                found.update(map(str, image.chain_ids))
+        except SampanError:
+            continue  # damaged content: what it had is not known
+    return found
+
+
 def _parts(core: Core, entry: Entry, known: dict[str, int]) -> Iterator[tuple[str, int]]:
     for digest in imageremoval.blobs_of(core, entry):
         key = f"blob {digest}"

@@ -217,12 +217,14 @@ class System:
         )
 
     async def _build_usage(self, verbose: bool) -> BuildCacheDiskUsage:
+        """What images have as well counts for those, as in docker's own sums."""
         records = await self._builds.usage()
+        own = [record for record in records if not record.shared]
         return BuildCacheDiskUsage(
             active_count=sum(1 for record in records if record.in_use),
             total_count=len(records),
-            reclaimable=sum(record.size or 0 for record in records if not record.in_use),
-            total_size=sum(record.size or 0 for record in records),
+            reclaimable=sum(record.size or 0 for record in own if not record.in_use),
+            total_size=sum(record.size or 0 for record in own),
             items=[msgspec.to_builtins(record) for record in records] if verbose else None,
         )
 
