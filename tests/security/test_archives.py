@@ -271,22 +271,30 @@ except ArchiveRefused as error:
     assert list((tmp_path / "root").iterdir()) == []
 
 
+def sparse(size: int) -> bytes:
+    """A few bytes that claim to be a file of ``size`` bytes."""
+    entry, _ = member("GNUSparseFile.0/x")
+    entry.pax_headers = {
+        "GNU.sparse.map": "0,0",
+        "GNU.sparse.size": str(size),
+        "GNU.sparse.name": "x",
+    }
+    return tar((entry, b""))
+
+
+RATIO = Limits(ratio=100, ratio_from=1 << 20)
+
+
 @pytest.mark.parametrize(
     ("limits", "layer", "what"),
     [
         (Limits(entries=10), files({str(n): b"" for n in range(11)}), "more than 10 entries"),
         (Limits(size=100_000), files({"a": bytes(200_000)}), "larger than the limit"),
-        (
-            Limits(ratio=100, ratio_from=1 << 20),
-            gzip.compress(files({"a": bytes(4 << 20)})),
-            "100 times",
-        ),
-        (
-            Limits(ratio=100, ratio_from=1 << 20),
-            zstandard.compress(files({"a": bytes(64 << 20)})),
-            "100 times",
-        ),
+        (RATIO, gzip.compress(files({"a": bytes(4 << 20)})), "100 times"),
+        (RATIO, zstandard.compress(files({"a": bytes(64 << 20)})), "100 times"),
+        (Limits(expanded=1000), sparse(1001), "files are larger than the limit"),
     ],
+    ids=["entries", "size", "gzip", "zstd", "sparse"],
 )
 def test_bombs(limits: Limits, layer: bytes, what: str, tmp_path: Path) -> None:
     with pytest.raises(ArchiveRefused, match=what):
@@ -344,16 +352,10 @@ def test_a_bomb_does_not_fill_the_disk(tmp_path: Path) -> None:
 
 
 def test_sparse_bomb(tmp_path: Path) -> None:
-    """A few bytes that claim to be a file larger than any disk."""
-    entry, _ = member("GNUSparseFile.0/x")
-    entry.pax_headers = {
-        "GNU.sparse.map": "0,0",
-        "GNU.sparse.size": str(1 << 60),
-        "GNU.sparse.name": "x",
-    }
+    """Larger than any disk."""
     with pytest.raises(ArchiveRefused, match=r"larger than the limit|extract"):
         apply(
-            io.BytesIO(tar((entry, b""))),
+            io.BytesIO(sparse(1 << 60)),
             Destination(root=tmp_path, whiteouts=Whiteouts.OVERLAY),
         )
 

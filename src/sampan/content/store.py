@@ -168,8 +168,10 @@ class FileStore:
         for directory in directories:
             for path in directory.iterdir():
                 stray = path.name.startswith(TEMPORARY_PREFIX)
-                if not stray and (directory != self._ingest or path.suffix == ".ref"):
+                if not stray and directory != self._ingest:
                     continue
+                if path.suffix == ".ref" and path.with_suffix("").exists():
+                    continue  # goes with its ingest; alone after a crash in a commit
                 try:
                     status = path.stat()
                     if status.st_mtime <= horizon and (self._drop(path, None)):

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from sampan.content.store import FileStore
-from sampan.errors import DigestMismatch, InvalidParameter, NotFound, SampanError, Unavailable
+from sampan.errors import DigestMismatch, InvalidParameter, SampanError, Unavailable
 from sampan.model.digest import Digest
 from sampan.model.reference import Reference
 from sampan.registry import Certificates, Credentials, Patience, Registries, Registry, Settings
@@ -176,7 +176,7 @@ async def test_huge_and_negative_sizes_are_refused(content: FileStore) -> None:
 
 async def test_indexes_without_end_are_refused(content: FileStore) -> None:
     inner = samples.image(0)
-    listed: dict[str, samples.Sample] = {}
+    listed = {str(inner.digest): inner}
     outer = inner
     for _ in range(6):
         platform = {"os": "linux", "architecture": "amd64"}
@@ -192,9 +192,10 @@ async def test_indexes_without_end_are_refused(content: FileStore) -> None:
         }
         return web.Response(body=wanted.manifest, headers=headers)
 
+    liar.sample = samples.Sample(outer.manifest, inner.blobs, outer.media_type)
     liar.replaced["/manifests/"] = send
     async with listening(liar) as address:
-        with pytest.raises((InvalidParameter, NotFound)):
+        with pytest.raises(InvalidParameter, match="nested too deeply"):
             await pull(address, content)
 
 
@@ -207,7 +208,7 @@ async def test_credentials_do_not_follow_redirects_to_another_host(content: File
         # The other host asks, too.
         if request.headers.get("Authorization"):
             return web.Response(body=sample.blobs[1])
-        headers = {"WWW-Authenticate": 'Basic realm="give"'}
+        headers = {"WWW-Authenticate": f'Bearer realm="http://{theirs}/token"'}
         return web.Response(status=401, headers=headers)
 
     async with AsyncExitStack() as stack:
@@ -219,7 +220,18 @@ async def test_credentials_do_not_follow_redirects_to_another_host(content: File
             headers = {"Location": f"http://{theirs}{request.path}"}
             return web.Response(status=307, headers=headers)
 
+        async def asking(request: web.BaseRequest) -> web.StreamResponse:
+            if not request.headers.get("Authorization"):
+                return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="r"'})
+            headers = {
+                "Content-Type": sample.media_type,
+                "Docker-Content-Digest": str(sample.digest),
+            }
+            return web.Response(body=sample.manifest, headers=headers)
+
         liar.replaced["/blobs/"] = away
+        # Asked for early, so that the request that is sent away has credentials from the first.
+        liar.replaced["/manifests/"] = asking
         address = await stack.enter_async_context(listening(liar))
         await pull(address, content)
         assert any(authorization for *_, authorization in liar.requests)
