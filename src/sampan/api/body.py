@@ -43,7 +43,11 @@ async def read(content: StreamReader, limit: int = LIMIT) -> bytes:
 def check_type(content_type: str) -> None:
     """Refuse a body that is announced as something other than JSON, in dockerd's words."""
     kind = content_type.partition(";")[0].strip().lower()
-    if kind and kind != "application/json":
+    if not kind:
+        raise InvalidParameter(
+            f"malformed Content-Type header ({content_type}): mime: no media type"
+        )
+    if kind != "application/json":
         raise InvalidParameter(
             f"unsupported Content-Type header ({kind}): must be 'application/json'"
         )

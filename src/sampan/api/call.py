@@ -134,8 +134,9 @@ class Call:
             raise InvalidParameter(
                 "Content-Type must be 'application/json' where authorization plugins decide"
             )
-        if raw or required:
-            body.check_type(request.headers.get("Content-Type", ""))
+        stated = request.headers.get("Content-Type", "")
+        if raw or (required and stated):
+            body.check_type(stated)
         return raw
 
     def stream(self) -> AsyncIterator[bytes]:

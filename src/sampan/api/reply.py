@@ -31,9 +31,12 @@ def empty(status: int = 204) -> web.Response:
     return web.Response(status=status)
 
 
-def text(value: str, content_type: str = "text/plain; charset=utf-8") -> web.Response:
+def text(
+    value: str, content_type: str = "text/plain; charset=utf-8", status: int = 200
+) -> web.Response:
     """Plain text."""
-    return web.Response(body=value.encode(), headers={"Content-Type": content_type})
+    headers = {"Content-Type": content_type}
+    return web.Response(body=value.encode(), status=status, headers=headers)
 
 
 def error(message: str, status: int) -> web.Response:

@@ -22,7 +22,7 @@ from sampan.api.metrics import RequestMetrics
 from sampan.api.protocol import Protocol, Server
 from sampan.api.router import Effect, Match, Route, Router, split_version
 from sampan.api.routes import all_routes
-from sampan.api.version import CURRENT, negotiate
+from sampan.api.version import CURRENT, TooOld, negotiate
 from sampan.engine.threads import Threads
 from sampan.engine.tracing import Tracing, answered
 from sampan.errors import InvalidParameter, NotFound, SampanError
@@ -123,6 +123,8 @@ class Daemon:
             if self.authorization is not None:
                 return await self._authorized(self.authorization, call, match.route)
             return await self._handled(call, match.route)
+        except TooOld as problem:
+            return reply.text(f"{problem.message}\n", status=problem.http_status)
         except Exception as problem:
             if reply.gone(request):
                 return Taken()

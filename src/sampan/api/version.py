@@ -29,6 +29,10 @@ def parse(text: str) -> ApiVersion:
     return ApiVersion(int(major), int(minor or 0))
 
 
+class TooOld(InvalidParameter):
+    """A version nobody speaks any more; whoever asks for it reads errors as plain text."""
+
+
 def negotiate(text: str) -> ApiVersion:
     """The version a path asks for, if this daemon speaks it.
 
@@ -36,7 +40,7 @@ def negotiate(text: str) -> ApiVersion:
     """
     version = parse(text)
     if version < MINIMUM:
-        raise InvalidParameter(
+        raise TooOld(
             f"client version {text} is too old. Minimum supported API version is {MINIMUM}, "
             "please upgrade your client to a newer version"
         )

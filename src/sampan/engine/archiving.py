@@ -11,6 +11,8 @@ from sampan.engine.options import PathStat
 from sampan.engine.roots import MOUNT_POINTS
 from sampan.engine.table import Container
 from sampan.errors import Forbidden, InvalidParameter
+from sampan.kernel.mount import mount_id_of
+from sampan.kernel.openat import in_root
 from sampan.layer import archive_get, archive_put, archive_stat
 from sampan.layer.model import Change, ChangeKind, Readable
 from sampan.layer.model import PathStat as LayerStat
@@ -83,11 +85,11 @@ async def put(
 ) -> None:
     """See :meth:`sampan.engine.containers.Containers.archive_put`."""
     _check(path)
-    if container.record.host_config.readonly_rootfs and not _below_writable(container, path):
-        raise Forbidden("container rootfs is marked read-only")
+    frozen = bool(container.record.host_config.readonly_rootfs)
 
     def work(stream: Readable) -> None:
         with roots.root(core, container, writable=True) as root, roots.acting_inside(root):
+            _check_writable(root.fd, path, frozen=frozen)
             archive_put(
                 root.fd,
                 path,
@@ -102,13 +104,21 @@ async def put(
     core.publish(container, "extract-to-dir", path=path)
 
 
-def _below_writable(container: Container, path: str) -> bool:
-    """Whether a writable mount holds the path."""
-    clean = path.rstrip("/") + "/"
-    return any(
-        mount.writable and clean.startswith(mount.destination.rstrip("/") + "/")
-        for mount in container.record.mounts
-    )
+def _check_writable(root: int, path: str, *, frozen: bool) -> None:
+    """Raise Forbidden unless files may be put into ``path``, wherever its links lead: the root may
+    be ``frozen`` (``--read-only``), a mount in it read-only."""
+    try:
+        directory = in_root(root, path, os.O_PATH)
+    except OSError:
+        return  # the extraction says what is wrong with it
+    try:
+        if mount_id_of(directory) == mount_id_of(root):
+            if frozen:
+                raise Forbidden("container rootfs is marked read-only")
+        elif os.fstatvfs(directory).f_flag & os.ST_RDONLY:
+            raise Forbidden("mounted volume is marked read-only")
+    finally:
+        os.close(directory)
 
 
 async def changes(core: Core, container: Container) -> list[FilesystemChange]:

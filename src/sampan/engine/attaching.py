@@ -16,16 +16,19 @@ _CONTROL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 def parse_detach_keys(text: str) -> bytes:
     """The bytes of ``ctrl-p,ctrl-q`` or ``a,b``; raises InvalidParameter.
 
-    key ::= character | "ctrl-" ( "a".."z" | "@" | "[" | "\\" | "]" | "^" | "_" )
+    key ::= character | "DEL" | "ctrl-" ( "a".."z" | "@" | "[" | "\\" | "]" | "^" | "_" )
     """
     found = bytearray()
     for key in text.split(",") if text else []:
         if len(key) == 1 and ord(key) < 128:
             found.append(ord(key))
             continue
+        if key == "DEL":
+            found.append(127)
+            continue
         name = key.removeprefix("ctrl-")
-        if name != key and len(name) == 1 and (name in _CONTROL or "a" <= name.lower() <= "z"):
-            found.append(_CONTROL[name] if name in _CONTROL else ord(name.lower()) - ord("a") + 1)
+        if name != key and len(name) == 1 and (name in _CONTROL or "a" <= name <= "z"):
+            found.append(_CONTROL[name] if name in _CONTROL else ord(name) - ord("a") + 1)
             continue
         raise InvalidParameter(f"Invalid detach keys ({text}) provided")
     return bytes(found)

@@ -170,5 +170,7 @@ def networks(
             "conflicting options: cannot attach both user-defined and non-user-defined "
             "network-modes"
         )
+    if found and mode not in found:
+        return found
     first = {mode: found.pop(mode, EndpointSettings())}
     return first | found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import posixpath
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -129,7 +130,8 @@ class Core:
         parent = record.host_config.cgroup_parent or self.config.cgroup_parent
         if self.config.cgroup_driver == "systemd":
             return f"{parent}:sampan:{record.id}"
-        return f"/{parent.strip('/') or DEFAULT_PARENT.strip('/')}/{record.id}"
+        clean = posixpath.normpath(f"/{parent}").strip("/")  # a ".." leads no further than the root
+        return f"/{clean or DEFAULT_PARENT.strip('/')}/{record.id}"
 
     def change(self, container: Container, **changes: object) -> Statement:
         """Set fields of a container's state in memory; returns the statement that stores it."""

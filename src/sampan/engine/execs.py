@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from sampan.engine import capabilities as caps
-from sampan.engine import ending
+from sampan.engine import ending, links
 from sampan.engine.attaching import ClientAttachment, PendingAttachment, parse_detach_keys
 from sampan.engine.core import Core
 from sampan.engine.lifecycle import Status
@@ -67,12 +67,12 @@ class Exec:
         self.exit_code = code
         self.launched.set()
         self.ended.set()
+        self.container.execs.discard(self.id)
         core.publish(self.container, "exec_die", exitCode=str(code), execID=self.id)
         asyncio.get_running_loop().call_later(_REMEMBERED, self._forget, core)
 
     def _forget(self, core: Core) -> None:
         core.execs.pop(self.id, None)
-        self.container.execs.discard(self.id)
 
 
 class Execs:
@@ -201,7 +201,7 @@ def check_running(container: Container) -> None:
     """Raise Conflict in dockerd's words unless programs can be run in the container."""
     status = container.state.status
     if status == Status.PAUSED:
-        raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
+        raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
     if status == Status.RESTARTING:
         raise Conflict(
             f"Container {container.id} is restarting, wait until the container is running"
@@ -276,7 +276,9 @@ def process(core: Core, container: Container, body: ExecCreateRequest) -> oci.Pr
         )
     )
     base = environment(
-        msgspec.structs.replace(record.config, tty=bool(body.tty)), record.hostname, []
+        msgspec.structs.replace(record.config, tty=bool(body.tty)),
+        record.hostname,
+        links.environment(core, container),
     )
     security = parse_security_options(
         host.security_opt or [],

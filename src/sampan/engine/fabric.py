@@ -31,12 +31,20 @@ from sampan.engine.networkrecord import (
 from sampan.engine.record import Record
 from sampan.engine.state import Statement
 from sampan.engine.table import Container
-from sampan.errors import Forbidden, InvalidParameter, NotFound
+from sampan.errors import Conflict, Forbidden, InvalidParameter, NoSpace, NotFound, StartFailed
 from sampan.network import ipam
 from sampan.network.dns import Host, Zone, zone
+from sampan.network.driver import Driver
 from sampan.network.drivers import Drivers
 from sampan.network.interface import loopback_up
-from sampan.network.model import EndpointSpec, IPAddress, IPInterface, NetworkSpec, PortBinding
+from sampan.network.model import (
+    EndpointSpec,
+    EndpointStatus,
+    IPAddress,
+    IPInterface,
+    NetworkSpec,
+    PortBinding,
+)
 from sampan.network.options import endpoint_limits, interface_name
 from sampan.network.priority import Connection, with_gateways
 from sampan.network.publish import port_bindings
@@ -242,7 +250,11 @@ class Fabric:
         as they became."""
         if any(plug.network.ipam_driver for plug in plugs):
             plugs = with_routes(record, self.addressed(plugs, undo))
-        return self.plug_in(plugs, pid, undo) if plugs else ()
+        try:
+            return self.plug_in(plugs, pid, undo) if plugs else ()
+        except StartFailed as error:
+            text = f"failed to set up container networking: {error.message}"
+            raise StartFailed(text) from error
 
     def isolate(self, pid: int) -> None:
         """Give the new network namespace of ``pid`` what one without any network has: loopback."""
@@ -260,7 +272,7 @@ class Fabric:
             for plug in plugs:
                 driver = self.drivers.find(plug.network.record.driver)
                 asked = replace(plug.endpoint, sandbox=f"/proc/{pid}/ns/net")
-                status = driver.attach(plug.network.spec, asked, namespace)
+                status = _attached(driver, plug.network.spec, asked, namespace)
                 endpoint = replace(
                     plug.endpoint,
                     interface=status.interface,
@@ -396,6 +408,18 @@ class Fabric:
         if network is None:
             return None
         return Plug(network=network, endpoint=load_endpoint(stored), settings=stored.settings)
+
+
+def _attached(
+    driver: Driver, spec: NetworkSpec, endpoint: EndpointSpec, namespace: int
+) -> EndpointStatus:
+    try:
+        return driver.attach(spec, endpoint, namespace)
+    except (Conflict, NoSpace) as error:  # host ports that others have
+        raise StartFailed(
+            "driver failed programming external connectivity on endpoint "
+            f"{endpoint.container_name} ({endpoint.endpoint_id}): {error.message}"
+        ) from error
 
 
 def check_usable(network: Network) -> None:

@@ -55,8 +55,8 @@ class HostDevices:
 
     def nodes(self, path: str) -> list[DeviceNode]:
         """See :class:`DeviceTable`."""
-        if os.path.isdir(path):
-            return list(_walk(path))
+        if os.path.isdir(path) and (below := list(_walk(path))):
+            return below
         return [self.node(path)]
 
     def all(self) -> list[DeviceNode]:

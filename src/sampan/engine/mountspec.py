@@ -51,7 +51,10 @@ def parse_bind(text: str, driver: str = "") -> MountRecord:
     target = _target(target, kind, text)
     propagation = next((word for word in words if word in PROPAGATIONS), "")
     if propagation and not bind:
-        raise InvalidParameter(f"invalid volume specification: '{text}'")
+        raise InvalidParameter(
+            f"invalid volume specification: '{text}': invalid mount config for type \"volume\": "
+            "field BindOptions must not be specified"
+        )
     if not bind and source:
         check_volume_name(source)
     idmap = next((word for word in words if word.partition("=")[0] == "idmap"), "")
@@ -261,7 +264,7 @@ def parse_volumes_from(text: str) -> tuple[str, str]:
     if not ref:
         raise InvalidParameter(f'invalid volumes-from specification: "{text}"')
     mode = mode if colon else "rw"
-    if not _valid_mode(mode):
+    if not _valid_mode(mode) or not {"copy", "nocopy"}.isdisjoint(mode.split(",")):
         raise InvalidParameter(f"invalid mode: {mode}")
     return ref, mode
 
@@ -275,6 +278,7 @@ def inherit(mounts: Iterable[MountRecord], mode: str) -> list[MountRecord]:
             destination=mount.destination,
             source=mount.source,
             name=mount.name,
+            anonymous=mount.anonymous,
             driver=mount.driver,
             mode=mode if mode != "rw" else mount.mode,
             writable=mount.writable and not read_only,

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from sampan.engine import usernamespaces
 from sampan.engine.core import Core
 from sampan.engine.table import Container
 from sampan.engine.usernamespaces import donor
-from sampan.errors import InvalidParameter, StartFailed
+from sampan.errors import InvalidParameter, NotFound, StartFailed
 from sampan.model.idmap import IdMap
 
 
 def shared_network(core: Core, container: Container) -> Container | None:
-    """The running container whose network this one shares, if its mode says so."""
+    """The running container whose network this one shares, if its mode says so: the one that
+    has it of its own, however many share it in turn."""
     mode = container.record.host_config.network_mode or ""
-    return donor(core, mode, "network") if mode.startswith("container:") else None
+    if not mode.startswith("container:"):
+        return None
+    with suppress(NotFound):
+        if core.containers.find(mode.partition(":")[2]) is container:
+            raise StartFailed("cannot join own network")
+    found = donor(core, mode, "network")
+    return shared_network(core, found) or found
 
 
 def namespaces(core: Core, container: Container) -> tuple[dict[str, str], IdMap | None]:

@@ -119,7 +119,8 @@ def load_endpoint(stored: StoredEndpoint) -> EndpointSpec:
 
 
 def endpoint_sysctls(options: Mapping[str, str]) -> dict[str, str]:
-    """The sysctls in a ``com.docker.network.endpoint.sysctls`` option."""
+    """The sysctls in a ``com.docker.network.endpoint.sysctls`` option; the interface is
+    ``IFNAME`` in them, which may have been written small."""
     text = options.get("com.docker.network.endpoint.sysctls", "")
     pairs = (part.partition("=") for part in text.split(",") if part)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return {name.strip().replace(".ifname.", ".IFNAME."): value.strip() for name, _, value in pairs}

@@ -245,6 +245,11 @@ class Networks:
     def _check_connectable(self, network: Network, container: Container) -> None:
         check_usable(network)
         mode = container.record.host_config.network_mode or ""
+        if container.live is not None and "none" in (network.name, *container.record.networks):
+            raise Forbidden(
+                "container cannot be connected to multiple networks with one of the networks in "
+                "private (none) mode"
+            )
         if network.name == "host":
             raise Forbidden("container cannot be connected to host network")
         if mode == "host":

@@ -81,8 +81,8 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
     container.removed = True
     core.containers.discard(container)
     core.ids.give(container.id)
-    for exec_id in container.execs:
-        core.execs.pop(exec_id, None)
+    for exec_id in [found.id for found in core.execs.values() if found.container is container]:
+        del core.execs[exec_id]
     discard(container.pending)
     await logforwarding.finish(container)
     anonymous = (

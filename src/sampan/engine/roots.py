@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import NamedTuple
 
+from sampan.engine import naming
 from sampan.engine.core import Core
 from sampan.engine.table import Container
 from sampan.errors import SampanError
@@ -72,13 +73,20 @@ def root(core: Core, container: Container, *, writable: bool = False) -> Iterato
     """The root directory with the container's volumes and binds in it. Blocks.
 
     A running container's is reached through its first process, so what is mounted inside is seen
-    as the program sees it; a stopped one's is mounted detached, on no mount point.
+    as the program sees it; a stopped one's is mounted detached, on no mount point, by one at a
+    time: a second overlay that writes to an upper directory takes the first one's work directory.
     """
-    opened = _open(core, container, writable=writable)
-    try:
-        yield opened
-    finally:
-        os.close(opened.fd)
+    opened = _live(container)
+    with ExitStack() as held:
+        if opened is None:
+            held.enter_context(container.mounting)
+            opened = _mounted(core, container, writable=writable)
+            if not writable:
+                held.close()
+        try:
+            yield opened
+        finally:
+            os.close(opened.fd)
 
 
 @contextmanager
@@ -104,25 +112,41 @@ def _make_mount_points(mounts: Sequence[Mount], own: Sequence[Mount]) -> None:
         os.close(root)
 
 
+def _name_files(core: Core, container: Container) -> list[Mount]:
+    """The files of its last run over those in /etc, unless a mount of its own is there."""
+    taken = {mount.destination for mount in container.record.mounts}
+    return [
+        Mount(type="bind", source=source, destination=target.lstrip("/"), options=("bind", "rw"))
+        for target, source in naming.bindings(core.directory(container.id)).items()
+        if target not in taken and os.path.exists(source)
+    ]
+
+
 def bare(core: Core, container: Container) -> int:
     """The root directory, read-only, nothing mounted in it; the caller closes it. Blocks."""
     try:
         return detached_mount(core.snapshots.mounts(container.id))
     except OSError as error:
-        raise SampanError(
-            f"cannot open the root of container {container.id}: {error.strerror}"
-        ) from error
+        raise _cannot_open(container, error) from error
 
 
-def _open(core: Core, container: Container, *, writable: bool) -> Root:
+def _live(container: Container) -> Root | None:
+    """The root of a container that runs, through its first process."""
+    run = container.live
+    if run is None:
+        return None
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        run = container.live
-        if run is not None:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            try:
-                return Root(os.open(f"/proc/{container.state.pid}/root", flags), run.id_map)
-            except FileNotFoundError:
-                pass  # it has just ended: fall back to what it left
+        return Root(os.open(f"/proc/{container.state.pid}/root", flags), run.id_map)
+    except FileNotFoundError:
+        return None  # it has just ended: what it left counts
+    except OSError as error:
+        raise _cannot_open(container, error) from error
+
+
+def _mounted(core: Core, container: Container, *, writable: bool) -> Root:
+    """The root of a container that does not run."""
+    try:
         own = [
             Mount(
                 type="bind",
@@ -133,12 +157,15 @@ def _open(core: Core, container: Container, *, writable: bool) -> Root:
             for mount in container.record.mounts
             if mount.type in ("bind", "volume") and mount.source
         ]
+        own += _name_files(core, container)
         if own:
             _make_mount_points(core.snapshots.mounts(container.id), own)
         # Asked for once more: each answer is good for one mount of a volatile snapshot.
         mounts = [*core.snapshots.mounts(container.id), *own]
         return Root(detached_mount(mounts, writable=writable), None)
     except OSError as error:
-        raise SampanError(
-            f"cannot open the root of container {container.id}: {error.strerror}"
-        ) from error
+        raise _cannot_open(container, error) from error
+
+
+def _cannot_open(container: Container, error: OSError) -> SampanError:
+    return SampanError(f"cannot open the root of container {container.id}: {error.strerror}")

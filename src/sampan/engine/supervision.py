@@ -161,10 +161,14 @@ async def ended(core: Core, container: Container, run: Run, record: ExitRecord) 
 
 
 def _forget_execs(core: Core, container: Container) -> None:
-    for exec_id in container.execs:
+    """Those that never started go with the run; those that did can be asked about for a while."""
+    for exec_id in list(container.execs):
         found = core.execs.get(exec_id)
         if found is not None and found.running:
             found.exited(core, 137)
+        elif found is not None and found.exit_code is None:
+            del core.execs[exec_id]
+            container.execs.discard(exec_id)
 
 
 def _consider_restart(core: Core, container: Container, ran_for: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -53,7 +54,8 @@ class Waiter:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Container:
-    """One container; only the event loop's thread touches it.
+    """One container; only the event loop's thread touches it, but for ``mounting``, which a
+    worker holds while it has the root of one that does not run mounted for writing.
 
     ``lock`` is held by whatever changes its status: start, the handling of an exit, removal.
     Waiting for an exit (stop) never holds it. ``endpoints`` are what it holds now, by network id.
@@ -62,6 +64,7 @@ class Container:
     record: Record
     state: State = field(default_factory=State)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    mounting: threading.Lock = field(default_factory=threading.Lock)
     run: Run | None = None
     #: everything of a run but its program, which waits to be let go
     prepared: Run | None = None

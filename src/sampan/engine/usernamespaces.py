@@ -6,12 +6,15 @@ from sampan.engine import userns
 from sampan.engine.core import Core
 from sampan.engine.table import Container
 from sampan.engine.userns import Kind
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, InvalidParameter, NotFound, StartFailed
 from sampan.model.idmap import IdMap
 
 
 def donor(core: Core, mode: str, namespace: str) -> Container:
-    """The running container that ``container:...`` names. Raises NotFound, Conflict."""
+    """The running container that ``container:...`` names.
+
+    Raises NotFound, Conflict, or StartFailed for PID namespaces, as dockerd answers with 500.
+    """
     what = namespace if namespace in ("network", "user") else namespace.upper()
     try:
         found = core.containers.find(mode.partition(":")[2])
@@ -24,7 +27,8 @@ def donor(core: Core, mode: str, namespace: str) -> Container:
             f"cannot join {what} namespace of a non running container: container {found.name} is "
             f"{found.state.status}"
         )
-    raise Conflict(f"failed to join {what} namespace: container {found.id} is not running")
+    message = f"failed to join {what} namespace: container {found.id} is not running"
+    raise StartFailed(message) if namespace == "pid" else Conflict(message)
 
 
 def of(core: Core, container: Container) -> tuple[str | None, IdMap | None]:

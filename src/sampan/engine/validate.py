@@ -338,19 +338,19 @@ def _validate_cpu(config: Resources, cpus: int) -> None:
     realtime_period, realtime = config.cpu_realtime_period or 0, config.cpu_realtime_runtime or 0
     if realtime_period and realtime > realtime_period:
         raise InvalidParameter("cpu real-time runtime cannot be higher than cpu real-time period")
-    _validate_set(config.cpuset_cpus, "cpuset cpus", "CPUs", range(cpus))
+    for number in _set_members(config.cpuset_cpus, "cpuset cpus"):
+        if number not in range(cpus):
+            raise InvalidParameter(
+                f"Requested CPUs are not available - requested {config.cpuset_cpus}, available: "
+                f"0-{cpus - 1}"
+            )
+    _set_members(config.cpuset_mems, "cpuset mems")  # the kernel knows which nodes there are
 
 
-def _validate_set(text: str | None, name: str, what: str, available: Sequence[int]) -> None:
+def _set_members(text: str | None, name: str) -> Sequence[int]:
+    """The ends of the ranges of a list of numbers (cpuset(7), "List format")."""
     if not text:
-        return
+        return ()
     if not _CPUSET.fullmatch(text):
-        raise InvalidParameter(f"Invalid value {text} for {name}")
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        for number in (int(first), int(last or first)):
-            if number not in available:
-                raise InvalidParameter(
-                    f"Requested {what} are not available - requested {text}, available: "
-                    f"{available[0]}-{available[-1]}"
-                )
+        raise InvalidParameter(f"Invalid value {text} for {name}: invalid format: {text}")
+    return [int(number) for number in text.replace("-", ",").split(",")]

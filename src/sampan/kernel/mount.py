@@ -87,10 +87,13 @@ def umount2(target: str, flags: int = 0) -> None:
 
 def mount_id(path: str) -> int:
     """The id of the mount that ``path`` is on (proc_pid_mountinfo(5)), the topmost there."""
-    with (
-        descriptor(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd,
-        open(f"/proc/self/fdinfo/{fd}") as file,
-    ):
+    with descriptor(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd:
+        return mount_id_of(fd)
+
+
+def mount_id_of(fd: int) -> int:
+    """The id of the mount that an open file is on."""
+    with open(f"/proc/self/fdinfo/{fd}") as file:
         fields = dict(line.split(":", 1) for line in file)
     return int(fields["mnt_id"])
 

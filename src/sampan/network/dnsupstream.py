@@ -26,6 +26,8 @@ IN_FLIGHT = 1024
 _QUESTIONS_PER_PORT = 128
 _PORT = 53
 _SERVFAIL, _REFUSED = 2, 5
+#: answers that say nothing about the name: another server may know
+_FAILURES = (_SERVFAIL, _REFUSED)
 _MAX_MESSAGE = 65535
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
@@ -78,9 +80,9 @@ class Upstream:
 
     def ask(self, query: bytes, deliver: Callable[[bytes], None]) -> None:
         """Have ``deliver`` called once with the answer: an upstream server's, or SERVFAIL when
-        none answers in time; without servers, NXDOMAIN."""
+        there is none that answers in time and does not refuse."""
         if not self._servers:
-            deliver(dns.refusal(query, 3))
+            deliver(dns.refusal(query, _SERVFAIL))
         elif not dns.question_end(query):
             deliver(dns.refusal(query, 1))
         elif self._in_flight >= IN_FLIGHT:
@@ -161,7 +163,7 @@ class Upstream:
             question = port.waiting.get(identifier)
             if question is None or not dns.same_question(question.query, answer):
                 continue
-            if dns.response_code(answer) == _SERVFAIL and question.servers:
+            if dns.response_code(answer) in _FAILURES:
                 self._fail(port, identifier)
                 continue
             self._take(port, identifier)
@@ -191,19 +193,16 @@ class Upstream:
     async def ask_stream(self, query: bytes) -> bytes:
         """The answer to a query over TCP (RFC 7766), as :meth:`ask`."""
         if not self._servers:
-            return dns.refusal(query, 3)
+            return dns.refusal(query, _SERVFAIL)
         if not dns.question_end(query):
             return dns.refusal(query, 1)
-        found = dns.refusal(query, _SERVFAIL)
         for server in self._servers:
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(SERVER_TIMEOUT):
                     answer = await self._exchange(server, query)
-                if dns.same_question(query, answer):
-                    found = query[:2] + answer[2:]
-                    if dns.response_code(answer) != _SERVFAIL:
-                        break
-        return found
+                if dns.same_question(query, answer) and dns.response_code(answer) not in _FAILURES:
+                    return query[:2] + answer[2:]
+        return dns.refusal(query, _SERVFAIL)
 
     async def _exchange(self, server: str, query: bytes) -> bytes:
         loop = asyncio.get_running_loop()

@@ -91,6 +91,11 @@ def _is_loopback(server: str) -> bool:
     return ip_address(server.partition("%")[0]).is_loopback
 
 
+def _asked(servers: Sequence[str]) -> tuple[str, ...]:
+    """Servers that a container's resolver asks from beside it, where it itself is not another."""
+    return tuple(server for server in servers if server != EMBEDDED_RESOLVER)
+
+
 def container_dns(
     host: ResolvConf,
     *,
@@ -129,7 +134,7 @@ def container_dns(
             file=ResolvConf(
                 nameservers=(EMBEDDED_RESOLVER,), search=chosen_search, options=chosen_options
             ),
-            upstream=nameservers or _DEFAULT_NAMESERVERS,
+            upstream=_asked(servers) if servers else host.nameservers or _DEFAULT_NAMESERVERS,
             from_host=not servers,
         )
     # The host's loopback is not the container's: a resolver there cannot be reached.

@@ -70,12 +70,14 @@ def resolve(
     entry = _find_user(name or "0", passwd)
     uid = entry[1] if entry else _number(name or "0")
     if uid is None:
+        _check_range(name)
         raise UnknownName(f"unable to find user {name}: no matching entries in passwd file")
     gid = entry[2] if entry else 0
     extra: list[int] = []
     if group_name:
         found = _find_group(group_name, group)
         if found is None:
+            _check_range(group_name)
             raise UnknownName(
                 f"unable to find group {group_name}: no matching entries in group file"
             )
@@ -138,6 +140,12 @@ def _groups(group: bytes) -> Iterator[tuple[bytes, int, list[bytes]]]:
         gid = _number(fields[2]) if len(fields) > 2 else None
         if gid is not None:
             yield fields[0], gid, fields[3].split(b",") if len(fields) > 3 else []
+
+
+def _check_range(name: str) -> None:
+    """Say of a number that no id has so why it names nobody."""
+    if name.removeprefix("-").isdecimal():
+        raise UnknownName(f"uids and gids must be in range 0-{_ID_LIMIT}")
 
 
 def _number(text: str | bytes) -> int | None:

@@ -7,7 +7,9 @@ import json
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,3 +250,191 @@ def test_families_by_default(own: Sampand, name: str, ipv4: bool | None, ipv6: b
     assert (shown["EnableIPv4"], shown["EnableIPv6"]) == (bool(ipv4), True)
     asked = {"com.docker.network.enable_ipv4": ipv4, "com.docker.network.enable_ipv6": ipv6}
     assert shown["Options"] == {key: FAMILIES[key] for key, said in asked.items() if said is None}
+
+
+def create(api: Api, name: str, status: int = 201, **body: Any) -> Any:
+    command = {"Image": "busybox", "Cmd": ["sleep", "1000"], **body}
+    return api.json("POST", f"/containers/create?name={name}", command, status)
+
+
+def refused(api: Api, name: str, **host: Any) -> str:
+    """What a container is refused for, when it is created or when it starts."""
+    found = api("POST", f"/containers/create?name={name}", {"Image": "busybox", "HostConfig": host})
+    if found[0] == 201:
+        found = api("POST", f"/containers/{name}/start")
+        api("DELETE", f"/containers/{name}?force=1")
+    assert found[0] >= 400
+    message: str = json.loads(found[2])["message"]
+    return message
+
+
+def test_what_a_container_is_refused_for(api: Api, name: str) -> None:
+    """In dockerd's words, which moby's suites look for."""
+    other = create(api, f"{name}-other")["Id"]
+    try:
+        for host, text in (
+            ({"PidMode": f"container:{name}-other"},
+             f"failed to join PID namespace: container {other} is not running"),
+            ({"NetworkMode": f"container:{name}"}, "cannot join own network"),
+            ({"CpusetCpus": "0-1,,"}, "Invalid value 0-1,, for cpuset cpus"),
+            ({"CpusetMems": "42-3,1--"}, "Invalid value 42-3,1-- for cpuset mems"),
+            ({"Binds": ["foo:/test:shared"]}, "invalid mount config"),
+            ({"VolumesFrom": [f"{name}-other:nocopy"]}, "invalid mode: nocopy"),
+            ({"Devices": [{"PathOnHost": "/etc", "PathInContainer": "/etc",
+                           "CgroupPermissions": "rwm"}]}, '"/etc": not a device node'),
+        ):  # fmt: skip
+            assert text in refused(api, name, **host)
+        start = api("POST", f"/containers/{name}-other/start")
+        assert start[0] == 204
+    finally:
+        api("DELETE", f"/containers/{name}-other?force=1")
+    for user in ("2147483648", "-1"):
+        create(api, name, User=user)
+        message = api.json("POST", f"/containers/{name}/start", status=500)["message"]
+        assert "uids and gids must be in range 0-2147483647" in message
+        api("DELETE", f"/containers/{name}?force=1")
+    for body, text in (({}, "config cannot be empty"), ({"Image": ""}, "no command specified")):
+        assert text in api.json("POST", "/containers/create", body, 400)["message"]
+
+
+def test_errors_that_are_no_json(api: Api) -> None:
+    status, headers, text = api("POST", "/containers/nosuch/attach")
+    kind = "application/vnd.docker.raw-stream"
+    assert (status, headers["Content-Type"]) == (404, kind)
+    assert text == b"No such container: nosuch\r\n"
+    assert api("GET", "/containers/nosuch/attach/ws")[0] == 404
+    status, headers, text = api("GET", "/v1.23/version")
+    assert (status, headers["Content-Type"]) == (400, "text/plain; charset=utf-8")
+    assert text.startswith(b"client version 1.23 is too old")
+    status, text = api.send("POST", "/containers/create", b'{"Image": "busybox"}', "")
+    assert (status, b"malformed Content-Type header" in text) == (400, True)
+
+
+def test_ports_that_are_taken(docker: DockerCli, api: Api, name: str) -> None:
+    docker("run", "-d", "--name", f"{name}-first", "-p", "8765:80", "busybox", "sleep", "1000")
+    try:
+        host = {"PortBindings": {"80/tcp": [{"HostPort": "8765"}]}}
+        create(api, name, HostConfig=host)
+        message = api.json("POST", f"/containers/{name}/start", status=500)["message"]
+        begins = "failed to set up container networking: driver failed programming external "
+        assert message.startswith(f"{begins}connectivity on endpoint {name} (")
+        assert "Bind for 0.0.0.0:8765 failed: port is already allocated" in message
+    finally:
+        docker("rm", "-f", f"{name}-first")
+
+
+def test_networks_of_a_request_are_all_there_are(docker: DockerCli, api: Api, name: str) -> None:
+    networks = [f"{name}-{letter}" for letter in "ab"]
+    for network in networks:
+        docker("network", "create", network)
+    try:
+        for mode, wanted in (("", networks), ("bridge", networks[:1]), (networks[0], networks[1:])):
+            endpoints: dict[str, Any] = {"EndpointsConfig": {network: {} for network in wanted}}
+            create(api, name, HostConfig={"NetworkMode": mode}, NetworkingConfig=endpoints)
+            assert api("POST", f"/containers/{name}/start")[0] == 204
+            shown = api.json("GET", f"/containers/{name}/json")["NetworkSettings"]["Networks"]
+            assert sorted(shown) == wanted
+            docker("rm", "-f", name)
+        docker("run", "-d", "--network", "none", "--name", name, "busybox", "sleep", "1000")
+        said = docker("network", "connect", networks[0], name, status=1).stderr
+        assert "one of the networks in private (none) mode" in said
+    finally:
+        docker("rm", "-f", name, status=None)
+        docker("network", "rm", *networks)
+
+
+def test_execs_of_a_container(docker: DockerCli, api: Api, name: str) -> None:
+    """Those that ended are not listed; those that never started end with the container's run."""
+    docker("run", "-d", "--name", f"{name}-db", "--expose", "80", "busybox", "sleep", "1000")
+    docker("run", "-d", "--name", name, "--link", f"{name}-db:db", "busybox", "sleep", "1000")
+    try:
+        assert f"DB_NAME=/{name}/db" in docker.out("exec", name, "env").splitlines()
+        shown = api.json("GET", f"/containers/{name}/json")
+        assert shown["ExecIDs"] is None
+        path = f"/containers/{name}/exec"
+        made, paused = (api.json("POST", path, {"Cmd": ["true"]}, 201)["Id"] for _ in range(2))
+        docker("pause", name)
+        message = api.json("POST", f"/exec/{paused}/start", {"Detach": True}, 409)["message"]
+        assert message.startswith(f"Container {shown['Id']} is paused")
+        docker("unpause", name)
+        assert api.json("GET", f"/containers/{name}/json")["ExecIDs"] == sorted([made, paused])
+        docker("stop", "-t0", name)
+        api.json("POST", f"/exec/{made}/start", {"Detach": True}, 404)
+        docker("start", name)
+        api.json("POST", f"/exec/{made}/start", {"Detach": True}, 404)
+    finally:
+        docker("rm", "-f", f"{name}-db")
+
+
+def test_containers_share_a_network_in_turn(docker: DockerCli, name: str) -> None:
+    shared = [f"{name}-1", f"{name}-2"]
+    docker("run", "-d", "--name", name, "--hostname", "own", "busybox", "sleep", "1000")
+    try:
+        for other, first in zip(shared, (name, shared[0]), strict=True):
+            run = ("run", "-d", "--name", other, "--network", f"container:{first}")
+            docker(*run, "busybox", "sleep", "1000")
+            assert "own" in docker.out("exec", other, "cat", "/etc/hosts")
+    finally:
+        docker("rm", "-f", *shared, status=None)
+
+
+def test_anonymous_volumes_go_with_who_had_them_last(docker: DockerCli, name: str) -> None:
+    docker("create", "--name", f"{name}-parent", "-v", "/data", "busybox")
+    docker("create", "--name", name, "--volumes-from", f"{name}-parent", "busybox")
+    volume = docker.out("inspect", "-f", "{{(index .Mounts 0).Name}}", name)
+    docker("rm", f"{name}-parent")
+    docker("rm", "-v", name)
+    assert volume not in docker.out("volume", "ls", "-q").split()
+
+
+def test_a_cgroup_parent_leads_nowhere_else(docker: DockerCli, name: str) -> None:
+    shown = docker.out(
+        *("run", "--rm", "--name", name, "--cgroup-parent", "../../../sampan-moby/here"),
+        *("busybox", "cat", "/proc/1/cgroup"),
+    )
+    assert ".." not in shown
+
+
+def test_copying_to_what_is_read_only(docker: DockerCli, name: str, tmp_path: Path) -> None:
+    """Where a link in a volume leads counts, not where it is."""
+    for directory in ("rw", "ro"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / "rw" / "link").symlink_to("/root")
+    binds = ("-v", f"{tmp_path}/rw:/rw", "-v", f"{tmp_path}/ro:/ro:ro")
+    docker("create", "--name", name, "--read-only", *binds, "busybox", "sleep", "1000")
+    (tmp_path / "f").write_text("f")
+    for running in (False, True):
+        if running:
+            docker("start", name)
+        for target, part in (("/rw/link/", "container rootfs"), ("/ro/", "mounted volume")):
+            said = docker("cp", str(tmp_path / "f"), f"{name}:{target}", status=1).stderr
+            assert f"{part} is marked read-only" in said
+        docker("cp", str(tmp_path / "f"), f"{name}:/rw/f{running}")
+        assert (tmp_path / "rw" / f"f{running}").exists()
+
+
+def test_names_can_be_copied_from_a_stopped_container(
+    docker: DockerCli, name: str, tmp_path: Path
+) -> None:
+    docker("run", "--name", name, "--add-host", "added:10.1.2.3", "busybox", "true")
+    docker("cp", f"{name}:/etc/hosts", str(tmp_path / "hosts"))
+    assert "10.1.2.3\tadded" in (tmp_path / "hosts").read_text()
+
+
+def test_a_root_of_a_brief_container_is_looked_at_twice_at_once(
+    docker: DockerCli, api: Api, name: str
+) -> None:
+    """Its mounts are volatile, which overlay refuses twice."""
+    docker("create", "--rm", "--name", name, "-v", "/data", "busybox")
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+
+    def put() -> list[int]:
+        path = f"/containers/{name}/archive?path=/tmp"
+        data = body.getvalue()
+        return [api.send("PUT", path, data, "application/x-tar")[0] for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(put) for _ in range(4)]
+        assert {status for future in found for status in future.result()} == {200}

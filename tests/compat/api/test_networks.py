@@ -144,6 +144,15 @@ def test_search_domains_reverse_and_negative_answers(docker: DockerCli, name: st
         assert "db.corp.test.names" in docker.out(*run, "busybox", "nslookup", "10.93.0.99")
         missing = docker(*run, "busybox", "nslookup", "absent.corp.test", status=None)
         assert "NXDOMAIN" in missing.stdout or "SERVFAIL" in missing.stdout
+        itself = ("run", "--rm", "--network", "names", "--dns", "127.0.0.11", "busybox")
+        assert "SERVFAIL" in docker(*itself, "nslookup", "docker.com", status=1).stdout
+        sysctl = "net.ipv4.conf.ifname.forwarding=0"
+        option = f'"driver-opt=com.docker.network.endpoint.sysctls={sysctl}"'
+        shown = docker.out(
+            *("run", "--rm", "--network", f"name=names,{option}", "busybox"),
+            *("sysctl", "-n", "net.ipv4.conf.eth0.forwarding"),
+        )
+        assert shown == "0"
     finally:
         docker("rm", "-f", "db.corp.test")
         docker("network", "rm", "names")

@@ -23,11 +23,17 @@ async def test_ping_tells_what_clients_negotiate_from(server: Server) -> None:
         assert answer.headers["server"].startswith("Sampan/")
 
 
+async def test_versions_nobody_speaks_any_more_are_refused_in_plain_text(server: Server) -> None:
+    answer = await server.ask("GET", "/v1.23/info")
+    assert (answer.status, answer.body) == (400, (
+        b"client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade "
+        b"your client to a newer version\n"
+    ))  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("version", "text"),
     [
-        ("1.23", "client version 1.23 is too old. Minimum supported API version is 1.24, "
-         "please upgrade your client to a newer version"),
         ("1.56", "client version 1.56 is too new. Maximum supported API version is 1.55"),
         ("1.2.3", "invalid API version: '1.2.3'"),
     ],
@@ -91,7 +97,7 @@ async def test_errors_are_json_and_say_what_was_wrong(
         ),
         (b'{"Image": "a"} x', "unexpected content after JSON"),
         (b"[]", "invalid JSON: expected an object"),
-        (b"{}", "Config cannot be empty in order to create a container"),
+        (b"{}", "config cannot be empty in order to create a container"),
         (b'{"Image": 5}', "invalid JSON: Image: expected `str | null`, got `int`"),
         (b'{"Image": "a\\u0000b"}', "invalid JSON: Image: contains a NUL byte"),
         (b'{"Image": "a", "HostConfig": {"Memory": 9223372036854775808}}',

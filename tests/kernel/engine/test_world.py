@@ -11,7 +11,14 @@ import pytest
 
 from sampan.engine.engine import Engine
 from sampan.engine.options import AttachOptions, CommitOptions, ImportOptions, LogsOptions
-from sampan.errors import ArchiveRefused, Conflict, Forbidden, InvalidParameter, NotFound
+from sampan.errors import (
+    ArchiveRefused,
+    Conflict,
+    Forbidden,
+    InvalidParameter,
+    NotFound,
+    StartFailed,
+)
 from sampan.wire.container import ContainerCreateRequest, ContainerUpdateRequest, HostConfig
 from sampan.wire.hostconfig import (
     HostConfigLogConfig,
@@ -86,7 +93,7 @@ async def test_published_port(engine: Engine) -> None:
     second = await engine.containers.create(
         request(["true"], HostConfig(port_bindings=bindings)), "other"
     )
-    with pytest.raises(Conflict, match="port is already allocated"):
+    with pytest.raises(StartFailed, match="port is already allocated"):
         await engine.containers.start("other")
     assert second.id != made.id
     await engine.containers.remove("web", force=True)

@@ -48,7 +48,8 @@ def addresses(answer: DNSRecord) -> list[str]:
 
 class UpstreamServer:
     """A DNS server of somebody else: answers every A with its own address, TXT with who asked;
-    truncates UDP answers about ``big``; the one outside says SERVFAIL about ``broken``."""
+    truncates UDP answers about ``big``; the one outside says SERVFAIL about ``broken`` and
+    REFUSED about ``closed``."""
 
     def __init__(self, netns_fd: int, address: str) -> None:
         self.udp = netns.open_socket(netns_fd, socket.AF_INET, socket.SOCK_DGRAM)
@@ -67,6 +68,8 @@ class UpstreamServer:
         reply = request.reply()
         if "broken" in str(request.q.qname) and self.address == OUTSIDE4:
             reply.header.rcode = RCODE.SERVFAIL
+        elif "closed" in str(request.q.qname) and self.address == OUTSIDE4:
+            reply.header.rcode = RCODE.REFUSED
         elif "big" in str(request.q.qname) and not tcp:
             reply.header.tc = 1
         elif request.q.qtype == QTYPE.TXT:
@@ -148,15 +151,15 @@ def test_names_of_the_networks(world: World, resolver: Resolver) -> None:
     assert addresses(query(fd, "5.0.17.172.in-addr.arpa", "PTR")) == ["db.Backend."]
     assert addresses(query(fd, ip_address("fd00:17::5").reverse_pointer, "PTR")) == ["db.Backend."]
     assert addresses(query(fd, "db", tcp=True)) == ["172.17.0.5"]
-    # no upstream servers: certainly no such name
-    assert query(fd, "nowhere.example").header.rcode == RCODE.NXDOMAIN
-    assert query(fd, "nowhere.example", tcp=True).header.rcode == RCODE.NXDOMAIN
+    # no upstream servers: nobody to ask, as dockerd says it
+    assert query(fd, "nowhere.example").header.rcode == RCODE.SERVFAIL
+    assert query(fd, "nowhere.example", tcp=True).header.rcode == RCODE.SERVFAIL
     resolver.set_zone("n1", Zone())
-    assert query(fd, "db").header.rcode == RCODE.NXDOMAIN
+    assert query(fd, "db").header.rcode == RCODE.SERVFAIL
     resolver.set_zone("n2", Zone(addresses={"db": (ip_address("10.0.0.1"),)}))
     assert addresses(query(fd, "db")) == ["10.0.0.1"]
     resolver.change("c1", ["n1"])
-    assert query(fd, "db").header.rcode == RCODE.NXDOMAIN
+    assert query(fd, "db").header.rcode == RCODE.SERVFAIL
 
 
 def test_other_names_are_forwarded(world: World, resolver: Resolver) -> None:
@@ -175,7 +178,9 @@ def test_other_names_are_forwarded(world: World, resolver: Resolver) -> None:
         truncated = query(fd, "big.example")
         assert truncated.header.tc
         assert addresses(query(fd, "big.example", tcp=True)) == [OUTSIDE4]
-        assert query(fd, "broken.example").header.rcode == RCODE.SERVFAIL
+        for tcp in (False, True):
+            for name in ("broken.example", "closed.example"):
+                assert query(fd, name, tcp=tcp).header.rcode == RCODE.SERVFAIL
         # servers given with --dns are asked from the container's own namespace
         resolver.plug("c1", fd, networks=["n1"], upstream=["127.0.0.53"], from_host=False)
         assert addresses(query(fd, "www.example")) == ["127.0.0.53"]
@@ -185,6 +190,7 @@ def test_other_names_are_forwarded(world: World, resolver: Resolver) -> None:
         resolver.plug("c1", fd, networks=["n1"], upstream=servers, from_host=False)
         for tcp in (False, True):
             assert addresses(query(fd, "broken.example", tcp=tcp)) == ["127.0.0.53"]
+            assert addresses(query(fd, "closed.example", tcp=tcp)) == ["127.0.0.53"]
             assert addresses(query(fd, "www.example", tcp=tcp)) == [OUTSIDE4]
     finally:
         first.close()

@@ -75,7 +75,7 @@ async def create(call: Call) -> web.StreamResponse:
 def _check_config(request: ContainerCreateRequest) -> None:
     fields = (field.name for field in structs.fields(ContainerConfig))
     if all(getattr(request, name) is None for name in fields):
-        raise InvalidParameter("Config cannot be empty in order to create a container")
+        raise InvalidParameter("config cannot be empty in order to create a container")
 
 
 async def inspect(call: Call) -> web.StreamResponse:

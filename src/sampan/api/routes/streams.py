@@ -13,7 +13,7 @@ from sampan.api.hijack import hijack
 from sampan.api.router import Effect, Route
 from sampan.api.shape import complete
 from sampan.engine.options import AttachOptions, LogsOptions
-from sampan.errors import InvalidParameter
+from sampan.errors import InvalidParameter, SampanError
 
 
 def stream_type(call: Call, *, tty: bool) -> str:
@@ -23,7 +23,10 @@ def stream_type(call: Call, *, tty: bool) -> str:
 
 async def attach(call: Call) -> web.StreamResponse:
     """``POST /containers/{id}/attach``: the connection becomes the container's stdio."""
-    attachment = await call.engine.containers.attach(call.name, _attach_options(call))
+    try:
+        attachment = await call.engine.containers.attach(call.name, _attach_options(call))
+    except SampanError as problem:  # told on the stream it would have been, as by dockerd
+        return reply.text(f"{problem.message}\r\n", reply.RAW_STREAM, problem.http_status)
     return await hijack(
         call.request,
         attachment,
@@ -45,6 +48,7 @@ async def attach_websocket(call: Call) -> web.StreamResponse:
             detach_keys=options.detach_keys,
         )
     if call.request.headers.get("Upgrade", "").lower() != "websocket":
+        await call.engine.containers.inspect(call.name)  # whether there is one comes first
         raise InvalidParameter("this endpoint speaks websocket only")
     attachment = await call.engine.containers.attach(call.name, options)
     return await websocket.attach(
