@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
+    from sampan.wire.system import SystemInfo
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+#: What dockerd counts as actions on containers, by the requests that ask for them.
+_ACTIONS = {
+    ("POST", "/commit"): "commit",
+    ("POST", "/containers/create"): "create",
+    ("POST", "/containers/{name}/start"): "start",
+    ("GET", "/containers/{name}/changes"): "changes",
+    ("DELETE", "/containers/{name}"): "delete",
+}
 
 
 class RequestMetrics:
@@ -37,16 +48,30 @@ class RequestMetrics:
 
     def lines(self) -> Iterable[str]:
         """The metrics in exposition format."""
-        name = "engine_daemon_http_request_duration_seconds"
-        yield f"# HELP {name} Time taken to answer API requests."
+        yield from self._histogram(
+            "engine_daemon_http_request_duration_seconds",
+            "Time taken to answer API requests.",
+            {key: f'method="{key[0]}",route="{key[1]}"' for key in sorted(self._counts)},
+        )
+        yield from self._histogram(
+            "engine_daemon_container_actions_seconds",
+            "Time taken by actions on containers.",
+            {key: f'action="{action}"' for key, action in _ACTIONS.items()},
+        )
+
+    def _histogram(
+        self, name: str, description: str, chosen: dict[tuple[str, str], str]
+    ) -> Iterable[str]:
+        """The requests ``chosen``, with the labels each has."""
+        yield f"# HELP {name} {description}"
         yield f"# TYPE {name} histogram"
-        for (method, pattern), counts in sorted(self._counts.items()):
-            labels = f'method="{method}",route="{pattern}"'
+        for key, labels in chosen.items():
             total = 0
+            counts = self._counts.get(key, [0] * (len(_BUCKETS) + 1))
             for bound, count in zip((*_BUCKETS, "+Inf"), counts, strict=True):
                 total += count
                 yield f'{name}_bucket{{{labels},le="{bound}"}} {total}'
-            yield f"{name}_sum{{{labels}}} {self._sums[(method, pattern)]:.6f}"
+            yield f"{name}_sum{{{labels}}} {self._sums.get(key, 0.0):.6f}"
             yield f"{name}_count{{{labels}}} {total}"
 
 
@@ -56,7 +81,9 @@ async def render(engine: Engine, requests: RequestMetrics, product: str) -> str:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     lines = [
         *_gauge(
-            "engine_daemon_engine_info", "Versions of the engine.", {f'version="{product}"': 1}
+            "engine_daemon_engine_info",
+            "The engine and its host.",
+            {_labels(info, product): 1},
         ),
         *_gauge(
             "engine_daemon_container_states_containers",
@@ -75,12 +102,48 @@ async def render(engine: Engine, requests: RequestMetrics, product: str) -> str:
         ),
         *_gauge("process_resident_memory_bytes", "Resident memory.", {"": _resident()}),
         *_gauge("process_open_fds", "Open descriptors.", {"": len(os.listdir("/proc/self/fd"))}),
-        "# HELP process_cpu_seconds_total Processor time used.",
-        "# TYPE process_cpu_seconds_total counter",
-        f"process_cpu_seconds_total {usage.ru_utime + usage.ru_stime:.3f}",
+        *_counter("engine_daemon_events_total", "Events.", engine.core.events.published),
+        *_counter(
+            "engine_daemon_health_checks_total", "Health checks.", engine.core.counts.health_checks
+        ),
+        *_counter(
+            "engine_daemon_health_checks_failed_total",
+            "Health checks that failed.",
+            engine.core.counts.health_checks_failed,
+        ),
+        *_counter(
+            "process_cpu_seconds_total",
+            "Processor time used.",
+            round(usage.ru_utime + usage.ru_stime, 3),
+        ),
         *requests.lines(),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _labels(info: SystemInfo, product: str) -> str:
+    """What an engine is, by the names dockerd has."""
+    told = {
+        "architecture": info.architecture,
+        "daemon_id": info.id,
+        "graphdriver": info.driver,
+        "kernel": info.kernel_version,
+        "os": info.operating_system,
+        "os_type": info.os_type,
+        "os_version": info.os_version,
+        "version": product,
+    }
+    return ",".join(f'{name}="{_escaped(value or "")}"' for name, value in told.items())
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _counter(name: str, description: str, value: float) -> Iterable[str]:
+    yield f"# HELP {name} {description}"
+    yield f"# TYPE {name} counter"
+    yield f"{name} {value}"
 
 
 def _gauge(name: str, description: str, values: dict[str, int]) -> Iterable[str]:

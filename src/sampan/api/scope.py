@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sampan.api.call import Call
-from sampan.errors import Forbidden, NotFound
+from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.wire.container import ContainerCreateRequest, HostConfig
 from sampan.wire.exec import ExecCreateRequest
 from sampan.wire.network import NetworkCreateRequest
@@ -44,9 +44,20 @@ _HARMLESS_SECURITY = ("no-new-privileges", "no-new-privileges:true", "no-new-pri
 
 
 async def check_container(call: Call, request: ContainerCreateRequest) -> None:
-    """Refuse a container that would reach the host or another scope (:class:`Forbidden`)."""
+    """Refuse a container that would reach the host or another scope (:class:`Forbidden`).
+
+    What it names and this socket does not see is a bad parameter: clients take NotFound for the
+    image, which they would pull.
+    """
     if not call.access.scoped:
         return
+    try:
+        await _check_references(call, request)
+    except NotFound as error:
+        raise InvalidParameter(error.message) from None
+
+
+async def _check_references(call: Call, request: ContainerCreateRequest) -> None:
     host = request.host_config or HostConfig()
     for what in host_access(host):
         raise Forbidden(f"{what} is not allowed through a socket limited to labels")

@@ -186,7 +186,7 @@ class Builds:
         self, request: BuildRequest, options: BuildOptions, names: tuple[Reference, ...]
     ) -> AsyncIterator[Progress]:
         core = self._core
-        news = ClassicProgress(quiet=options.quiet)
+        news = ClassicProgress(quiet=options.quiet, image_of=self._short_id)
         async with core.ingests:
             tools = self.tools(_credentials(options.auth))
             task = core.tasks.spawn(
@@ -219,9 +219,18 @@ class Builds:
         if options.quiet:
             yield {"stream": f"{image.id}\n"}
             return
+        yield {"stream": f" ---> {image.id.short}\n"}
         yield {"stream": f"Successfully built {image.id.short}\n"}
         for name in names:
             yield {"stream": f"Successfully tagged {name.familiar}\n"}
+
+    def _short_id(self, name: str) -> str:
+        """The short id of an image that is here; "" when none is."""
+        try:
+            entry, _ = self._core.images.find(name)
+        except SampanError:
+            return ""
+        return entry.id.short
 
     async def solve(self, request: BuildRequest, tools: Tools, progress: BuildProgress) -> Built:
         """Build for a client that has its own way of telling progress and naming the result.
@@ -276,6 +285,11 @@ class Builds:
             yield directory
         finally:
             await threads.run_long(shutil.rmtree, directory, True)
+
+    @property
+    def mount_directory(self) -> Path:
+        """Where a build mounts other roots; unmounted and emptied after a crash."""
+        return self._mounts
 
     @property
     def workspace(self) -> Workspace:

@@ -17,6 +17,7 @@ import msgspec
 from sampan.content import ContentStore
 from sampan.engine import capabilities as caps
 from sampan.engine.config import EngineConfig
+from sampan.engine.counts import Counts
 from sampan.engine.events import Events
 from sampan.engine.hostdevices import HostDevices
 from sampan.engine.idranges import IdRanges
@@ -86,6 +87,7 @@ class Core:
     #: who else needs blobs and layers: each tells which (the build cache, for one)
     pins: list[Callable[[], set[Digest]]] = field(default_factory=list)
     execs: dict[str, Exec] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
     random: random.Random = field(default_factory=random.SystemRandom)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 

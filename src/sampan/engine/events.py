@@ -41,6 +41,8 @@ class Events:
         self._history: deque[EventMessage] = deque(maxlen=history)
         self._subscribers: set[asyncio.Queue[EventMessage | None]] = set()
         self._now = now
+        #: how many there were since the engine began
+        self.published = 0
 
     @property
     def listeners(self) -> int:
@@ -60,6 +62,7 @@ class Events:
             time=at // 1_000_000_000,
             time_nano=at,
         )
+        self.published += 1
         self._history.append(message)
         for subscriber in list(self._subscribers):
             if subscriber.qsize() >= _BEHIND:
@@ -158,8 +161,6 @@ def _names(kind: str, key: str, value: str, actor: str, attributes: Mapping[str,
         return any(
             name in (value, f"{value}:latest") or _repository(name) == value for name in names
         )
-    if key in ("container", "volume", "network") and kind != key and key in attributes:
-        return attributes[key] == value
     return kind == key and (
         actor == value
         or attributes.get("name") == value

@@ -125,6 +125,8 @@ class HealthMonitor:
                 continue
             started = clock.now()
             code, output = await self._probe()
+            self._core.counts.health_checks += 1
+            self._core.counts.health_checks_failed += code != 0
             self.results.append(
                 HealthcheckResult(
                     start=clock.rfc3339(started),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -179,6 +180,10 @@ def test_sockets_metrics_and_the_end(second: Sampand, namespace: str) -> None:
     assert team("volume", "rm", "other", status=1).stderr
     team("volume", "create", "ours")
     assert full.out("volume", "ls", "-q", "--filter", "label=team=a").split() == ["mine", "ours"]
+    for flags in (["--volumes-from", "nope"], ["-v", "other:/x"]):
+        refused = team("run", *flags, "image", status=125).stderr
+        assert "No such" in refused
+        assert "locally" not in refused  # that the image was missing, and then pulled
     scrape = subprocess.run(
         ["nsenter", f"--net=/run/netns/{namespace}", "curl", "-s",
          "http://127.0.0.1:9323/metrics"],
@@ -186,6 +191,10 @@ def test_sockets_metrics_and_the_end(second: Sampand, namespace: str) -> None:
     ).stdout  # fmt: skip
     assert 'route="/volumes/create"' in scrape
     assert "engine_daemon_container_states_containers" in scrape
+    assert 'engine_daemon_container_actions_seconds_count{action="create"} 2' in scrape
+    assert re.search(r'engine_daemon_engine_info\{architecture="\w+",daemon_id=".*"\} 1', scrape)
+    assert "engine_daemon_health_checks_failed_total 0" in scrape
+    assert re.search(r"^engine_daemon_events_total [1-9]", scrape, re.MULTILINE)
     assert (second.root / "pid").read_text() == str(second.pid)
     assert second.stop() == 0
     assert not second.socket.exists()

@@ -85,7 +85,7 @@ async def test_a_scoped_socket_shares_only_with_its_own(serve: Serve) -> None:
         body = {"Image": "bb", "HostConfig": host}
         assert (await mine.ask("POST", "/containers/create", body)).status == 201
         answer = await other.ask("POST", "/containers/create", body)
-        assert (answer.status, answer.message) == (404, "No such container: a")
+        assert (answer.status, answer.message) == (400, "No such container: a")
     answer = await mine.ask("POST", "/volumes/create", {"DriverOpts": {"o": "bind"}})
     assert answer.status == 403
     answer = await mine.ask("POST", "/containers/a/exec", {"Cmd": ["x"], "Privileged": True})
