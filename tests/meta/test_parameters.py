@@ -108,7 +108,8 @@ async def test_a_parameter_is_looked_at(method: str, path: str, name: str) -> No
     match = router.match(method, re.sub(r"\{[^}]*\}", "x", path), CURRENT)
     assert isinstance(match, Match)
     request = MagicMock(wraps=make_mocked_request(method, path, CIMultiDict()))
-    request.query, request.headers = query, CIMultiDict()
+    request.query = query
+    request.headers = CIMultiDict({"Content-Type": "application/json"})
     request.content.readany = AsyncMock(side_effect=[json.dumps({"Image": "x"}).encode(), b""])
     daemon = MagicMock(authorization=None)
     daemon.engine = AsyncMock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from sampan.engine import imageflows, stopping
@@ -12,7 +13,7 @@ from sampan.engine.merge import merge_config
 from sampan.engine.options import CommitOptions
 from sampan.engine.roots import MOUNT_POINTS
 from sampan.engine.table import Container
-from sampan.errors import NotFound
+from sampan.errors import Conflict, NotFound
 from sampan.image import Image, apply_changes
 from sampan.image import commit as commit_image
 from sampan.snapshot import rootfs
@@ -57,7 +58,8 @@ async def commit(core: Core, container: Container, options: CommitOptions) -> ID
         options.pause and container.run is not None and container.state.status == Status.RUNNING
     )
     if paused:
-        await stopping.pause(core, container)
+        with suppress(Conflict):  # it ends just now, and need not be held still
+            await stopping.pause(core, container)
     try:
         async with core.ingests:
             image = await core.threads.run_long(_build, core, container, options)

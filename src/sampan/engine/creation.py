@@ -86,11 +86,8 @@ async def _record(
     read_only_recursive: bool,
 ) -> tuple[Record, Image, list[str]]:
     """Everything decided about the container, its image, and dockerd's warnings."""
-    if not body.image:
-        if not (body.cmd or body.entrypoint):
-            raise InvalidParameter("no command specified")
-        raise InvalidParameter("no image specified: Config.Image must not be empty")
-    entry, image = await find_image(core, body.image, platform)
+    _check_image_named(body)
+    entry, image = await find_image(core, body.image or "", platform)
     entry.used = clock.now()
     config = completion.container_config(
         body, image.config.defaults, container_id, os.uname().nodename
@@ -115,7 +112,7 @@ async def _record(
         id=container_id,
         name=name,
         created=clock.now(),
-        image=body.image,
+        image=body.image or "",
         image_id=str(image.id),
         image_target=str(entry.target.digest),
         image_manifest=_descriptor(image),
@@ -129,6 +126,13 @@ async def _record(
         log_path=logconfig.file(log_driver, directory, container_id),
     )
     return record, image, [*_warnings(image, platform), *validate.warnings(config, host)]
+
+
+def _check_image_named(body: ContainerCreateRequest) -> None:
+    if not body.image:
+        if not (body.cmd or body.entrypoint):
+            raise InvalidParameter("no command specified")
+        raise InvalidParameter("no image specified: Config.Image must not be empty")
 
 
 def _descriptor(image: Image) -> OCIDescriptor:

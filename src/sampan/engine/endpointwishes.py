@@ -40,6 +40,13 @@ def check_settings(network: Network, settings: EndpointSettings) -> None:
         )
 
 
+def _address(text: str) -> IPAddress | None:
+    try:
+        return ipam.parse_address(text)
+    except InvalidParameter:
+        return None
+
+
 def requested_addresses(network: Network, settings: EndpointSettings) -> dict[int, IPAddress]:
     """The addresses a user asked for, by IP version; InvalidParameter for one that cannot be."""
     wanted = settings.ipam_config
@@ -48,8 +55,8 @@ def requested_addresses(network: Network, settings: EndpointSettings) -> dict[in
         text = wanted and (wanted.ipv4_address if version == 4 else wanted.ipv6_address)
         if not text:
             continue
-        address = ipam.parse_address(text)
-        if address.version != version:
+        address = _address(text)
+        if address is None or address.version != version:
             raise InvalidParameter(f"invalid IPv{version} address: {text}")
         chosen_elsewhere = network.record.driver == "cni"
         if not chosen_elsewhere and not any(address in s.prefix for s in network.spec.subnets):

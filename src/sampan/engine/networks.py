@@ -118,10 +118,12 @@ class Networks:
         if not name.strip():
             raise InvalidParameter("invalid name: name is empty")
         async with self._creating:
-            if name in PREDEFINED:
+            if name in (*PREDEFINED, "default"):
                 raise Forbidden(f"operation is not permitted on predefined {name} network")
             if any(network.name == name for network in self._core.fabric.networks.values()):
                 raise Conflict(f"network with name {name} already exists")
+            if body.driver in ("host", "null") and not body.config_only:
+                raise Forbidden(f'only one instance of "{body.driver}" network is allowed')
             return NetworkCreateResponse(id=await self._create(body), warning="")
 
     async def _create(self, body: NetworkCreateRequest) -> str:
@@ -251,7 +253,10 @@ class Networks:
                 "private (none) mode"
             )
         if network.name == "host":
-            raise Forbidden("container cannot be connected to host network")
+            raise InvalidParameter(
+                "cannot connect container to host network - container must be created in host "
+                "network mode"
+            )
         if mode == "host":
             raise Forbidden(
                 "container sharing network namespace with the host cannot be connected to any "
@@ -310,10 +315,19 @@ class Networks:
     async def disconnect(self, ref: str, body: NetworkDisconnectRequest) -> None:
         """Disconnect a container, live when it runs."""
         core = self._core
-        network = core.fabric.find(ref)
         container = core.containers.find(body.container or "")
+        try:
+            network = core.fabric.find(ref)
+        except NotFound:
+            if not body.force or ref not in container.record.networks:
+                raise
+            await self._forget(container, ref)  # it was removed while the container did not run
+            return
         if (container.record.host_config.network_mode or "") == "host":
-            raise Forbidden("container cannot be disconnected from the host network")
+            raise Forbidden(
+                "cannot disconnect container from host network - container was created in host "
+                "network mode"
+            )
         async with container.lock:
             known = container.record.networks
             if network.name not in known and network.id not in known:
@@ -335,6 +349,13 @@ class Networks:
                 if plug is not None:
                     core.fabric.release([plug])
         self._publish(network, "disconnect", container=container.id)
+
+    async def _forget(self, container: Container, name: str) -> None:
+        """Take a network that is gone off a container."""
+        async with container.lock:
+            networks = {k: v for k, v in container.record.networks.items() if k != name}
+            container.record = msgspec.structs.replace(container.record, networks=networks)
+            await self._core.state.write(update_record(container))
 
     async def _unplug(self, container: Container, plug: Plug) -> None:
         """End an endpoint of a running container."""

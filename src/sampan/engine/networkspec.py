@@ -174,6 +174,7 @@ def _ipam(
             prefix = ipam.choose_subnet(pools, taken, version)
             bare = without_gateway(options, version, internal=internal)
             found.append(wire_subnet(ipam.make_subnet(prefix, with_gateway=not bare)))
+    found.sort(key=lambda subnet: ":" in (subnet.subnet or ""))  # IPv4 first, as dockerd shows it
     return IPAM(driver=wanted.driver or "default", config=found, options=wanted.options)
 
 

@@ -51,6 +51,8 @@ async def kill(core: Core, container: Container, ref: str, signal: str) -> None:
     """See :meth:`sampan.engine.containers.Containers.kill`."""
     number = parse_signal(signal or "KILL")
     await settled(container)
+    if cancel_restart(core, container):  # between two runs there is nothing to signal
+        return
     run = require_run(container, f"cannot kill container: {ref}")
     ends = number in (signals.SIGKILL, stop_signal(container), signals.SIGTERM, signals.SIGINT)
     if ends:
@@ -124,7 +126,10 @@ async def pause(core: Core, container: Container) -> None:
         run = require_run(container, "cannot pause container")
         if container.state.status == Status.PAUSED:
             raise Conflict(f"Container {container.id} is already paused")
-        await core.threads.run(cgroup.freeze, core.facts.layout, run.cgroup)
+        try:
+            await core.threads.run(cgroup.freeze, core.facts.layout, run.cgroup)
+        except FileNotFoundError as error:  # it has just ended
+            raise Conflict(f"Container {container.id} is not running") from error
         core.state.submit(core.change(container, status=Status.PAUSED))
         if container.health is not None:
             container.health.stop()

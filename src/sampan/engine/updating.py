@@ -80,11 +80,11 @@ def merge(host: HostConfig, body: ContainerUpdateRequest) -> HostConfig:
             "Conflicting options: Nano CPUs cannot be updated as CPU Period/Quota has already "
             "been set"
         )
-    if {"cpu_quota", "cpu_period"} & changes.keys() and host.nano_cpus:
-        raise Conflict(
-            "Conflicting options: CPU Period/Quota cannot be updated as NanoCPUs has already been "
-            "set"
-        )
+    for field, name in (("cpu_period", "CPU Period"), ("cpu_quota", "CPU Quota")):
+        if field in changes and host.nano_cpus:
+            raise Conflict(
+                f"Conflicting options: {name} cannot be updated as NanoCPUs has already been set"
+            )
     return msgspec.structs.replace(host, **changes)
 
 

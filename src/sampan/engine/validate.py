@@ -202,6 +202,8 @@ def validate_modes_together(config: ContainerConfig, host: HostConfig) -> None:
     """Options that contradict the network or UTS mode."""
     mode = host.network_mode or ""
     shared = mode.startswith("container:")
+    if mode == "container:":
+        raise InvalidParameter("invalid network mode: invalid container format container:<name|id>")
     if mode.startswith("ns:") and not mode.startswith("ns:/"):
         raise InvalidParameter(f"invalid network mode {mode}: expected ns:PATH, an absolute path")
     if mode.startswith("ns:") and (host.port_bindings or host.publish_all_ports):
@@ -212,12 +214,17 @@ def validate_modes_together(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidParameter("conflicting options: hostname and the network mode")
     if mode == "host" and host.links:
         raise InvalidParameter(
-            "conflicting options: host type networking can't be used with links."
+            "conflicting options: host type networking can't be used with links. This would "
+            "result in undefined behavior"
         )
     if not shared:
         return
     for present, what in (
-        (host.links, "container type network can't be used with links"),
+        (
+            host.links,
+            "container type network can't be used with links. This would result in undefined "
+            "behavior",
+        ),
         (host.dns, "dns and the network mode"),
         (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
         (

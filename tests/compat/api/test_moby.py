@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.compat.api.test_habits import Api
-from tests.compat.conftest import CLI, DockerCli, Sampand, busybox_archive
+from tests.compat.conftest import CLI, DockerCli, Eventually, Sampand, busybox_archive
 
 INHIBITED = "com.docker.network.bridge.inhibit_ipv4=true"
 FAMILIES = {"com.docker.network.enable_ipv4": "false", "com.docker.network.enable_ipv6": "true"}
@@ -438,3 +438,61 @@ def test_a_root_of_a_brief_container_is_looked_at_twice_at_once(
     with ThreadPoolExecutor(4) as pool:
         found = [pool.submit(put) for _ in range(4)]
         assert {status for future in found for status in future.result()} == {200}
+
+
+def test_a_container_that_restarts_can_be_killed(
+    docker: DockerCli, name: str, eventually: Eventually
+) -> None:
+    docker("run", "-d", "--name", name, "--restart", "always", "busybox", "false")
+    shown = ("inspect", "-f", "{{.State.Status}}", name)
+    eventually(lambda: docker.out(*shown) == "restarting")
+    docker("kill", name)
+    assert docker.out(*shown) == "exited"
+
+
+def test_events_of_a_container_are_its_own(docker: DockerCli, name: str) -> None:
+    docker("run", "--name", name, "-v", "/data", "busybox", "true")
+    until = docker.out("info", "-f", "{{.SystemTime}}")
+    said = docker.out(
+        *("events", "--since", "0", "--until", until, "-f", f"container={name}"),
+        *("--format", "{{.Type}} {{.Action}}"),
+    )
+    assert said.splitlines() == [
+        f"container {action}" for action in ("create", "attach", "start", "die")
+    ]
+
+
+def test_disconnecting_from_a_network_that_is_gone(docker: DockerCli, api: Api, name: str) -> None:
+    network = f"{name}-gone"
+    docker("network", "create", network)
+    docker("create", "--name", name, "--network", network, "busybox", "true")
+    docker("network", "rm", network)
+    assert docker("network", "disconnect", network, name, status=1).stderr
+    docker("network", "disconnect", "-f", network, name)
+    assert api.json("GET", f"/containers/{name}/json")["NetworkSettings"]["Networks"] == {}
+
+
+def test_ipv4_comes_first_among_subnets(docker: DockerCli, name: str) -> None:
+    subnets = ("--subnet", "fd80:24e2:f998:72d6::/64", "--subnet", "10.201.8.0/24")
+    docker("network", "create", "--ipv6", *subnets, f"{name}-n")
+    shown = docker.out("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", f"{name}-n")
+    docker("network", "rm", f"{name}-n")
+    assert shown == "10.201.8.0/24"
+
+
+def test_words_of_refusals(docker: DockerCli, api: Api, name: str) -> None:
+    mode = {"HostConfig": {"NetworkMode": "container:"}}
+    refusals = (
+        ("POST", "/networks/create", {"Name": "default"}, 403, "predefined default network"),
+        ("POST", "/networks/host/connect", {"Container": name}, 400,
+         "cannot connect container to host network"),
+        ("DELETE", "/images/%20", None, 400, "image name cannot be blank"),
+        ("POST", f"/containers/{name}/update", {"CpuQuota": 5000}, 409,
+         "CPU Quota cannot be updated as NanoCPUs has already been set"),
+        ("POST", "/containers/create", {"Image": "busybox", **mode}, 400,
+         "invalid container format container:<name|id>"),
+    )  # fmt: skip
+    docker("run", "-d", "--name", name, "--cpus", "0.5", "busybox", "sleep", "1000")
+    for method, path, body, status, text in refusals:
+        assert text in api.json(method, path, body, status)["message"]
+    assert docker.out("logs", "--tail", "random", name) == ""

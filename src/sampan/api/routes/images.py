@@ -101,6 +101,8 @@ async def tag(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     """``DELETE /images/{name}``."""
+    if not call.name.strip():
+        raise InvalidParameter("image name cannot be blank")
     removed = await call.engine.images.remove(
         call.name,
         force=call.flag("force"),

@@ -90,11 +90,9 @@ async def logs(call: Call) -> web.StreamResponse:
 
 
 def _tail(call: Call) -> int | None:
+    """How many lines at the end; all for what is no number, as dockerd has it."""
     text = call.text("tail")
-    if text in ("", "all"):
-        return None
-    count = call.integer("tail")
-    return count if count >= 0 else None
+    return int(text) if text.isascii() and text.isdecimal() else None
 
 
 async def stats(call: Call) -> web.StreamResponse:
