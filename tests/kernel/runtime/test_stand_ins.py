@@ -163,6 +163,30 @@ def test_it_is_as_if_it_were_forked(
         box.end()
 
 
+def test_in_a_user_namespace(world: World) -> None:
+    """Its root is nobody's outside; who stands in gives up the host's rights by joining it."""
+    kinds = ("mount", "pid", "uts", "ipc", "network", "user")
+    ids = [{"containerID": 0, "hostID": 200_000, "size": 65_536}]
+    names = [{"type": kind} for kind in kinds]
+    box = Box(world, sleeping(world, namespaces=names, uidMappings=ids, gidMappings=ids))
+    process: dict[str, object] = {"user": {"uid": 7, "gid": 8}}
+    try:
+        forked = box.exec("/bin/sh", "-c", ASK, process=process)
+        waiting = box.prepare()
+        spawned = box.exec("/bin/sh", "-c", ASK, process=process)
+        assert not Path(f"/proc/{waiting}").exists()
+        assert told(spawned) == told(forked)
+        assert told(spawned)["Uid"].split() == ["7"] * 4
+        sleeper: oci.Process = {"args": ["/bin/sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"]}
+        box.prepare()
+        stream, pid = box.monitor.exec(ExecRequest(exec_id="sleeper", process=sleeper))
+        assert stream is not None
+        stream.close()
+        assert Path(f"/proc/{pid}").stat().st_uid == 200_000
+    finally:
+        box.end()
+
+
 def test_its_end_is_its_own(world: World, box: Box) -> None:
     """Exit codes, signals, a program that cannot be executed, one that is missing."""
     (world.root / "bin" / "junk").write_text("not a program\n")
