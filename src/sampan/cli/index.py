@@ -103,16 +103,16 @@ _CONTAINER = (
         "lifecycle",
     ),
     Entry("container exists", "Check whether a container exists", "exists", "CONTAINER", (), True),
-    _sub(
+    _top(
         "container",
         "clone",
         "Create a container with the configuration of another",
         "clone",
         beyond=True,
     ),
-    _sub("container", "init", "Prepare containers without starting them", "lifecycle", beyond=True),
-    _sub("container", "mount", "Mount a container's root file system", "mounts", beyond=True),
-    _sub("container", "unmount", "Unmount a container's root file system", "mounts", beyond=True),
+    _top("container", "init", "Prepare containers without starting them", "lifecycle", beyond=True),
+    _top("container", "mount", "Mount a container's root file system", "mounts", beyond=True),
+    _top("container", "unmount", "Unmount a container's root file system", "mounts", beyond=True),
 )
 
 _IMAGE = (

@@ -127,13 +127,13 @@ def test_rootfs_is_a_copy(sampan: DockerCli, name: str, tmp_path: Path) -> None:
 def test_mounted_containers_are_listed(sampan: DockerCli, name: str) -> None:
     sampan("create", "--name", name, "busybox", "true")
     assert sampan.out("container", "mount") == ""
-    place = sampan.out("container", "mount", name)
+    place = sampan.out("mount", name)
     try:
         assert (Path(place) / "bin/busybox").exists()
         short = sampan.out("ps", "-aq", "--filter", f"name={name}")
         assert sampan.out("container", "mount").split() == [short, place]
     finally:
-        sampan("container", "unmount", name)
+        sampan("unmount", name)
     assert sampan.out("container", "mount") == ""
 
 
