@@ -453,13 +453,14 @@ def test_a_container_that_restarts_can_be_killed(
 def test_events_of_a_container_are_its_own(docker: DockerCli, name: str) -> None:
     docker("run", "--name", name, "-v", "/data", "busybox", "true")
     until = docker.out("info", "-f", "{{.SystemTime}}")
-    said = docker.out(
-        *("events", "--since", "0", "--until", until, "-f", f"container={name}"),
-        *("--format", "{{.Type}} {{.Action}}"),
-    )
-    assert said.splitlines() == [
-        f"container {action}" for action in ("create", "attach", "start", "die")
-    ]
+    for ref in (name, docker.out("inspect", "-f", "{{.Id}}", name)):
+        said = docker.out(
+            *("events", "--since", "0", "--until", until, "-f", f"container={ref}"),
+            *("--format", "{{.Type}} {{.Action}}"),
+        )
+        assert said.splitlines() == [
+            f"container {action}" for action in ("create", "attach", "start", "die")
+        ]
 
 
 def test_disconnecting_from_a_network_that_is_gone(docker: DockerCli, api: Api, name: str) -> None:
