@@ -12,10 +12,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import docker as docker_py
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from sampan.model.platform import Platform
 from tests.compat.conftest import DockerCli, Eventually, Sampand
 
 DEBIANS, OURS = "127.0.0.1:5000", "127.0.0.1:5001"
@@ -159,6 +161,34 @@ def test_registries_conf(
     eventually(lambda: f"configuration not reloaded: {conf}" in sampand.log())
     docker("pull", "nickname:1")  # as before
     docker("rmi", origin)
+
+
+def test_questions_are_asked_of_mirrors(
+    docker: DockerCli, sampand: Sampand, configure: Configure, tagged: Callable[..., None]
+) -> None:
+    """Docker Hub's tags and platforms come from its mirror: the Hub itself is out of reach."""
+    names = [f"{DEBIANS}/library/asked:{tag}" for tag in ("1", "2")]
+    tagged(*names)
+    digest = {pushed(docker, name) for name in names}.pop()
+    docker("rmi", *names)
+    configure(registry_mirrors=[f"http://{DEBIANS}"])
+    docker("pull", "--all-tags", "asked")
+    try:
+        listed = docker.out("image", "ls", "--format", "{{.Tag}}", "asked")
+        assert sorted(listed.split()) == ["1", "2"]
+        client = docker_py.APIClient(base_url=sampand.host)
+        found = client.inspect_distribution("asked:1")
+        client.close()
+    finally:
+        docker("rmi", "asked:1", "asked:2")
+    assert found["Descriptor"]["digest"] == digest
+    # A manifest names no platform: its image's configuration does.
+    assert found["Platforms"] == [{"architecture": platform(), "os": "linux"}]
+
+
+def platform() -> str:
+    """The machine's architecture in Go's words."""
+    return Platform.parse(f"linux/{os.uname().machine}").architecture
 
 
 PROXY = """

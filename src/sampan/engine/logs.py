@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-from sampan.engine import localfile, logfile
+from sampan.engine import clock, localfile, logfile
 from sampan.engine.core import Core
 from sampan.engine.logfile import LogLine, Position, Renderer
 from sampan.engine.options import LogsOptions
@@ -19,6 +19,8 @@ from sampan.kernel import inotify
 
 #: seconds between readings of a busy log: each reading then takes many lines at once
 _GATHER = 0.02
+#: seconds of a program's life in which a log that is not followed waits for what it prints
+_FIRST = 0.1
 
 
 class LogStream:
@@ -46,6 +48,8 @@ class LogStream:
         changes = Changes(self._path.parent) if self._options.follow else None
         position = Position(-1)
         try:
+            if changes is None:
+                await self._begun()
             source = _batches(self._path, self._options.tail, local=local)
             async for batch in self._core.threads.iterate(source):
                 if isinstance(batch, Position):
@@ -74,6 +78,17 @@ class LogStream:
             position.close()
             if changes is not None:
                 changes.close()
+
+    async def _begun(self) -> None:
+        """Let a program that has just started print what it begins with, or end.
+
+        Clients start a container and ask for its log at once. dockerd takes some tenths of a
+        second from the program's first instruction to that answer, and they count on it.
+        """
+        run = self._container.run
+        age = (clock.now() - self._container.state.started_at) / 1e9
+        if run is not None and 0 <= age < _FIRST:
+            await asyncio.wait([run.ended], timeout=_FIRST - age)
 
     def _running(self) -> bool:
         return self._container.run is not None

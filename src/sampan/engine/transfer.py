@@ -20,7 +20,9 @@ from sampan.errors import (
 )
 from sampan.image import LayerProgress as UnpackProgress
 from sampan.image import open_image
+from sampan.image.config import parse as parse_config
 from sampan.image.document import wire_descriptor, wire_platform
+from sampan.model.descriptor import DOCKER_CONFIG, OCI_CONFIG
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import DEFAULT_DOMAIN, Reference
@@ -226,10 +228,11 @@ def _stars(value: str) -> int:
 async def distribution(core: Core, ref: str, auth: RegistryAuth | None) -> DistributionInspect:
     """See :meth:`sampan.engine.images.Images.distribution`."""
     reference = core.registry.settings.registries.resolve(ref)
-    manifest = await core.registry.resolve(reference, credentials(auth))
-    platforms = [
-        wire_platform(entry.platform) for entry in manifest.manifests if entry.platform is not None
-    ]
+    manifest, config = await core.registry.described(reference, credentials(auth))
+    found = [entry.platform for entry in manifest.manifests if entry.platform is not None]
+    if manifest.config is not None and manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
+        found.append(parse_config(config).platform)
+    platforms = [wire_platform(platform) for platform in found]
     return DistributionInspect(descriptor=wire_descriptor(manifest.descriptor), platforms=platforms)
 
 

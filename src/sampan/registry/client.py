@@ -34,7 +34,7 @@ from sampan.registry.lookaside import Lookaside
 from sampan.registry.manifest import Manifest
 from sampan.registry.policy import Policy
 from sampan.registry.progress import Completed, Listener, Warned, ignore
-from sampan.registry.pull import Pull, Pulled
+from sampan.registry.pull import MAX_CONFIG, Pull, Pulled
 from sampan.registry.push import Push
 from sampan.registry.registries import Endpoint, Registries
 from sampan.registry.repository import Repository
@@ -259,6 +259,20 @@ class Registry:
             lambda repository: repository.manifest(reference.digest or reference.tag),
         )
 
+    async def described(
+        self, reference: Reference, credentials: Credentials = NONE
+    ) -> tuple[Manifest, bytes]:
+        """What :meth:`resolve` finds, and a manifest's configuration: empty for an index."""
+        reference = reference.with_default_tag()
+
+        async def ask(repository: Repository) -> tuple[Manifest, bytes]:
+            manifest = await repository.manifest(reference.digest or reference.tag)
+            config = manifest.config
+            raw = b"" if config is None else await repository.read_blob(config, MAX_CONFIG)
+            return manifest, raw
+
+        return await self.first(reference, credentials, ask)
+
     async def first(
         self,
         reference: Reference,
@@ -277,9 +291,12 @@ class Registry:
         raise NotFound(f"no endpoint for {reference.familiar_name}")
 
     async def tags(self, reference: Reference, credentials: Credentials = NONE) -> list[str]:
-        """All tags of a reference's repository, at its origin."""
-        async with self.origin(reference, credentials) as repository:
+        """All tags of a reference's repository, mirrors asked first."""
+
+        async def ask(repository: Repository) -> list[str]:
             return [tag async for tag in repository.tags()]
+
+        return await self.first(reference, credentials, ask)
 
     async def search(
         self, text: str, *, limit: int = 25, credentials: Credentials = NONE

@@ -56,7 +56,7 @@ async def connect(call: Call) -> web.StreamResponse:
     request = await call.body(NetworkConnectRequest)
     if not request.container:
         raise InvalidParameter('invalid name or ID supplied: ""')
-    if not call.since(54) and request.endpoint_config is not None:
+    if not call.since(44) and request.endpoint_config is not None:
         endpoint = structs.replace(request.endpoint_config, mac_address=None)
         request = structs.replace(request, endpoint_config=endpoint)
     await call.engine.networks.connect(call.name, request)
