@@ -15,6 +15,7 @@ from sampan.engine.record import MountRecord, Record, State
 from sampan.engine.table import Container
 from sampan.model.mount import Mount
 from sampan.network.publish import port_map
+from sampan.network.relay import relays
 from sampan.wire.container import (
     ContainerConfig,
     ContainerInspectResponse,
@@ -29,6 +30,7 @@ from sampan.wire.container import (
     HostConfig,
     MountPoint,
     NetworkSettings,
+    PortBinding,
     PortSummary,
     RootFSStorage,
     RootFSStorageSnapshot,
@@ -221,15 +223,23 @@ def network_settings(container: Container, fabric: Fabric) -> NetworkSettings:
     """The ``NetworkSettings`` object."""
     record = container.record
     running = container.state.alive
-    plugs = list(container.endpoints.values())
-    exposed = [_with_protocol(port) for port in record.config.exposed_ports or {}]
-    published = [port for plug in plugs for port in plug.endpoint.ports]
-    ipv6 = any(plug.network.spec.ipv6 for plug in plugs)
     return NetworkSettings(
         sandbox_id=record.id if running else "",
         sandbox_key=f"/proc/{container.state.pid}/ns/net" if running else "",
-        ports=port_map(published, exposed, ipv6=ipv6) if running else {},
+        ports=_port_map(container) if running else {},
         networks=endpoints(container, fabric),
+    )
+
+
+def _port_map(container: Container) -> dict[str, list[PortBinding] | None]:
+    exposed = [_with_protocol(port) for port in container.record.config.exposed_ports or {}]
+    plugs = [plug for plug in container.endpoints.values() if plug.endpoint.ports]
+    return port_map(
+        [port for plug in plugs for port in plug.endpoint.ports],
+        exposed,
+        ipv4=any(plug.endpoint.ipv4 is not None for plug in plugs),
+        ipv6=any(plug.endpoint.ipv6 is not None for plug in plugs),
+        relayed=any(relays(plug.network.spec) for plug in plugs),
     )
 
 
@@ -330,15 +340,10 @@ def _quoted(word: str) -> str:
 
 def port_summary(container: Container) -> list[PortSummary]:
     """Exposed and published ports, published ones with their host address."""
-    record = container.record
-    plugs = list(container.endpoints.values())
-    exposed = [_with_protocol(port) for port in record.config.exposed_ports or {}]
     if not container.state.alive:
         return []
-    published = [port for plug in plugs for port in plug.endpoint.ports]
-    ipv6 = any(plug.network.spec.ipv6 for plug in plugs)
     found: list[PortSummary] = []
-    for key, bindings in port_map(published, exposed, ipv6=ipv6).items():
+    for key, bindings in _port_map(container).items():
         number, _, protocol = key.partition("/")
         if not bindings:
             found.append(PortSummary(private_port=int(number), type=protocol))

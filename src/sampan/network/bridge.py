@@ -39,7 +39,7 @@ from sampan.network.model import (
 )
 from sampan.network.nft import Published
 from sampan.network.ports import PortReservations
-from sampan.network.relay import Relays, relayed
+from sampan.network.relay import Relays, relayed, relays
 from sampan.network.traffic import limit_message
 
 _HOST_PREFIX = "veth"
@@ -221,7 +221,6 @@ class BridgeDriver:
             endpoint.endpoint_id,
             bindings,
             name=endpoint.container_name or endpoint.container_id[:12],
-            ipv6=endpoint.ipv6 is not None,
         )
 
     def _plug(
@@ -315,12 +314,16 @@ class BridgeDriver:
             rows = nft.published(spec, endpoint, ports)
             self._firewall.publish(endpoint.endpoint_id, rows)
             self._forget_flows(rows)
-            self._relay(endpoint, ports)
+            self._relay(spec, endpoint, ports)
 
-    def _relay(self, endpoint: EndpointSpec, ports: Sequence[PortBinding]) -> None:
-        """Pass on by hand what no rule can translate."""
+    def _relay(
+        self, spec: NetworkSpec, endpoint: EndpointSpec, ports: Sequence[PortBinding]
+    ) -> None:
+        """Pass on by hand what no rule can translate, to addresses that are translated at all."""
+        if endpoint.ipv6 is None and not relays(spec):
+            return
         found = relayed(endpoint, ports, loopback6=not bridge_netfilter(6))
-        sockets = [self._ports.socket_of(endpoint.endpoint_id, r.binding) for r in found]
+        sockets = self._ports.sockets_of(endpoint.endpoint_id, [r.binding for r in found])
         self._relays.open(endpoint.endpoint_id, found, sockets)
 
     def detach(
@@ -425,7 +428,7 @@ class BridgeDriver:
             raise NotFound(f"the host's interface of {endpoint.container_name} is gone")
         ports = self._ports.held(endpoint.endpoint_id)
         ports = ports or self._reserve(spec, endpoint, endpoint.ports)
-        self._relay(endpoint, ports)
+        self._relay(spec, endpoint, ports)
         return nft.published(spec, endpoint, ports)
 
     def _remove_strays(

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -35,14 +36,14 @@ class DatagramRelay:
     """One host port whose datagrams go to a container. Lives on the loop that makes it."""
 
     def __init__(
-        self, sock: socket.socket, target: tuple[str, int], *, only_from: str = ""
+        self, sock: socket.socket, target: tuple[str, int], admits: Callable[[str], bool]
     ) -> None:
-        """``sock`` is bound to the host port, does not block and is taken over. With
-        ``only_from``, datagrams of any other address are thrown away."""
+        """``sock`` is bound to the host port, does not block and is taken over. ``admits``
+        says of an address whether its datagrams are passed on, or thrown away."""
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._target = target
-        self._only_from = only_from
+        self._admits = admits
         self._clients: OrderedDict[_Address, _Client] = OrderedDict()
         self._loop.add_reader(sock, self._from_outside)
         self._timer = self._loop.call_later(_SILENCE, self._forget_silent)
@@ -60,7 +61,7 @@ class DatagramRelay:
         with contextlib.suppress(OSError):
             for _ in range(_BURST):
                 data, address = self._socket.recvfrom(_LARGEST)
-                if not self._only_from or address[0] == self._only_from:
+                if self._admits(address[0]):
                     self._client(address).socket.send(data)
 
     def _client(self, address: _Address) -> _Client:

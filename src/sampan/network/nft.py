@@ -133,12 +133,11 @@ def published(
 
 
 def is_relayed(endpoint: EndpointSpec, binding: PortBinding) -> bool:
-    """Whether a port is at an IPv6 address of the host and the container has but IPv4: no rule
-    translates from one to the other. SCTP is not relayed."""
+    """Whether a port is at IPv6 addresses of the host, perhaps among others, and the container
+    has but IPv4: no rule translates from one to the other. SCTP is not relayed."""
     host = binding.host_address
     return (
-        host is not None
-        and host.version == 6
+        (host is None or host.version == 6)
         and endpoint.ipv6 is None
         and endpoint.ipv4 is not None
         and binding.protocol != "sctp"

@@ -51,18 +51,16 @@ class PortReservations:
         bindings: Sequence[PortBinding],
         *,
         name: str = "",
-        ipv6: bool = True,
     ) -> tuple[PortBinding, ...]:
         """Reserve all ``bindings`` for ``holder`` (an endpoint id) or none.
 
-        ``name`` is what conflicts call it; ``ipv6`` False leaves the host's IPv6 side alone when
-        a binding names no address: what a container without IPv6 cannot serve. Returns the
-        bindings with their definite host ports. Raises :class:`Conflict` naming who holds a port,
-        :class:`NoSpace` when a range or the ephemeral range is used up,
+        ``name`` is what conflicts call it. A binding that names no address is held in both
+        families. Returns the bindings with their definite host ports. Raises :class:`Conflict`
+        naming who holds a port, :class:`NoSpace` when a range or the ephemeral range is used up,
         :class:`InvalidParameter` for an address not of this host.
         """
         # Asked once: the answer costs a socket.
-        ipv6 = ipv6 and socket.has_dualstack_ipv6()
+        ipv6 = socket.has_dualstack_ipv6()
         with self._lock:
             try:
                 return tuple(self._reserve_one(holder, name, binding, ipv6) for binding in bindings)
@@ -87,16 +85,14 @@ class PortReservations:
         with self._lock:
             return tuple(held.binding for held in self._by_holder.get(holder, ()))
 
-    def socket_of(self, holder: str, binding: PortBinding) -> socket.socket:
-        """A duplicate of the bound socket that reserves ``binding``, to be served.
+    def sockets_of(self, holder: str, bindings: Sequence[PortBinding]) -> list[socket.socket]:
+        """Duplicates of the bound sockets that reserve ``bindings``, to be served.
 
-        Raises :class:`KeyError` when ``holder`` does not have it.
+        Raises :class:`KeyError` when ``holder`` does not have one.
         """
         with self._lock:
-            for held in self._by_holder.get(holder, ()):
-                if held.binding == binding and held.sockets:
-                    return descriptors.raised(held.sockets[0].dup())
-        raise KeyError(binding)
+            held = {h.binding: h.sockets for h in self._by_holder.get(holder, ()) if h.sockets}
+            return [descriptors.raised(held[binding][0].dup()) for binding in bindings]
 
     def close(self) -> None:
         """Give everything back."""

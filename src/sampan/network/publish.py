@@ -67,10 +67,19 @@ def port_bindings(
 
 
 def port_map(
-    ports: Iterable[PortBinding], exposed: Iterable[str] = (), *, ipv6: bool = False
+    ports: Iterable[PortBinding],
+    exposed: Iterable[str] = (),
+    *,
+    ipv4: bool = True,
+    ipv6: bool = False,
+    relayed: bool = False,
 ) -> dict[str, list[wire.PortBinding] | None]:
     """``NetworkSettings.Ports`` of a running container: exposed ports that are not published
-    are null, a publication without an address shows once for each family it has."""
+    are null, a publication without an address shows once for each family it is reached by.
+
+    ``ipv4`` and ``ipv6`` say what addresses the container has; one with IPv4 alone is reached
+    by IPv6 too where ports are ``relayed`` (:mod:`sampan.network.relay`).
+    """
     result: dict[str, list[wire.PortBinding] | None] = {}
     for key in exposed:
         port, protocol = parse_port(key)
@@ -81,11 +90,16 @@ def port_map(
         addresses = (
             [str(binding.host_address)]
             if binding.host_address is not None
-            else ["0.0.0.0", *(["::"] if ipv6 else [])]
+            else _everywhere(binding, ipv4=ipv4, ipv6=ipv6, relayed=relayed)
         )
         entries.extend(wire.PortBinding(host_ip=address, host_port=shown) for address in addresses)
         result[key] = entries
     return result
+
+
+def _everywhere(binding: PortBinding, *, ipv4: bool, ipv6: bool, relayed: bool) -> list[str]:
+    relayed = relayed and binding.host_port != 0 and binding.protocol != "sctp"
+    return ["0.0.0.0"] * ipv4 + ["::"] * (ipv6 or relayed)
 
 
 def default_address(ports: Iterable[PortBinding], address: IPAddress) -> tuple[PortBinding, ...]:

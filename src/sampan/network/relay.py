@@ -1,15 +1,16 @@
 """Published ports that no rule of the kernel can translate, passed on by hand.
 
-These are ports at an IPv6 address for containers without IPv6 (``-p [::1]:80:80`` on an IPv4
-network), and ``::1`` where bridged packets pass the IP hooks (:func:`sampan.network.nft.base`).
-One thread does it for all ports, and only for these. The container sees the host as the peer;
-connections end with the daemon.
+These are ports at IPv6 addresses for containers without IPv6 (``-p 80:80`` on an IPv4 network,
+reached through ``::1`` or from outside), and ``::1`` where bridged packets pass the IP hooks
+(:func:`sampan.network.nft.base`). One thread does it for all ports, and only for these. The
+container sees the host as the peer; connections end with the daemon.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from ipaddress import IPv6Address
 from typing import TypeAlias
 
 from sampan.network.datagrams import DatagramRelay
-from sampan.network.model import EndpointSpec, IPAddress, PortBinding
+from sampan.network.model import EndpointSpec, IPAddress, NetworkSpec, PortBinding
 from sampan.network.nft import is_relayed
 
 _CHUNK = 1 << 16
@@ -26,9 +27,13 @@ _BACKLOG = 128
 _SO_DETACH_FILTER = 27
 #: seconds a container may take to accept
 _PATIENCE = 10.0
+#: seconds before accepting again when descriptors or memory had run out
+_PAUSE = 1.0
 _LOOPBACK = IPv6Address("::1")
+#: how an IPv6 socket shows an IPv4 address
+_MAPPED = "::ffff:"
 
-_Server: TypeAlias = asyncio.Server | DatagramRelay
+_Server: TypeAlias = "_StreamRelay | DatagramRelay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,17 @@ class Relayed:
     address: IPAddress
     only_from: str = ""
 
+    def admits(self, peer: str) -> bool:
+        """Whether what comes from this address is passed on. What comes by IPv4, to a socket
+        that holds the port for both families, is the rules' to translate."""
+        return peer == self.only_from if self.only_from else not peer.startswith(_MAPPED)
+
+
+def relays(spec: NetworkSpec) -> bool:
+    """Whether ports of a network's containers without IPv6 are relayed: where they are
+    translated at all (pure)."""
+    return spec.driver == "bridge" and spec.gateway_mode_ipv4 != "routed"
+
 
 def relayed(
     endpoint: EndpointSpec, ports: Iterable[PortBinding], *, loopback6: bool
@@ -50,7 +66,7 @@ def relayed(
     """
     found = []
     for binding in ports:
-        if endpoint.ipv4 is not None and is_relayed(endpoint, binding):
+        if endpoint.ipv4 is not None and binding.host_port and is_relayed(endpoint, binding):
             found.append(Relayed(binding, endpoint.ipv4.ip))
         elif (
             not loopback6
@@ -157,24 +173,56 @@ async def _serve(sockets: Sequence[socket.socket], ports: Sequence[Relayed]) -> 
     for sock, port in zip(sockets, ports, strict=True):
         if sock.type == socket.SOCK_DGRAM:
             target = (str(port.address), port.binding.container_port)
-            servers.append(DatagramRelay(sock, target, only_from=port.only_from))
-            continue
-
-        async def connected(
-            reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: Relayed = port
-        ) -> None:
-            await _relay(reader, writer, port)
-
-        servers.append(await asyncio.start_server(connected, sock=sock))
+            servers.append(DatagramRelay(sock, target, port.admits))
+        else:
+            servers.append(_StreamRelay(sock, port))
     return servers
 
 
-async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: Relayed) -> None:
+class _StreamRelay:
+    """One host port whose connections go to a container: an event loop's server at a tenth of the
+    price, for there may be thousands of ports that nobody comes to."""
+
+    def __init__(self, sock: socket.socket, port: Relayed) -> None:
+        """``sock`` listens, does not block and is taken over."""
+        self._loop = asyncio.get_running_loop()
+        self._socket = sock
+        self._port = port
+        self._pause: asyncio.TimerHandle | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._listen()
+
+    def close(self) -> None:
+        """Accept no more, and give the port back; idempotent."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_BACKLOG):
+            try:
+                connection, peer = self._socket.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._loop.remove_reader(self._socket)
+                    self._pause = self._loop.call_later(_PAUSE, self._listen)
+                return  # nobody more, or one who went again
+            if self._port.admits(peer[0]):
+                task = self._loop.create_task(_relay(connection, self._port))
+                self._connections.add(task)
+                task.add_done_callback(self._connections.discard)
+            else:
+                connection.close()
+
+
+async def _relay(connection: socket.socket, port: Relayed) -> None:
     """Pass one connection on until both sides have ended."""
-    peer = writer.get_extra_info("peername")
-    if port.only_from and (not peer or peer[0] != port.only_from):
-        writer.transport.abort()
-        return
+    connection.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=connection)
     try:
         async with asyncio.timeout(_PATIENCE):
             there, back = await asyncio.open_connection(

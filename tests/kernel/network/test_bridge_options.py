@@ -46,6 +46,32 @@ def test_ipv6_publication_of_a_container_without_ipv6_is_relayed(world: World) -
         world.start(net, 4, ports=(replace(port, protocol="sctp"),))
 
 
+def test_a_port_without_address_is_reached_by_ipv6_too(world: World) -> None:
+    """A container without IPv6, as behind Docker's proxy; IPv4 is the rules' alone."""
+    net = make_network(17, subnets=(ipam.make_subnet(ipam.parse_network("172.17.0.0/16")),))
+    world.driver.ensure(net)
+    ports = tuple(
+        PortBinding(container_port=80, host_port=8080, protocol=protocol)
+        for protocol in ("tcp", "udp")
+    )
+    one, endpoint, _ = world.start(net, 2, ports=ports)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        world.serve(one, 80, "one", kind)
+        assert world.ask(world.outside, HOST4, 8080, kind) == f"one {OUTSIDE4}"
+        assert world.ask(world.outside, HOST6, 8080, kind) == "one 172.17.0.1"
+        assert world.ask(world.host, "::1", 8080, kind) == "one 172.17.0.1"
+    with contextlib.closing(Nftables()) as nftables:  # by another process they would come back
+        nftables.run("flush ruleset")
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        assert world.unreachable(world.outside, HOST4, 8080, kind)
+    world.driver.detach(net, endpoint, one)
+    # routed: the container's own address is opened, and nothing passed on
+    routed = replace(net, gateway_mode_ipv4="routed")
+    world.driver.ensure(routed)
+    world.start(routed, 3, ports=ports)
+    assert not world.ask(world.outside, HOST6, 8080, patience=0.5)
+
+
 def test_datagrams_are_relayed_to_each_client(world: World) -> None:
     net = make_network(17, subnets=(ipam.make_subnet(ipam.parse_network("172.17.0.0/16")),))
     world.driver.ensure(net)

@@ -81,11 +81,14 @@ def test_addresses_and_families_conflict_when_they_overlap(ports: PortReservatio
             ports.reserve("x", [wanted])
     ports.release("four")
     ports.reserve("x", [any4])
-    # a container without IPv6 leaves the host's IPv6 side to others
-    ports.reserve("y", [replace(ANY, host_port=81)], ipv6=False)
-    with socket.socket(socket.AF_INET6) as sock:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(("::", 81))
+    # one without an address is held in both families
+    ports.reserve("y", [replace(ANY, host_port=81)])
+    for family, anywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        with socket.socket(family) as sock:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            with pytest.raises(OSError, match="in use"):
+                sock.bind((anywhere, 81))
     sctp = replace(ANY, host_port=80, protocol="sctp")
     ports.reserve("z", [sctp])
     with pytest.raises(Conflict):
@@ -101,7 +104,7 @@ def test_connections_that_are_over_are_no_conflict(ports: PortReservations) -> N
         accepted, _ = server.accept()
         accepted.close()  # first: its side stays in TIME_WAIT
         assert client.recv(1) == b""
-    ports.reserve("a", [replace(ANY, host_port=8000)], ipv6=False)
+    ports.reserve("a", [replace(ANY, host_port=8000)])
     for reuse in (0, 1):  # and nobody else gets it
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -149,6 +150,13 @@ def test_ports_of_a_running_container() -> None:
         "443/tcp": None,
         "53/udp": [entry(host_ip="::1", host_port="53")],
     }
+    only6 = port_map(ports[:1], ipv4=False, ipv6=True, relayed=True)
+    assert only6 == {"80/tcp": [entry(host_ip="::", host_port="8080")]}
+    assert port_map(ports[:1], relayed=True)["80/tcp"] == shown["80/tcp"]
+    sctp = (replace(ports[0], protocol="sctp"), replace(ports[0], host_port=0))
+    for port in sctp:
+        [[one]] = (entries or [] for entries in port_map([port], relayed=True).values())
+        assert one.host_ip == "0.0.0.0"
     kept_home = default_address(ports, ip_address("127.0.0.1"))
     assert [str(p.host_address) for p in kept_home] == ["127.0.0.1", "::1"]
 
