@@ -81,6 +81,12 @@ class Unavailable(SampanError):
     exit_code = 125
 
 
+class Unreachable(Unavailable):
+    """Another host does not answer (500, as dockerd answers: 503 is tried again without end)."""
+
+    http_status = 500
+
+
 class NoSpace(SampanError):
     """The disk, a quota or an address pool is full (500, as dockerd answers)."""
 

@@ -85,7 +85,9 @@ class Router:
             route = methods.get(method)
             if route is not None and version >= route.since:
                 return Match(route, found.groupdict())
-            allowed.update(name for name, row in methods.items() if version >= row.since)
+            # What reads as a name with slashes only for want of a better row is no known path.
+            if not any("/" in part for part in found.groups()):
+                allowed.update(name for name, row in methods.items() if version >= row.since)
         return allowed
 
 

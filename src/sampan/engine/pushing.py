@@ -24,7 +24,7 @@ from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
 from sampan.registry.credentials import Credentials
-from sampan.registry.progress import Event
+from sampan.registry.progress import Event, Message
 
 
 async def push(
@@ -33,11 +33,13 @@ async def push(
     """See :meth:`sampan.engine.images.Images.push`."""
     repository = Reference.parse(ref)
     wanted = Platform.parse(platform) if platform else None
-    names = _names_to_push(core, repository, tag)
     account = credentials(auth)
 
     async def work(report: Callable[[Event], None]) -> None:
-        for name in names:
+        # Told before names are looked for, as dockerd does: clients read of a missing image in
+        # the stream.
+        report(Message(text=f"The push refers to repository [{repository.name}]"))
+        for name in _names_to_push(core, repository, tag):
             await _push_one(core, name, wanted, account, report)
 
     return stream(work)

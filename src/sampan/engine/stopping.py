@@ -140,7 +140,8 @@ async def unpause(core: Core, container: Container) -> None:
     """See :meth:`sampan.engine.containers.Containers.unpause`."""
     async with container.lock:
         if container.run is None or container.state.status != Status.PAUSED:
-            raise Conflict(f"Container {container.id} is not paused")
+            # No conflict to dockerd's clients, unlike a second pause: 500.
+            raise SampanError(f"Container {container.id} is not paused")
         await core.threads.run(cgroup.thaw, core.facts.layout, container.run.cgroup)
         core.state.submit(core.change(container, status=Status.RUNNING))
         if container.health is not None:

@@ -199,7 +199,7 @@ class System:
             api_version=API_VERSION,
             min_api_version=MIN_API_VERSION,
             git_commit="",
-            go_version="",
+            go_version=f"python{platform.python_version()}",
             os="linux",
             arch=machine,
             kernel_version=self._core.facts.release,

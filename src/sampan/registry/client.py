@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sampan.content import ContentStore
-from sampan.errors import NotFound, SampanError, Unavailable
+from sampan.errors import NotFound, SampanError, Unreachable
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
@@ -137,12 +137,12 @@ class Registry:
                 except (ConnectionRefused, UntrustedCertificate) as error:
                     failed = failed or error
                     continue
-                except Unavailable as error:
+                except Unreachable as error:
                     failed = error
                     continue
             self._schemes[endpoint.host, endpoint.insecure] = scheme
             return scheme
-        raise failed or Unavailable(f"cannot connect to {endpoint.host}")
+        raise failed or Unreachable(f"cannot connect to {endpoint.host}")
 
     @asynccontextmanager
     async def _session(
@@ -214,7 +214,7 @@ class Registry:
         layers with :meth:`ContentStore.follow`. ``wanted`` says which layers are needed at all.
 
         Raises :class:`NotFound`, :class:`Unauthorized`, :class:`Forbidden`,
-        :class:`Unavailable`, :class:`DigestMismatch`. What was fetched stays for the next try.
+        :class:`Unreachable`, :class:`DigestMismatch`. What was fetched stays for the next try.
         """
         pull = Pull(
             self,

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from sampan.errors import Forbidden, InvalidParameter, NotFound, SampanError, Unauthorized
-from sampan.errors import Unavailable as _Unavailable
+from sampan.errors import Unreachable as _Unreachable
 
 _T = TypeVar("_T")
 #: A body that can be sent again: makes a new stream of the same bytes.
@@ -25,7 +25,7 @@ BROKEN = 0
 _MAX_MESSAGE = 500
 
 
-class TooManyRequests(_Unavailable):
+class TooManyRequests(_Unreachable):
     """The registry limits the rate of requests (429); it said so again after all retries."""
 
     http_status = 429
@@ -101,5 +101,5 @@ def failure(reply: Reply, what: str) -> SampanError:
     }
     kind = kinds.get(reply.status)
     if kind is None:
-        kind = _Unavailable if reply.status >= 500 else InvalidParameter
+        kind = _Unreachable if reply.status >= 500 else InvalidParameter
     return kind(said)

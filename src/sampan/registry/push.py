@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sampan.content import ContentStore
 from sampan.errors import Corrupt, InvalidParameter, NotFound, Unauthorized
+from sampan.model import attachment
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.reference import Reference
@@ -68,14 +69,11 @@ class Push:
 
         ``referrers`` are in an order in which each follows what it refers to.
         """
-        self._listener(
-            Message(text=f"The push refers to repository [{self._reference.familiar_name}]")
-        )
         manifests = await self._manifests(await self._complete(root))
         about = await self._about(manifests, referrers)
         blobs = {
             blob.digest: blob
-            for manifest in (*manifests, *about)
+            for manifest in (*manifests, *(item for item, _ in about))
             for blob in manifest.blobs
             if not is_foreign(blob)
         }
@@ -114,15 +112,16 @@ class Push:
 
     async def _about(
         self, manifests: Iterable[Manifest], referrers: Iterable[Descriptor]
-    ) -> list[Manifest]:
-        """The referrers whose subjects are pushed."""
+    ) -> list[tuple[Manifest, str]]:
+        """The referrers whose subjects are pushed, with the tags they are attached by."""
         pushed = {manifest.digest for manifest in manifests}
-        found: list[Manifest] = []
+        found: list[tuple[Manifest, str]] = []
         for item in referrers:
             manifest = await self._read_manifest(item.digest)
-            if manifest.subject is not None and manifest.subject.digest in pushed:
+            subject = manifest.subject.digest if manifest.subject else None
+            if (subject or attachment.subject(item.annotations)) in pushed:
                 pushed.add(manifest.digest)
-                found.append(manifest)
+                found.append((manifest, "" if subject else attachment.tag(item.annotations)))
         return found
 
     async def _read_manifest(self, digest: Digest) -> Manifest:
@@ -221,7 +220,10 @@ class Push:
         )
 
     async def _finish(
-        self, manifests: list[Manifest], about: list[Manifest], signer: Signer | None
+        self,
+        manifests: list[Manifest],
+        about: list[tuple[Manifest, str]],
+        signer: Signer | None,
     ) -> Completed:
         """Push the manifests, the last one, the root, under the tag once ``about`` it is there."""
         *others, root = manifests
@@ -233,8 +235,10 @@ class Push:
                 await self._manifest(repository, manifest, "")
             if signer or about:
                 await self._manifest(repository, root, "")
-            for manifest in about:
-                await self._manifest(repository, manifest, "")
+            for manifest, name in about:
+                # Others' signatures that are there stay: one tag has them all.
+                if not (name and await self._is_there(repository, name)):
+                    await self._manifest(repository, manifest, name)
             if signer:
                 await sign(signer, repository, self._reference, root.digest)
             await self._manifest(repository, root, tag)
@@ -244,6 +248,14 @@ class Push:
         )
         self._listener(completed)
         return completed
+
+    @staticmethod
+    async def _is_there(repository: Repository, tag: str) -> bool:
+        try:
+            await repository.resolve(tag)
+        except NotFound:
+            return False
+        return True
 
     @staticmethod
     async def _manifest(repository: Repository, manifest: Manifest, tag: str) -> None:

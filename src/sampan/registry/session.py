@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
-from sampan.errors import InvalidParameter, Unavailable
+from sampan.errors import InvalidParameter, Unreachable
 from sampan.registry.auth import Authenticator
 from sampan.registry.http import BROKEN, Conversation, Reply, Request
 from sampan.registry.tls import Certificates, Proxies
@@ -217,7 +217,7 @@ class Session:
     async def send(self, request: Request, scope: str) -> Reply:
         """An authenticated exchange, repeated while that makes sense; the body is read.
 
-        Raises :class:`Unavailable` when the host cannot be reached.
+        Raises :class:`Unreachable` when the host cannot be reached.
         """
 
         async def once() -> Reply:
@@ -377,7 +377,7 @@ def _warning(header: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)[:_MAX_WARNING]
 
 
-def unreachable(host: str, error: BaseException) -> Unavailable:
+def unreachable(host: str, error: BaseException) -> Unreachable:
     """The error for a host that cannot be talked to; it names the reason in one line."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return UntrustedCertificate(
@@ -387,12 +387,12 @@ def unreachable(host: str, error: BaseException) -> Unavailable:
         return UntrustedCertificate(f"{host}: TLS failed: {error}")
     if isinstance(error, aiohttp.ClientConnectorError):
         return ConnectionRefused(f"cannot connect to {host}: {error.os_error}")
-    return Unavailable(f"{host} does not answer: {type(error).__name__} {error}".rstrip())
+    return Unreachable(f"{host} does not answer: {type(error).__name__} {error}".rstrip())
 
 
-class UntrustedCertificate(Unavailable):
+class UntrustedCertificate(Unreachable):
     """TLS with a host failed; nothing was sent."""
 
 
-class ConnectionRefused(Unavailable):
+class ConnectionRefused(Unreachable):
     """Nobody listens, or the name is unknown."""

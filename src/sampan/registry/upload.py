@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
-from sampan.errors import InvalidParameter, Unavailable
+from sampan.errors import InvalidParameter, Unreachable
 from sampan.model.digest import Digest
 from sampan.registry.http import BROKEN, Conversation, Reply, Request, failure
 
@@ -79,7 +79,7 @@ def push(upload: Upload) -> Conversation[str]:
             raise failure(reply, f"pushing {upload.digest}")
         breaks += 1
         if breaks > _MAX_BREAKS:
-            raise Unavailable(f"pushing {upload.digest} broke {breaks} times")
+            raise Unreachable(f"pushing {upload.digest} broke {breaks} times")
         reply = yield Request(method="GET", url=location)
         if reply.status != 204:
             reply = yield _begin(upload)  # the session is gone: from the beginning

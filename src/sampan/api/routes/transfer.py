@@ -11,7 +11,7 @@ from sampan.api import body, query, reply
 from sampan.api.call import Call
 from sampan.api.router import Effect, Route
 from sampan.engine.options import ImportOptions, RegistryAuth
-from sampan.errors import InvalidParameter, Unavailable
+from sampan.errors import InvalidParameter, Unreachable
 from sampan.model.reference import Reference
 
 _TAR = "application/x-tar"
@@ -76,7 +76,7 @@ async def _download(url: str) -> AsyncIterator[AsyncIterator[bytes]]:
     except InvalidURL as error:
         raise InvalidParameter(f"invalid fromSrc {url!r}: not a URL") from error
     except ClientError as error:
-        raise Unavailable(f"failed to download {url}: {error}") from error
+        raise Unreachable(f"failed to download {url}: {error}") from error
 
 
 async def push(call: Call) -> web.StreamResponse:
@@ -111,10 +111,7 @@ async def load(call: Call) -> web.StreamResponse:
 
 async def save(call: Call) -> web.StreamResponse:
     """``GET /images/get``."""
-    names = call.texts("names")
-    if not names:
-        raise InvalidParameter("names: at least one image is required")
-    return await _save(call, names)
+    return await _save(call, call.texts("names"))
 
 
 async def save_one(call: Call) -> web.StreamResponse:
