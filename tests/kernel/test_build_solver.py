@@ -330,7 +330,7 @@ async def test_remote_sources(bench: Bench, web: tuple[str, Path]) -> None:
     (directory / "file").write_text("remote\n")
     os.utime(directory / "file", (1_500_000_000, 1_500_000_000))
     digest = hashlib.sha256(b"remote\n").hexdigest()
-    text = f"FROM scratch\nADD --checksum=sha256:{digest} {address}/file a /d/\n"
+    text = f"FROM scratch\nADD --checksum=sha256:{digest} {address}/file /d/\nADD a /d/\n"
     built = await bench.build(text)
     member = bench.files(built)["d/file"]
     assert (member.mode, member.mtime, bench.read(built, "d/a")) == (0o600, 1_500_000_000, "one\n")

@@ -10,7 +10,17 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from sampan.build.copying import Chunks, ContentHashes, Item, Owner, archive, digest, is_directory
+from sampan.build.copying import (
+    Chunks,
+    ContentHashes,
+    Item,
+    Owner,
+    archive,
+    digest,
+    directories,
+    is_directory,
+    parent,
+)
 from sampan.build.copying import items as copied_items
 from sampan.build.owner import needs_root, resolve_owner
 from sampan.build.selection import Source, Tree, resolve
@@ -82,7 +92,10 @@ def look_up(
         owner = resolve_owner(step.chown, -1 if root is None else root)
     archives: tuple[str, ...] = ()
     if step.add and step.unpack is not False and tree is not None:
-        archives = tuple(path for path in step.sources if _is_archive(tree, path))
+        archives = tuple(_archives(tree, step.sources))
+        if archives:  # what a pattern matches may be some of both
+            paths = [one.path for path in step.sources for one in resolve(tree, (path,))]
+            step = replace(step, sources=tuple(paths))
     return Copying(
         step=step,
         archives=archives,
@@ -93,12 +106,13 @@ def look_up(
     )
 
 
-def _is_archive(tree: Tree, pattern: str) -> bool:
-    """Whether a source is a local tar archive, compressed or not, by its first bytes."""
-    if "://" in pattern:
-        return False
-    (source, *more) = resolve(tree, (pattern,))
-    return not more and is_archive_file(tree, source)
+def _archives(tree: Tree, patterns: tuple[str, ...]) -> Iterator[str]:
+    """The paths of sources that are local tar archives, compressed or not."""
+    for pattern in patterns:
+        if "://" not in pattern:
+            for source in resolve(tree, (pattern,)):
+                if is_archive_file(tree, source):
+                    yield source.path
 
 
 def is_archive_file(tree: Tree, source: Source) -> bool:
@@ -133,11 +147,13 @@ def copy(copying: Copying, tree: Tree | None, root: int) -> None:
     def present(name: bytes) -> bool:
         return is_directory(root, os.fsdecode(name))
 
-    archive_put(root, "/", Chunks(archive(copying.items(tree), present)))
+    above = parent(copying.step.chmod, copying.owner, copying.mtime)
+    archive_put(root, "/", Chunks(archive(copying.items(tree), present, above)))
     for pattern in copying.archives:
         assert tree is not None
         (source,) = resolve(tree, (pattern,))
-        os.close(make_directories(root, copying.step.destination))
+        made = directories(copying.step.destination, present, above)
+        archive_put(root, "/", Chunks(made))
         fd = in_root(tree.root, source.path, os.O_RDONLY)
         owner = copying.owner if copying.step.chown else None  # else what the archive says
         with os.fdopen(fd, "rb") as file:

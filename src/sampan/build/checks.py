@@ -6,10 +6,9 @@ The 22 rules of spec/dockerfile/rules with their messages; ``# check=skip=A,B;er
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sampan.build.stages import RESERVED, SCRATCH, Plan, Stage, plan, platform_arguments
@@ -19,6 +18,7 @@ from sampan.dockerfile.ignore import IgnoreMatcher
 from sampan.dockerfile.instructions import Arg, Copy, Health, Pairs, Program
 from sampan.dockerfile.lexer import expand
 from sampan.dockerfile.parser import Dockerfile, Node
+from sampan.dockerfile.suggest import hint
 from sampan.errors import InvalidParameter
 from sampan.model.platform import Platform
 from sampan.model.reference import Reference
@@ -27,7 +27,7 @@ _SECRET = re.compile(
     r"(?i)(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)"
     r"(?:_|$)"
 )
-_PUBLIC = re.compile(r"(?i)(?:_|^)public(?:_|$)")
+_PUBLIC = re.compile(r"(?i)(?:_|^)(?:public|file|version)(?:_|$)")
 #: Rules that run only when asked for.
 EXPERIMENTAL = frozenset({"InvalidDefinitionDescription"})
 _PATH: Config = {"Env": ["PATH=/bin"]}
@@ -153,7 +153,7 @@ def _from_as_casing(subject: _Subject) -> _Found:
 def _no_empty_continuation(subject: _Subject) -> _Found:
     for node in subject.file.nodes:
         if any(node.start <= line <= node.end for line in subject.file.empty_continuations):
-            message = f"Empty continuation line found in: {node.original}"
+            message = "Empty continuation line"
             yield message, node.start, node.end
 
 
@@ -162,9 +162,8 @@ def _consistent_casing(subject: _Subject) -> _Found:
     lower = sum(node.spelled.islower() for node in subject.file.nodes)
     majority = "lowercase" if lower > upper else "uppercase"
     for node in subject.file.nodes:
-        if not (node.spelled.isupper() or node.spelled.islower()):
-            yield f"Command '{node.spelled}' should be consistently cased", node.start, node.end
-        elif node.spelled.islower() != (majority == "lowercase"):
+        mixed = not (node.spelled.isupper() or node.spelled.islower())
+        if mixed or node.spelled.islower() != (majority == "lowercase"):
             message = (
                 f"Command '{node.spelled}' should match the case of the command majority "
                 f"({majority})"
@@ -177,7 +176,7 @@ def _duplicate_stage_name(subject: _Subject) -> _Found:
     for stage in _stage_lines(subject):
         name = stage.base.name
         if name and name in seen:
-            message = f"Duplicate stage name '{name}', stage names should be unique"
+            message = f'Duplicate stage name "{name}", stage names should be unique'
             yield message, stage.base_line, stage.base_line
         seen.add(name)
 
@@ -185,7 +184,9 @@ def _duplicate_stage_name(subject: _Subject) -> _Found:
 def _reserved_stage_name(subject: _Subject) -> _Found:
     for stage in _stage_lines(subject):
         if stage.base.name in RESERVED:
-            message = f"'{stage.base.name}' is reserved and should not be used as a stage name"
+            message = (
+                f'Stage name should not use the same name as reserved stage "{stage.base.name}"'
+            )
             yield message, stage.base_line, stage.base_line
 
 
@@ -220,7 +221,7 @@ def _undefined_in_from(subject: _Subject) -> _Found:
                     if node.start < subject.plan.stages[0].base_line
                 )
                 if not declared:
-                    message = f"FROM argument '{name}' is not declared{_like(name, names)}"
+                    message = f"FROM argument '{name}' is not declared{hint(name, names)}"
                     yield message, stage.base_line, stage.base_line
 
 
@@ -228,11 +229,6 @@ def _arg_of(node: Node) -> list[str] | None:
     if node.keyword != "arg":
         return None
     return [word.partition("=")[0] for word in node.arguments]
-
-
-def _like(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _workdir_relative(subject: _Subject) -> _Found:
@@ -271,8 +267,8 @@ def _undefined_variable(subject: _Subject) -> _Found:
         }
         for line, name in found.undefined:
             if name not in declared:
-                hint = _like(name, {"PATH", *declared}).replace("mean ", "mean $")
-                yield f"Usage of undefined variable '${name}'{hint}", line, line
+                like = hint(name, ("PATH", *sorted(declared)), "$")
+                yield f"Usage of undefined variable '${name}'{like}", line, line
 
 
 def _multiple(subject: _Subject) -> _Found:
@@ -321,8 +317,8 @@ def _redundant_platform(subject: _Subject) -> _Found:
     for stage in _stage_lines(subject):
         if stage.base.platform in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):
             message = (
-                "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is "
-                "the default behavior"
+                f"Setting platform to predefined {stage.base.platform} in FROM is redundant as "
+                "this is the default behavior"
             )
             yield message, stage.base_line, stage.base_line
 
@@ -371,17 +367,18 @@ def _constant_platform(subject: _Subject) -> _Found:
 
 
 def _ignored_copy(subject: _Subject) -> _Found:
-    if subject.ignore is None:
-        return
+    if subject.ignore is None or subject.ignore.has_inclusions:
+        return  # below an ignored directory may lie what is not
     for stage in _stage_lines(subject):
         for node, instruction in stage.steps:
             if not isinstance(instruction, Copy) or instruction.from_:
                 continue
             for source in instruction.sources:
-                path = posixpath.normpath(source).lstrip("/")
-                if path != "." and "://" not in source and subject.ignore.ignores(path):
+                path = posixpath.normpath(source)
+                whole = path in (".", "/") and not subject.ignore.ignores("x")
+                if not whole and "://" not in source and subject.ignore.ignores(path):
                     message = (
-                        f'Attempting to {node.keyword.capitalize()} file "{source}" that is '
+                        f'Attempting to {node.keyword.capitalize()} file "{path}" that is '
                         "excluded by .dockerignore"
                     )
                     yield message, node.start, node.end
@@ -393,9 +390,10 @@ def _description(subject: _Subject) -> _Found:
         if node.keyword == "from" and len(node.arguments) == 3:
             names = (node.arguments[2],)
         if node.comments and names and node.comments[-1].split(" ")[0] not in names:
+            example = names[0] if len(names) == 1 else "<arg_key>"
             message = (
-                f"Comment for {'build stage' if node.keyword == 'from' else 'argument'} should "
-                f"follow the format: `# {names[0]} <description>`"
+                f"Comment for {node.keyword.upper()} should follow the format: "
+                f"`# {example} <description>`"
             )
             yield message, node.start, node.end
 

@@ -53,12 +53,16 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One thing to copy: a tar entry named below the root, and how to open its contents."""
+    """One thing to copy: a tar entry named below the root, and how to open its contents.
+
+    ``kept`` is a directory that keeps its own attributes where it is there already.
+    """
 
     entry: Entry
     open: Callable[[], int] | None = None
     status: os.stat_result | None = None
     data: bytes = b""
+    kept: bool = False
 
 
 class ContentHashes:
@@ -108,16 +112,21 @@ def items(
     into_directory = step.destination.endswith("/") or destination_is_directory
     base = step.destination.strip("/")
     sources = resolve(tree, step.sources) if tree is not None and step.sources else []
-    if not into_directory and len(sources) > 1:
-        raise InvalidParameter(
-            "When using COPY with more than one source file, the destination must be a directory "
-            "and end with a /"
-        )
+    if step.parents:  # made even when patterns match nothing
+        made = parent(step.chmod, owner, mtime)
+        yield Item(entry=replace(made, name=os.fsencode(base)), kept=True)
     for source in sources:
         assert tree is not None
         name = _target(source, base, into_directory, parents=step.parents)
         for taken in take(tree, source, name=name, exclude=step.exclude, parents=step.parents):
-            yield _finished(item_of(taken), step, owner)
+            item = _finished(item_of(taken), step, owner)
+            if taken.base != b"." or not stat.S_ISDIR(taken.status.st_mode):
+                yield item
+            elif step.parents:
+                yield replace(item, kept=True)
+            else:  # only what is in it is copied
+                made = parent(step.chmod, owner, item.entry.mtime)
+                yield Item(entry=replace(made, name=item.entry.name), kept=True)
     for document in step.inline:
         data = document.content.encode()
         name = posixpath.join(base, document.name) if into_directory else base
@@ -213,17 +222,52 @@ def digest(found: Iterable[Item], hashes: ContentHashes) -> str:
     return total.hexdigest()
 
 
-def archive(found: Iterable[Item], present: Callable[[bytes], bool]) -> Iterator[bytes]:
-    """The items as a tar stream.
+def parent(chmod: str, owner: Owner | None, mtime: int) -> Entry:
+    """What a directory is like that a copy makes on its way: its owner's, with a mode of numbers.
 
-    ``present`` tells which directories the destination has: those keep their own attributes.
+    A mode in letters changes what there is, so it says nothing of what is made.
     """
+    mode = change_mode(chmod, 0o755, True) if chmod.isdecimal() else 0o755
+    owner = owner or Owner(uid=0, gid=0)
+    return Entry(name=b"", type=DIRECTORY, mode=mode, uid=owner.uid, gid=owner.gid, mtime=mtime)
+
+
+def directories(path: str, present: Callable[[bytes], bool], above: Entry) -> Iterator[bytes]:
+    """A directory and those it lies in as a tar stream, as far as they are not there yet."""
+    yield from _above(os.fsencode(path.strip("/")) + b"/", present, above, set())
+    yield bytes(2 * BLOCK)
+
+
+def _above(
+    name: bytes, present: Callable[[bytes], bool], above: Entry, seen: set[bytes]
+) -> Iterator[bytes]:
+    """The directories above ``name`` that are not there yet, ``seen`` being those looked at."""
+    directory = name.rpartition(b"/")[0]
+    if not directory or directory in seen:
+        return
+    yield from _above(directory, present, above, seen)
+    seen.add(directory)
+    if not present(directory):
+        yield format_entry(replace(above, name=directory))
+
+
+def archive(
+    found: Iterable[Item], present: Callable[[bytes], bool], above: Entry
+) -> Iterator[bytes]:
+    """The items as a tar stream, the directories they need ahead of them.
+
+    ``present`` tells which directories the destination has; ``above`` is what others are like.
+    """
+    seen: set[bytes] = set()
     for item in found:
         entry = item.entry
         if not entry.name:
             continue
-        if entry.type == DIRECTORY and present(entry.name):
-            continue
+        yield from _above(entry.name, present, above, seen)
+        if entry.type == DIRECTORY:
+            seen.add(entry.name)
+            if item.kept and present(entry.name):
+                continue
         yield format_entry(entry)
         if item.open is not None:
             yield from _file(item)

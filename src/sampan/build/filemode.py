@@ -13,6 +13,7 @@ from sampan.errors import InvalidParameter
 
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
 _ACTION = re.compile(r"([-+=])([ugo](?![rwxXst])|[rwxXst]*)")
+_OCTAL = "invalid chmod parameter: '{}'. it should be octal string and between 0 and 07777"
 _SHIFT = {"u": 6, "g": 3, "o": 0}
 _SPECIAL = {"u": 0o4000, "g": 0o2000, "o": 0}
 
@@ -25,11 +26,13 @@ def change_mode(text: str, mode: int, directory: bool) -> int:
         except ValueError:
             value = -1
         if not 0 <= value <= 0o7777:
-            raise InvalidParameter(f'invalid chmod parameter: "{text}"')
+            raise InvalidParameter(_OCTAL.format(text))
         return value
     for clause in text.split(","):
         match = _CLAUSE.fullmatch(clause)
         if match is None:
+            if text[:1].isdigit():
+                raise InvalidParameter(_OCTAL.format(text))
             raise InvalidParameter(f'invalid chmod parameter: "{text}"')
         who = set(match[1].replace("a", "ugo") or "ugo")
         for operator, permissions in _ACTION.findall(match[2]):

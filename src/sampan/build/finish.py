@@ -45,7 +45,10 @@ def finish(
         created=created or None,
         author=outcome.author or None,
         config=msgspec.convert(present, ImageConfig),
-        history=list(outcome.history),
+        history=[
+            entry if entry.created else msgspec.structs.replace(entry, created=created or None)
+            for entry in outcome.history
+        ],
     )
     return stored(content, document, outcome.layers)
 

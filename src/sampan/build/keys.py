@@ -11,7 +11,7 @@ from sampan.build.steps import CopyStep, MakeDirectoryStep, RunStep
 from sampan.dockerfile.run_mount import RunMount
 
 #: Part of every key; changed when a step comes to mean something else.
-GENERATION = "1"
+GENERATION = "2"
 
 
 def base_key(chain: str, platform: str) -> str:

@@ -51,6 +51,8 @@ class Outlines:
     def __init__(self, build: Build) -> None:
         self._build = build
         self._tasks: dict[int, asyncio.Task[Outline]] = {}
+        #: The definitions of steps that are to be done anew, or take from such.
+        self.fresh: set[str] = set()
 
     async def of(self, stage: Stage) -> Outline:
         """The outline of a stage; images it is based on are found, no step is done."""
@@ -97,7 +99,7 @@ class Outlines:
         build, action = self._build, step.action
         if action is None:
             return below
-        if not below or build.fresh(stage):
+        if not below:
             return ""
         contents: dict[str, str] = {}
         for name, copy in _inputs(action):
@@ -113,7 +115,11 @@ class Outlines:
         circumstances = build.circumstances if isinstance(action, RunStep) else ""
         user = step.config.get("User") if isinstance(action, MakeDirectoryStep) else ""
         kind = type(action).__name__
-        return definition_key(below, kind, written, contents, f"{circumstances}{user}", build.epoch)
+        around = f"{circumstances}{user}"
+        key = definition_key(below, kind, written, contents, around, build.epoch)
+        if build.fresh(stage) or not self.fresh.isdisjoint((below, *contents.values())):
+            self.fresh.add(key)
+        return key
 
     async def _content(self, stage: Stage, name: str, copy: CopyStep) -> str | None:
         """What a source stands for; None when only making the step can tell."""

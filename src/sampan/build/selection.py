@@ -60,7 +60,7 @@ class Source:
 def resolve(tree: Tree, patterns: Sequence[str]) -> list[Source]:
     """The sources that ``patterns`` name, in order, wildcards sorted.
 
-    Raises :class:`NotFound` naming the pattern that matches nothing.
+    Raises :class:`NotFound` naming the path that is not there; a pattern may match nothing.
     """
     found: list[Source] = []
     for pattern in patterns:
@@ -71,9 +71,14 @@ def resolve(tree: Tree, patterns: Sequence[str]) -> list[Source]:
             status = _status(tree, path)
             if status is not None:
                 found.append(
-                    Source(path=path, status=status, by_wildcard=path != cleaned, pivot=pivot)
+                    Source(
+                        path=path,
+                        status=status,
+                        by_wildcard=path != cleaned,
+                        pivot="/".join(path.split("/")[: pivot.count("/") + 1]) if pivot else "",
+                    )
                 )
-        if len(found) == before:
+        if len(found) == before and matches == [cleaned]:  # a pattern may well match nothing
             raise NotFound(f'"/{cleaned}": not found')
     return found
 

@@ -190,7 +190,7 @@ class Build:
 
     def _defined(self, definition: str) -> str | None:
         """The key of the step that was made of ``definition`` before, unless all is wanted."""
-        if not definition or self.tools.whole:
+        if not definition or self.tools.whole or definition in self._outlines.fresh:
             return None
         key = self.tools.cache.defined(definition)
         return key or defined(self.tools.imports, definition)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sampan.dockerfile.instructions import Arg, Copy, From, Instruction, Run, interpret
 from sampan.dockerfile.lexer import expand
 from sampan.dockerfile.parser import Dockerfile, DockerfileError, Node
+from sampan.dockerfile.suggest import hint
 from sampan.errors import InvalidParameter
 from sampan.model.platform import Platform
 
@@ -57,7 +58,8 @@ class Plan:
             return self.stages[-1]
         stage = self.find(name)
         if stage is None:
-            raise InvalidParameter(f'target stage "{name}" could not be found')
+            like = hint(name.lower(), [one.base.name for one in self.stages if one.base.name])
+            raise InvalidParameter(f'target stage "{name}" could not be found{like}')
         return stage
 
     def base_of(self, stage: Stage) -> str:
@@ -74,7 +76,12 @@ class Plan:
         text = expand(stage.base.platform, self.arguments).text
         if stage.base.platform and not text:
             raise DockerfileError(
-                f'empty platform value from expression "{stage.base.platform}"', stage.base_line
+                f"empty platform value from expression {stage.base.platform}"
+                + "".join(
+                    hint(name, self.arguments)
+                    for name in sorted(expand(stage.base.platform, self.arguments).undefined)
+                ),
+                stage.base_line,
             )
         return Platform.parse(text) if text else default
 
@@ -174,5 +181,5 @@ def plan(file: Dockerfile, given: Mapping[str, str], predefined: Mapping[str, st
         else:
             raise DockerfileError("no build stage in current context", node.start)
     if not stages:
-        raise DockerfileError("no build stage in current context", file.nodes[0].start)
+        raise DockerfileError("dockerfile contains no stages to build", file.nodes[0].start)
     return Plan(stages=tuple(stages), arguments=arguments)

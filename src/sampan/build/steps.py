@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sampan.build.history import copied, ran, said
+from sampan.build.remote import is_remote
 from sampan.dockerfile.config import Config, apply, command_words, strings
 from sampan.dockerfile.config import Stage as Settings
 from sampan.dockerfile.heredoc import Heredoc
@@ -121,6 +122,12 @@ class _Evaluator:
         self.undefined += ((node.start, name) for name in sorted(expansion.undefined))
         return expansion.text
 
+    def text(self, text: str, node: Node) -> str:
+        """A here-document, whose quotes are part of it."""
+        expansion = expand(text, self.scope, self.settings.escape, plain_quotes=True)
+        self.undefined += ((node.start, name) for name in sorted(expansion.undefined))
+        return expansion.text
+
     def instruction(self, node: Node, instruction: Instruction) -> None:
         match instruction:
             case Arg():
@@ -197,12 +204,20 @@ class _Evaluator:
         def one(text: str) -> str:
             return self.word(text, node)
 
+        if expand(instruction.from_, {}, self.settings.escape).text != instruction.from_:
+            raise DockerfileError(
+                "variable expansion is not supported for --from, define a new stage with FROM "
+                "using ARG from global scope as a workaround",
+                node.start,
+            )
         destination = one(instruction.destination)
         base = str(self.settings.config.get("WorkingDir") or "/")
         absolute = posixpath.normpath(posixpath.join("/", base, destination))
-        if destination.endswith(("/", "/.")) or destination == ".":
+        if destination.endswith(("/", "/.")) or destination in ("", "."):
             absolute = absolute.rstrip("/") + "/"
         sources = tuple(one(source) for source in instruction.sources)
+        if instruction.checksum and (wrong := _unchecked(instruction, sources)):
+            raise DockerfileError(wrong, node.start)
         if len(sources) + len(instruction.heredocs) > 1 and not absolute.endswith("/"):
             raise DockerfileError(
                 f"When using {node.keyword.upper()} with more than one source file, "
@@ -210,12 +225,12 @@ class _Evaluator:
                 node.start,
             )
         inline = tuple(
-            replace(doc, content=one(doc.content)) if doc.expand else doc
+            replace(doc, content=self.text(doc.content, node)) if doc.expand else doc
             for doc in instruction.heredocs
         )
         action = CopyStep(
             add=instruction.add,
-            from_=one(instruction.from_),
+            from_=instruction.from_,
             sources=sources,
             inline=inline,
             destination=absolute,
@@ -284,6 +299,15 @@ def evaluate(
         undefined=tuple(dict.fromkeys(evaluator.undefined)),
         author=evaluator.settings.author,
     )
+
+
+def _unchecked(instruction: Copy, sources: Sequence[str]) -> str:
+    """Why ``--checksum`` has nothing to check; "" when it has."""
+    if not instruction.add:
+        return "checksum can't be specified for COPY"
+    if len(sources) != 1:
+        return "checksum can't be specified for multiple sources"
+    return "" if is_remote(sources[0]) else "checksum requires HTTP(S) or Git sources"
 
 
 def _triggers(base: Config) -> list[tuple[Node, Instruction]]:

@@ -30,7 +30,7 @@ from sampan.build.tail import Tail
 from sampan.build.tools import StageResult, StepFailed
 from sampan.build.workspace import Change
 from sampan.dockerfile.run_mount import RunMount
-from sampan.errors import InvalidParameter
+from sampan.errors import InvalidParameter, NotFound
 from sampan.image import chain_ids
 from sampan.kernel.mount import descriptor
 from sampan.model.digest import Digest
@@ -70,12 +70,20 @@ async def perform(
     match step.action:
         case CopyStep() as action:
             source = await build.source(stage, action.from_)
-            return await build.tools.in_thread(_copy, work, action, source)
+            try:
+                return await build.tools.in_thread(_copy, work, action, source)
+            except NotFound as error:
+                raise NotFound(uncomputed(result.key, error.message)) from None
         case RunStep() as action:
             return await _run(work, action)
         case MakeDirectoryStep() as action:
             return await build.tools.in_thread(_make_directory, work, action)
     raise InvalidParameter(f"{step.node.keyword.upper()} does nothing to files")
+
+
+def uncomputed(key: str, message: str) -> str:
+    """What is missing of a copy's sources, in the words clients look for."""
+    return f"failed to compute cache key: failed to calculate checksum of ref {key[:25]}: {message}"
 
 
 def _copy(work: _Work, action: CopyStep, source: StageResult | Tree | None) -> tuple[Record, bool]:
@@ -94,11 +102,13 @@ def _copy(work: _Work, action: CopyStep, source: StageResult | Tree | None) -> t
                 mtime=int(build.request.time * 1_000_000_000),
                 several=several,
             )
-            for part, tree in parts
+            for part, tree, _ in parts
         ]
-        trees = [tree for _, tree in parts]
-        pairs = list(zip(copyings, trees, strict=True))
-        content = ":".join(copying.content(tree, build.tools.hashes) for copying, tree in pairs)
+        pairs = list(zip(copyings, [tree for _, tree, _ in parts], strict=True))
+        content = ":".join(
+            known or copying.content(tree, build.tools.hashes)
+            for (copying, tree), (_, _, known) in zip(pairs, parts, strict=True)
+        )
         key = copy_key(result.key, action, content, build.epoch)
         record = _cached(work, key)
         if record is not None:
@@ -112,15 +122,18 @@ def _copy(work: _Work, action: CopyStep, source: StageResult | Tree | None) -> t
 
 def _parts(
     work: _Work, action: CopyStep, source: StageResult | Tree | None, stack: ExitStack
-) -> Iterator[tuple[CopyStep, Tree | None]]:
-    """The step as copies from one tree each: ADD's remote sources are fetched into their own."""
+) -> Iterator[tuple[CopyStep, Tree | None, str]]:
+    """The step as copies from one tree each: ADD's remote sources are fetched into their own.
+
+    With each goes what its content is where that is known without looking: a commit.
+    """
     remote = [path for path in action.sources if action.add and is_remote(path)]
     local = tuple(path for path in action.sources if path not in remote)
     if local or action.inline:
         tree = _tree(work, source, stack)
         if tree is None and local:
             raise InvalidParameter(f"{work.step.node.keyword.upper()} needs a build context")
-        yield replace(action, sources=local), tree
+        yield replace(action, sources=local), tree, ""
     for address in remote:
         directory = Path(
             stack.enter_context(
@@ -136,17 +149,19 @@ def _parts(
             directory = done.directory
             material = Material(uri=address, algorithm="sha1", digest=done.commit)
             sources: tuple[str, ...] = (".",)
+            how = replace(git, ref="", checksum="")
+            known = f"{how!r}:{done.commit}:{action.chown}:{action.chmod}"
         else:
             address, checksum = policy.address(address, action.checksum)
             file = download(address, directory, checksum)
             with file.open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             material = Material(uri=address, algorithm="sha256", digest=found)
-            sources = (file.name,)
+            sources, known = (file.name,), ""
         work.build.materials.add(material)
         root = stack.enter_context(descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)))
         unpack = action.unpack or False
-        yield replace(action, sources=sources, inline=(), unpack=unpack), Tree(root=root)
+        yield replace(action, sources=sources, inline=(), unpack=unpack), Tree(root=root), known
 
 
 def _tree(work: _Work, source: StageResult | Tree | None, stack: ExitStack) -> Tree | None:

@@ -59,6 +59,7 @@ class Attributes:
     context: str = ""
     context_directory: str = ""
     context_key: str = "context"
+    sessions: dict[str, str] = field(default_factory=dict)
     dockerfile_key: str = "dockerfile"
     no_cache: frozenset[str] | None = None
     pull: bool = False
@@ -99,6 +100,7 @@ _TABLES = {
     "label": "labels",
     "context": "contexts",
     "attest": "attestations",
+    "local-sessionid": "sessions",
     "sharedkey": "keys",
     "input": "keys",
 }

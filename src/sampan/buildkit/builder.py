@@ -70,6 +70,10 @@ class Builder:
                     uploaded=job.uploaded,
                     policy=job.policy,
                     inputs={name: f"{RESULT}{part}" for name, part in inputs.items()},
+                    roots={
+                        name: self.jobs.part(part).result.built.image.chain_id
+                        for name, part in inputs.items()
+                    },
                 )
                 if asked.request:
                     return await self._call(front, asked)
@@ -89,6 +93,7 @@ class Builder:
         if asked.request == calls.DESCRIBE:
             return calls.describe()
         source = await front.source()
+        await front.ignore(source)
         return calls.answer(asked.request, source, asked, Platform.host())
 
     async def _made(self, reference: str, _: Platform) -> Image:

@@ -17,7 +17,7 @@ from pathlib import Path
 from sampan.build.kept import Kept
 from sampan.buildkit import transfer
 from sampan.buildkit.caller import Filter, files
-from sampan.buildkit.sessions import Session
+from sampan.buildkit.sessions import Session, Sessions
 from sampan.buildkit.status import Step
 from sampan.engine.buildcontexts import KeptContexts
 from sampan.engine.threads import Threads
@@ -31,6 +31,7 @@ class Contexts:
 
     kept: KeptContexts
     threads: Threads
+    sessions: Sessions
 
     @contextlib.asynccontextmanager
     async def received(
@@ -40,12 +41,16 @@ class Contexts:
         hint: str,
         step: Step,
         what: str,
+        other: str = "",
     ) -> AsyncIterator[Path]:
         """A directory with what the client has of ``wanted``, while the block lasts.
 
+        ``other`` is the id of the session it is to come from instead of ``session``.
         ``hint`` tells apart what one client sends under one shared key; ``what`` is how the
         transfer is called in ``step``. Raises SampanError.
         """
+        if other:
+            session = await self.sessions.get(other)
         key = json.dumps([session.shared_key, wanted.name, hint])
         async with self.kept.directory(key if session.shared_key else "", wanted.name) as place:
             path = place / "content"

@@ -42,6 +42,7 @@ from sampan.model.platform import Platform
 _CACHES = frozenset(("inline", "registry", "local", "gha", "s3"))
 #: What a result's metadata calls an image's configuration.
 _CONFIG = "containerimage.config"
+_PLATFORMS = "refs.platforms"
 #: What the answer calls the manifest of an exported cache.
 _CACHE_MANIFEST = "cache.manifest"
 log = logging.getLogger("sampan.buildkit")
@@ -176,7 +177,10 @@ class Control:
             )
             return gateway.Result(ref=gateway.Ref(id=identity))
         if request.Frontend:
-            inputs = {name: part_of(found) for name, found in request.FrontendInputs.items()}
+            inputs = {
+                name: await self.builder.graphs.input(job, found)
+                for name, found in request.FrontendInputs.items()
+            }
             return await self.builder.frontend(job, request.Frontend, job.attributes, inputs)
         returned = await job.returned
         if returned.HasField("error"):
@@ -188,7 +192,9 @@ class Control:
         """The parts a result names, and whether it is one of several platforms by its form."""
         kind = result.WhichOneof("result")
         if kind == "refs":
-            named = {name: ref.id for name, ref in sorted(result.refs.refs.items())}
+            found = {name: ref.id for name, ref in sorted(result.refs.refs.items())}
+            order = [name for name in _platforms(result.metadata) if name in found]
+            named = {name: found[name] for name in (*order, *found)}
         elif kind == "refsDeprecated":
             named = dict(sorted(result.refsDeprecated.refs.items()))
         else:
@@ -317,6 +323,15 @@ class Control:
         request: control.PruneRequest = await _request(stream)
         for record in await self.cache.prune(request):
             await stream.send_message(record)
+
+
+def _platforms(metadata: Mapping[str, bytes]) -> list[str]:
+    """The names of a result's platforms, in the client's order."""
+    try:
+        told = json.loads(metadata.get(_PLATFORMS, b"{}"))
+        return [str(one["ID"]) for one in told.get("Platforms") or []]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InvalidParameter(f"malformed {_PLATFORMS} of a result") from None
 
 
 async def _request(stream: ServerStream) -> Any:

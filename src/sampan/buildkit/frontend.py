@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from sampan.build.executor import Secrets
 from sampan.build.needs import context_paths, instructions, names
+from sampan.build.places import looked_at
 from sampan.build.request import BuildRequest
 from sampan.build.selection import Tree
 from sampan.build.sourcepolicy import SourcePolicy
@@ -39,10 +40,12 @@ from sampan.kernel.openat import in_root
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
 
-_FILE_LIMIT = 4 << 20
+_FILE_LIMIT = 16 << 20
 _UPLOAD_HOST = "buildkit-session"
 _IGNORE_FILE = ".dockerignore"
 _IMAGE = "docker-image://"
+#: Inputs that stand for the client's own directories.
+_CONTEXT, _DOCKERFILE = "context", "dockerfile"
 #: How the solver names what another build of this client made.
 RESULT = "sampan-result:"
 
@@ -73,6 +76,7 @@ class Frontend:
     uploaded: Path | None = None
     policy: SourcePolicy = field(default_factory=SourcePolicy)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    roots: Mapping[str, Digest | None] = field(default_factory=dict)
 
     async def source(self) -> Source:
         """Fetch and parse the Dockerfile. Raises DockerfileError, SampanError."""
@@ -84,8 +88,10 @@ class Frontend:
         with self.status.step(
             f"[internal] load build definition from {posixpath.basename(name)}"
         ) as step:
-            if directory is not None and attributes.dockerfile_key == "dockerfile":
-                place = directory
+            if _DOCKERFILE in self.roots:
+                place = await self._rooted(_DOCKERFILE)
+            elif self._has_dockerfile(directory):
+                place = directory or Path()
             else:
                 wanted = Filter(
                     name=attributes.dockerfile_key,
@@ -94,7 +100,12 @@ class Frontend:
                 )
                 place = await self.stack.enter_async_context(
                     self.contexts.received(
-                        self.session, wanted, posixpath.basename(name), step, "dockerfile"
+                        self.session,
+                        wanted,
+                        posixpath.basename(name),
+                        step,
+                        "dockerfile",
+                        other=self.attributes.sessions.get(wanted.name, ""),
                     )
                 )
             text = await self.builds.threads.run(_dockerfile, place, name)
@@ -119,7 +130,7 @@ class Frontend:
             platform_arguments(platform, Platform.host(), attributes.target),
         )
         needed = planned.needed(planned.target(attributes.target))
-        await self._ignore(source)
+        await self.ignore(source)
         tree, path = await self._context(source, needed, planned)
         contexts = await self._named(names(planned, needed))
         epoch = attributes.arguments.get("SOURCE_DATE_EPOCH")
@@ -148,6 +159,8 @@ class Frontend:
         """The context when it is no directory of the client's: fetched, or unpacked from it."""
         if self.uploaded is not None:
             return self.uploaded
+        if _CONTEXT in self.roots:
+            return await self._rooted(_CONTEXT)
         address = self.attributes.context
         if not address:
             return None
@@ -158,6 +171,25 @@ class Frontend:
             raise NotFound(f"no directory {self.attributes.context_directory!r} in the context")
         return directory
 
+    def _has_dockerfile(self, directory: Path | None) -> bool:
+        """Whether the Dockerfile is in the context, when that is no directory of the client's."""
+        if directory is None or self.attributes.dockerfile_key != _DOCKERFILE:
+            return False
+        return _CONTEXT not in self.roots
+
+    async def _rooted(self, name: str) -> Path:
+        """What an input holds, mounted for the length of the build."""
+        return Path(
+            self.stack.enter_context(
+                looked_at(
+                    self.builds.workspace,
+                    self.roots[name],
+                    self.builds.mount_directory,
+                    writable=False,
+                )
+            )
+        )
+
     async def _fetched(self, address: str) -> Path:
         directory = await self.stack.enter_async_context(self.contexts.temporary())
         url = urlsplit(address)
@@ -166,7 +198,7 @@ class Frontend:
             return await unpack_context(self.builds.threads, body, directory)
         return await self.builds.threads.run_long(fetch, address, directory, self.policy)
 
-    async def _ignore(self, source: Source) -> None:
+    async def ignore(self, source: Source) -> None:
         """Find the context's own ignore file unless the Dockerfile brought one."""
         if source.ignore is not None:
             return
@@ -179,7 +211,14 @@ class Frontend:
                     follow=(_IGNORE_FILE,),
                 )
                 place = await self.stack.enter_async_context(
-                    self.contexts.received(self.session, wanted, _IGNORE_FILE, step, "context")
+                    self.contexts.received(
+                        self.session,
+                        wanted,
+                        _IGNORE_FILE,
+                        step,
+                        "context",
+                        other=self.attributes.sessions.get(wanted.name, ""),
+                    )
                 )
             text = await self.builds.threads.run(_read, place, _IGNORE_FILE)
         source.ignore = parse_ignore_file(text) if text is not None else ()
@@ -203,7 +242,14 @@ class Frontend:
                     follow=paths or (),
                 )
                 directory = await self.stack.enter_async_context(
-                    self.contexts.received(self.session, wanted, "", step, "context")
+                    self.contexts.received(
+                        self.session,
+                        wanted,
+                        "",
+                        step,
+                        "context",
+                        other=self.attributes.sessions.get(wanted.name, ""),
+                    )
                 )
         return Tree(root=self._opened(directory), ignore=ignore), str(directory)
 
@@ -236,18 +282,19 @@ class Frontend:
             return Tree(root=self._opened(await self._fetched(address)))
 
     async def _local(self, name: str, directory: str) -> Tree:
+        other = self.attributes.sessions.get(directory, "")
         hint = f"{self.attributes.keys.get(f'localdir:{name}', '')}:{name}"
         with self.status.step(f"[context {name}] load {_IGNORE_FILE}") as step:
             wanted = Filter(name=directory, include=(_IGNORE_FILE,), follow=(_IGNORE_FILE,))
             async with self.contexts.received(
-                self.session, wanted, f"{hint}-ignore", step, name
+                self.session, wanted, f"{hint}-ignore", step, name, other=other
             ) as place:
                 text = await self.builds.threads.run(_read, place, _IGNORE_FILE)
         patterns = parse_ignore_file(text) if text is not None else ()
         with self.status.step(f"[context {name}] load from client") as step:
             wanted = Filter(name=directory, exclude=patterns)
             path = await self.stack.enter_async_context(
-                self.contexts.received(self.session, wanted, hint, step, name)
+                self.contexts.received(self.session, wanted, hint, step, name, other=other)
             )
         return Tree(root=self._opened(path))
 
@@ -317,7 +364,7 @@ def _read(directory: Path, path: str) -> str | None:
     with os.fdopen(fd, "rb") as file:
         data = file.read(_FILE_LIMIT + 1)
     if len(data) > _FILE_LIMIT:
-        raise InvalidParameter(f"{path} is larger than {_FILE_LIMIT} bytes")
+        raise InvalidParameter(f"{path} exceeds maximum allowed size of {_FILE_LIMIT} bytes")
     return data.decode(errors="surrogateescape")
 
 

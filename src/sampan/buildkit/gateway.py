@@ -67,6 +67,8 @@ _BUILDS = (
     "source.git.subdir",
     "source.git.checksum",
     "source.git.skipsubmodules",
+    "source.git.mtime",
+    "source.git.fetchbycommit",
     "source.http",
     "source.http.auth",
     "source.http.checksum",
@@ -179,7 +181,7 @@ class Bridge:
             result = gateway.Result(ref=gateway.Ref())
         else:
             inputs = {
-                name: await self._input(job, found)
+                name: await self.builder.graphs.input(job, found)
                 for name, found in request.FrontendInputs.items()
             }
             attributes = dict(request.FrontendOpt)
@@ -192,11 +194,6 @@ class Bridge:
         found = gateway.Ref(id=identity)
         getattr(found, "def").CopyFrom(definition)
         return found
-
-    async def _input(self, job: Job, definition: ops.Definition) -> str:
-        """The part that an input of a frontend is, made if it has to be."""
-        identity = part_of(definition) or self.builder.graphs.defined(job, definition)
-        return (await self.builder.graphs.part(job, identity)).id if identity else ""
 
     async def read_file(self, stream: ServerStream) -> None:
         """A file of a result."""

@@ -26,7 +26,7 @@ from sampan.buildkit.caller import agent, credentials, secret
 from sampan.buildkit.clientstore import SessionStore
 from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.errors import graph_error
-from sampan.buildkit.jobs import Job, Jobs, Part, identity_of
+from sampan.buildkit.jobs import Job, Jobs, Part, identity_of, part_of
 from sampan.buildkit.llb.graph import Graph, graph, platform_of
 from sampan.buildkit.llb.images import image_of
 from sampan.buildkit.llb.solver import Solver
@@ -144,6 +144,13 @@ class Graphs:
         identity = uuid.uuid4().hex
         job.graphs[identity] = found
         return identity
+
+    async def input(self, job: Job, definition: ops.Definition) -> str:
+        """The part that an input of a frontend is, made if it has to be."""
+        if not getattr(definition, "def"):
+            raise InvalidParameter("invalid nil input definition to definition op")
+        identity = part_of(definition) or self.defined(job, definition)
+        return (await self.part(job, identity)).id
 
     async def value(self, job: Job, identity: str) -> Value:
         """What a result holds. Raises NotFound, GRPCError with the place in the client's file."""

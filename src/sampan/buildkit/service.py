@@ -38,7 +38,7 @@ class BuildKit:
         """The services of an engine; there should be one of it per engine."""
         builds = engine.builds
         sessions, jobs = Sessions(), Jobs()
-        contexts = Contexts(kept=builds.contexts, threads=builds.threads)
+        contexts = Contexts(kept=builds.contexts, threads=builds.threads, sessions=sessions)
         graphs = Graphs(core=engine.core, builds=builds, contexts=contexts, jobs=jobs)
         builder = Builder(
             core=engine.core, builds=builds, contexts=contexts, jobs=jobs, graphs=graphs

@@ -106,6 +106,8 @@ def _git(rest: str, values: dict[str, str]) -> GitSource:
         checksum=values.pop("git.checksum", ""),
         keep_git_directory=values.pop("git.keepgitdir", "") == "true",
         submodules=values.pop("git.skipsubmodules", "") != "true",
+        commit_times=values.pop("git.mtime", "") == "commit",
+        by_commit=values.pop("git.fetchbycommit", "") == "true",
     )
 
 

@@ -41,14 +41,26 @@ class Expansion:
 
 
 def expand(
-    word: str, environment: Mapping[str, str], escape: str = "\\", *, raw_quotes: bool = False
+    word: str,
+    environment: Mapping[str, str],
+    escape: str = "\\",
+    *,
+    raw_quotes: bool = False,
+    plain_quotes: bool = False,
 ) -> Expansion:
     """Expand ``word`` with the variables of ``environment``.
 
-    With ``raw_quotes`` the quotes and escapes stay in the text. Raises
+    With ``raw_quotes`` the quotes and escapes stay in the text; with ``plain_quotes`` quotes are
+    letters like others, as in a here-document. Raises
     :class:`InvalidParameter` for an unfinished quote or substitution and for ``${name?}``.
     """
-    state = _State(word=word, environment=environment, escape=escape, raw_quotes=raw_quotes)
+    state = _State(
+        word=word,
+        environment=environment,
+        escape=escape,
+        raw_quotes=raw_quotes,
+        plain_quotes=plain_quotes,
+    )
     text = state.until("")
     return Expansion(
         text=text,
@@ -93,6 +105,7 @@ class _State:
     environment: Mapping[str, str]
     escape: str
     raw_quotes: bool
+    plain_quotes: bool
     at: int = 0
     depth: int = 0
     split: _Words = field(default_factory=_Words)
@@ -114,10 +127,10 @@ class _State:
             if stop and char == stop:
                 self.at += 1
                 return "".join(out)
-            if char == "'":
+            if char == "'" and not self.plain_quotes:
                 piece = self.single_quoted()
                 self.split.quoted(piece)
-            elif char == '"':
+            elif char == '"' and not self.plain_quotes:
                 piece = self.double_quoted()
                 self.split.quoted(piece)
             elif char == "$":

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sampan.dockerfile.parser import DockerfileError
+from sampan.dockerfile.suggest import hint
 
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 #: Keys each type accepts, besides ``type`` and the spellings of ``target``.
@@ -25,7 +26,7 @@ _SPELLINGS = {
     "readonly": "ro",
     "readwrite": "rw",
 }
-_EXPANDED = {"from", "source", "target", "id", "mode", "uid", "gid", "env"}
+_EXPANDED = {"type", "source", "target", "id", "mode", "uid", "gid", "env"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +66,18 @@ def parse_run_mount(text: str, expand: Callable[[str], str]) -> RunMount:
                 raise DockerfileError(f"invalid field '{field}' must be a key=value pair")
             value = "true"
         values[key] = expand(value) if key in _EXPANDED else value
+        if key == "from" and expand(value) != value:
+            raise DockerfileError(
+                "'from' doesn't support variable expansion, define alias stage instead"
+            )
     kind = values.pop("type", "bind").lower()
     allowed = _KEYS.get(kind)
     if allowed is None:
-        raise DockerfileError(f'unsupported mount type "{kind}"')
+        raise DockerfileError(f'unsupported mount type "{kind}"{hint(kind, _KEYS)}')
     for key in values:
         if key != "target" and key not in allowed:
-            raise DockerfileError(f"unexpected key '{key}' for mount type '{kind}'")
+            like = hint(key, ("type", "target", *sorted(allowed)))
+            raise DockerfileError(f"unexpected key '{key}' for mount type '{kind}'{like}")
     return _mount(kind, values)
 
 
@@ -95,7 +101,8 @@ def _mount(kind: str, values: dict[str, str]) -> RunMount:
         raise DockerfileError(f'target is required for mount type "{kind}"')
     sharing = values.get("sharing", "shared")
     if sharing not in ("shared", "private", "locked"):
-        raise DockerfileError(f'unsupported sharing value "{sharing}"')
+        like = hint(sharing, ("shared", "private", "locked"))
+        raise DockerfileError(f'unsupported sharing value "{sharing}"{like}')
     return RunMount(
         type=kind,
         target=target,

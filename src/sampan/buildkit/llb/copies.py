@@ -17,6 +17,7 @@ from sampan.build.actions import is_archive_file
 from sampan.build.copying import Item, Owner, item_of
 from sampan.build.filemode import change_mode
 from sampan.build.selection import Source, Taken, Tree, resolve, take
+from sampan.buildkit.llb.graph import absolute
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.dockerfile.ignore import IgnoreMatcher
 from sampan.errors import NotFound
@@ -38,7 +39,7 @@ class Copying:
 
     def sources(self) -> list[Source]:
         """What is copied. Raises NotFound."""
-        action, path = self.action, posixpath.normpath("/" + self.action.src)
+        action, path = self.action, absolute(self.action.src)
         wild = action.allowWildcard and _WILD & set(path)
         try:
             if not wild:
@@ -74,26 +75,31 @@ class Copying:
         Raises NotFound for sources and required paths that are not there.
         """
         archives = self.archives()
+        if archives:
+            target = absolute(self.action.dest)
+            yield from self._above(target, end="")
         for source in self.sources():
             if source.path not in archives:
                 yield from self._one(source)
 
     def _one(self, source: Source) -> Iterator[Item]:
         action = self.action
-        destination = posixpath.normpath("/" + action.dest)
+        destination = absolute(action.dest)
         in_directory = action.dest.endswith(("/", "/."))
         exists = in_directory or _is_directory(self.root, destination)
         into = exists and not (stat.S_ISDIR(source.status.st_mode) and action.dirCopyContents)
         name = posixpath.join(destination, posixpath.basename(source.path)) if into else destination
         whole = stat.S_ISDIR(source.status.st_mode) and action.dirCopyContents
-        yield from self._above(posixpath.dirname(name), end=destination if in_directory else "")
+        ends = [destination] if in_directory else []
+        if whole:
+            ends.append(name)
+        yield from self._above(posixpath.dirname(name), end=ends[-1] if ends else "")
         taken = take(self.tree, source, name=name.strip("/"))
         if stat.S_ISLNK(source.status.st_mode):
             taken = self._link(source, name.strip("/"))
         for item in self._filtered(source, taken):
             top = item.entry.name == os.fsencode(name.strip("/"))
-            present = whole or _is_directory(self.root, name)
-            if top and present and item.entry.type == DIRECTORY and _is_directory(self.root, name):
+            if top and item.entry.type == DIRECTORY and (whole or _is_directory(self.root, name)):
                 continue
             yield item
 
@@ -148,7 +154,7 @@ class Copying:
                 continue
             while waiting and not path.startswith(waiting[-1][0] + "/"):
                 waiting.pop()
-            required.discard(path)
+            required.discard(posixpath.join(source.path, path))
             if (include and not include.ignores(path)) or (exclude and exclude.ignores(path)):
                 if stat.S_ISDIR(taken.status.st_mode):
                     waiting.append((path, self._finished(taken)))

@@ -11,18 +11,20 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from sampan.build.copying import Chunks, ContentHashes, Owner, archive, digest
+from sampan.build.copying import Chunks, ContentHashes, Owner, archive, digest, parent
 from sampan.build.keys import graph_key
 from sampan.build.owner import resolve_owner
 from sampan.build.selection import Tree, matching, resolve
+from sampan.build.work import uncomputed
 from sampan.build.workspace import Workspace
 from sampan.buildkit.llb.copies import Copying
 from sampan.buildkit.llb.graph import EMPTY as NOTHING
-from sampan.buildkit.llb.values import EMPTY, Root, Value, tree
+from sampan.buildkit.llb.graph import absolute
+from sampan.buildkit.llb.values import EMPTY, Directory, Root, Value, tree
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.errors import InvalidParameter, NotFound, SampanError
 from sampan.kernel.mount import descriptor
-from sampan.kernel.openat import in_root, make_directories
+from sampan.kernel.openat import in_root
 from sampan.layer import archive_put
 from sampan.layer.copy import resolved
 from sampan.layer.removal import remove
@@ -83,10 +85,16 @@ class FileWork:
         if action.WhichOneof("action") != "copy":
             return text
         value = self._value(action.secondaryInput)
+        if isinstance(value, Directory) and value.known:
+            return f"{text}{value.known}"
         with tree(value, self.workspace) as source, self.workspace.look(None) as empty:
             # where it is put does not count: that is the other input's affair
             copying = Copying(action=action.copy, tree=source, root=empty, owner=None)
-            text += digest(copying.items(), self.hashes)
+            try:
+                text += digest(copying.items(), self.hashes)
+            except NotFound as error:
+                key = value.key if isinstance(value, Root) else value.path.parent.name
+                raise NotFound(uncomputed(key, error.message)) from None
             for path in copying.archives():
                 fd = in_root(source.root, path, os.O_RDONLY)
                 status = os.fstat(fd)
@@ -140,7 +148,7 @@ class FileWork:
     def _copy(self, action: ops.FileAction, root: int) -> None:
         copy = action.copy
         owner = self._owner(copy.owner if copy.HasField("owner") else None)
-        target = os.fsdecode(resolved(root, os.fsencode(posixpath.normpath("/" + copy.dest))))
+        target = os.fsdecode(resolved(root, os.fsencode(absolute(copy.dest))))
         if not copy.createDestPath:
             os.close(in_root(root, posixpath.dirname(target).strip("/") or "."))
         with ExitStack() as stack:
@@ -152,17 +160,16 @@ class FileWork:
             archive_put(
                 root,
                 "/",
-                Chunks(archive(copying.items(), lambda _: False)),
+                Chunks(archive(copying.items(), lambda _: True, parent("", owner, 0))),
                 no_overwrite_dir_non_dir=not copy.alwaysReplaceExistingDestPaths,
             )
             for path in copying.archives():
                 (found,) = resolve(source, (path,))
-                os.close(make_directories(root, target))
                 with os.fdopen(in_root(source.root, found.path, os.O_RDONLY), "rb") as file:
                     archive_put(root, target, file, owner=(owner.uid, owner.gid) if owner else None)
 
     def _make_directory(self, action: ops.FileActionMkDir, root: int) -> None:
-        path = os.fsdecode(resolved(root, os.fsencode(posixpath.normpath("/" + action.path))))
+        path = os.fsdecode(resolved(root, os.fsencode(absolute(action.path))))
         parts = path.strip("/").split("/")
         owner = self._owner(action.owner if action.HasField("owner") else None)
         first = 1 if action.makeParents else len(parts)
@@ -179,7 +186,7 @@ class FileWork:
                 _settle(made, action.mode, owner, action.timestamp)
 
     def _make_file(self, action: ops.FileActionMkFile, root: int) -> None:
-        path = resolved(root, os.fsencode(posixpath.normpath("/" + action.path)))
+        path = resolved(root, os.fsencode(absolute(action.path)))
         directory, _, name = path.rpartition(b"/")
         if not name:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "/")
@@ -194,7 +201,7 @@ class FileWork:
             _settle(made, action.mode, owner, action.timestamp)
 
     def _make_link(self, action: ops.FileActionSymlink, root: int) -> None:
-        directory, name = posixpath.split(posixpath.normpath("/" + action.newpath))
+        directory, name = posixpath.split(absolute(action.newpath))
         owner = self._owner(action.owner if action.HasField("owner") else None)
         with descriptor(in_root(root, directory.strip("/") or ".")) as parent:
             os.symlink(action.oldpath, name, dir_fd=parent)
@@ -221,7 +228,7 @@ def _owners(action: ops.FileAction) -> list[ops.ChownOpt]:
 
 def _remove(action: ops.FileActionRm, root: int) -> None:
     """Remove what a path names, or all that a pattern matches; the last link is not followed."""
-    paths = [posixpath.normpath("/" + action.path)]
+    paths = [absolute(action.path)]
     if action.allowWildcard:
         paths = _matching(root, paths[0])
     for path in paths:

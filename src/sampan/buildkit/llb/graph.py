@@ -7,6 +7,7 @@ has no cycle; what is checked here is that nothing is missing, and that each ver
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -107,6 +108,11 @@ def _node(digest: str, op: ops.Op, definition: ops.Definition, before: Mapping[s
         ignore_cache=metadata.ignore_cache,
         resources=metadata.linux_resources,
     )
+
+
+def absolute(path: str) -> str:
+    """A path of a graph from the root, clean; ``..`` stops there."""
+    return "/" + posixpath.normpath(f"/{path}").lstrip("/")
 
 
 def platform_of(said: ops.Platform) -> Platform:

@@ -32,7 +32,7 @@ from sampan.model.platform import Platform
 IMAGE, LOCAL, OCI_LAYOUT = "docker-image", "local", "oci-layout"
 #: Attributes that decide nothing here: there is one session and one engine.
 _IMAGE_HARMLESS = frozenset(("image.recordtype", "oci.session", "oci.store"))
-_LOCAL_HARMLESS = frozenset(("local.session", "local.unique", "local.differ"))
+_LOCAL_HARMLESS = frozenset(("local.unique", "local.differ"))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +65,11 @@ class Sources:
             return await self._named(node)
         if kind == LOCAL:
             return await self._local(node, rest, op.attrs)
-        return Directory(path=(await self.fetched(op)).directory)
+        found = await self.fetched(op)
+        attributes = sorted(one for one in op.attrs.items() if one[0] != "git.checksum")
+        how = (rest.partition("#")[2].partition(":")[2], *attributes)
+        known = f"{found.digest}:{how!r}"
+        return Directory(path=found.directory, known=known if kind == "git" else "")
 
     async def image(self, reference: str, platform: Platform, *, pull: bool) -> Image:
         """An image, fetched and unpacked, noted as what the build is made from."""
@@ -111,12 +115,13 @@ class Sources:
             follow=_texts(values, "local.followpaths"),
         )
         hint = values.pop("local.sharedkeyhint", "") or name
+        other = values.pop("local.session", "")
         _none_left(values)
         step = self.status.part_of(node.digest, node.title)
         # several graphs may ask for one directory with different patterns: one at a time
         async with self._lock:
             path = await self.stack.enter_async_context(
-                self.contexts.received(self.session, wanted, f"llb:{hint}", step, name)
+                self.contexts.received(self.session, wanted, f"llb:{hint}", step, name, other=other)
             )
         return Directory(path=path)
 

@@ -34,9 +34,13 @@ class Root:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
-    """A directory of the host that lasts as long as the build."""
+    """A directory of the host that lasts as long as the build.
+
+    ``known`` tells what it holds where that is known without looking: a commit.
+    """
 
     path: Path
+    known: str = ""
 
 
 Value = Root | Directory
