@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sampan.cli.fault import CliError
 from sampan.client.document import as_table, labels, table, tables, text, texts
+from sampan.model import attachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ class _Directory:
             raise CliError(f"cannot read {self._root}/{name}: {error.strerror}") from error
         return file, os.fstat(file.fileno()).st_size
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
 
 class _Archive:
     """Files in a tar archive."""
@@ -95,7 +99,7 @@ class _Archive:
 
         self._path = path
         try:
-            self._tar = tarfile.open(path)  # noqa: SIM115 (closed with the process)
+            self._tar = tarfile.open(path)  # noqa: SIM115 (close() closes it)
             self._members = {os.path.normpath(each.name): each for each in self._tar}
         except (OSError, tarfile.TarError) as error:
             raise CliError(f"cannot read {path}: {error}") from error
@@ -107,6 +111,10 @@ class _Archive:
         if member is None or file is None:
             raise CliError(f"{self._path} has no {name}")
         return file, member.size
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._tar.close()
 
     def names(self) -> list[str]:
         """All files."""
@@ -201,6 +209,8 @@ def _listed(files: _Files) -> list[Document]:
 def _is_about(entry: Document) -> bool:
     """Whether an entry has no name of its own: it is there for another, which it refers to."""
     notes = labels(entry, "annotations")
+    if attachment.tag(notes):
+        return True
     return bool(text(entry, "artifactType")) and not (notes.get(_NAME) or notes.get(_REF))
 
 
@@ -232,7 +242,8 @@ def _layout(
     listed: list[Document] = [{**entry, "annotations": {_NAME: name, _REF: name}}]
     for each in about or ():
         manifest = _document(files, where(text(each, "digest"), True))
-        if text(table(manifest, "subject"), "digest") in found:
+        attached = attachment.subject(labels(each, "annotations"))
+        if (text(table(manifest, "subject"), "digest") or str(attached)) in found:
             collect(each, 0)
             listed.append(each)
     index: Document = {"schemaVersion": 2, "manifests": [*listed]}
@@ -247,6 +258,7 @@ def _layout(
         yield from writer.document(b"index.json", json.dumps(index).encode())
         yield from writer.document(b"oci-layout", _LAYOUT)
         yield from writer.finish()
+        files.close()
 
     return write()
 
@@ -357,11 +369,11 @@ def _named(kind: str, raw: bytes, name: str) -> bytes:
         for item in document:
             item["RepoTags"] = [name] if "/" in name or ":" in name else item.get("RepoTags")
     else:
-        document["manifests"] = document["manifests"][:1]
-        for entry in document["manifests"]:
-            entry["annotations"] = {_REF: name}
-            if "/" in name or ":" in name:
-                entry["annotations"][_NAME] = name
+        entry, *others = document["manifests"]
+        entry["annotations"] = {_REF: name}
+        if "/" in name or ":" in name:
+            entry["annotations"][_NAME] = name
+        document["manifests"] = [entry, *filter(_is_about, others)]
     return json.dumps(document).encode()
 
 

@@ -12,6 +12,7 @@ from sampan.engine.state import Statement
 from sampan.errors import InvalidParameter, NotFound
 from sampan.image import Image, Variant, open_image, variants
 from sampan.image.document import descriptor
+from sampan.model import attachment
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
@@ -279,7 +280,10 @@ def update_pushed(entry: Entry) -> Statement:
 def update_referrers(entry: Entry) -> Statement:
     """Store what refers to an image."""
     document = [
-        [item.media_type, str(item.digest), item.size, item.artifact_type]
+        [
+            *(item.media_type, str(item.digest), item.size, item.artifact_type),
+            attachment.tag(item.annotations),
+        ]
         for item in entry.referrers
     ]
     return (
@@ -291,8 +295,14 @@ def update_referrers(entry: Entry) -> Statement:
 def read_referrers(text: str) -> tuple[Descriptor, ...]:
     """What :func:`update_referrers` stored."""
     return tuple(
-        Descriptor(media_type=kind, digest=Digest.parse(digest), size=size, artifact_type=artifact)
-        for kind, digest, size, artifact in json.loads(text)
+        Descriptor(
+            media_type=kind,
+            digest=Digest.parse(digest),
+            size=size,
+            artifact_type=artifact,
+            annotations={attachment.REF_NAME: tag[0]} if any(tag) else {},
+        )
+        for kind, digest, size, artifact, *tag in json.loads(text)
     )
 
 

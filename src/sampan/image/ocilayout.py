@@ -12,6 +12,7 @@ from sampan.image.bundle import Bundle, Found
 from sampan.image.document import Document, decode
 from sampan.image.manifest import Index, Manifest
 from sampan.image.spool import File, Spool
+from sampan.model import attachment
 from sampan.model.descriptor import DOCKER_CONFIG, OCI_CONFIG, OCI_INDEX, Descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
@@ -54,7 +55,12 @@ def read(
         raise ArchiveRefused("malformed OCI layout: index.json is no image index")
     reader = _Reader(spool, content, platforms)
     for entry in index.manifests:
+        attached = attachment.subject(entry.annotations)
         try:
+            if attached is not None:
+                reader.take_attached(entry)
+                reader.bundle.referrers.append((attached, entry))
+                continue
             configs = reader.take(entry, 0)
         except _Missing as error:
             raise ArchiveRefused(str(error)) from error
@@ -118,6 +124,15 @@ class _Reader:
         if file is not None:
             self.bundle.files.append(file)
         return configs
+
+    def take_attached(self, entry: Descriptor) -> None:
+        """Collect a manifest whose blobs are signatures and the like, whatever it calls them."""
+        raw, file = self._document(entry)
+        parsed = manifests.parse(raw, entry.media_type)
+        if not isinstance(parsed, Manifest):
+            raise ArchiveRefused(f"what is attached as {entry.digest} in the archive is an index")
+        files = (self._blob(blob) for blob in parsed.blobs)
+        self.bundle.files.extend(item for item in (*files, file) if item is not None)
 
     def _index(self, index: Index, depth: int) -> tuple[Digest, ...]:
         configs: list[Digest] = []

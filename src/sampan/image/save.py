@@ -19,6 +19,7 @@ from sampan.image.image import Image, manifests_below
 from sampan.image.manifest import Index, Manifest, make_index
 from sampan.image.variants import Variant, variants
 from sampan.layer.writer import TarWriter
+from sampan.model import attachment
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
@@ -80,7 +81,8 @@ def _about(
     found: dict[Digest, Descriptor] = {}
     for referrer in (item for saved in images for item in saved.referrers):
         parsed = manifests.parse(content.read(referrer.digest), referrer.media_type)
-        if parsed.subject is not None and parsed.subject.digest in blobs:
+        subject = parsed.subject.digest if parsed.subject else None
+        if (subject or attachment.subject(referrer.annotations)) in blobs:
             found[referrer.digest] = referrer
             needed = parsed.blobs if isinstance(parsed, Manifest) else ()
             blobs.update((item.digest, item.size) for item in (referrer, *needed))

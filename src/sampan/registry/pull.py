@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.content import ContentStore
 from sampan.errors import DigestMismatch, InvalidParameter, NotFound, SampanError, Unauthorized
+from sampan.model import attachment
 from sampan.model.descriptor import Descriptor
 from sampan.model.digest import Digest
 from sampan.model.platform import Platform
@@ -196,6 +198,7 @@ class Pull:
     ) -> None:
         """Fetch what refers to the image, each with its blobs, and what refers to that."""
         subjects = list({pulled.root.digest: 0, pulled.manifest.digest: 0})
+        tags = [tag for subject in subjects for tag in attachment.tags(subject)]
         room = _MAX_REFERRER_BYTES
         async with self._registry.connect(
             endpoint, self._credentials, listener=self._listener
@@ -216,6 +219,20 @@ class Pull:
                         manifest.descriptor, artifact_type=manifest.artifact_type
                     )
                     subjects.append(item.digest)
+            for tag in tags:
+                try:
+                    manifest = await repository.manifest(tag)
+                except NotFound:
+                    continue
+                size = sum(blob.size for blob in manifest.blobs)
+                if manifest.is_index or size > room:
+                    continue
+                room -= size
+                await self._thread(partial(self._content.add, manifest.raw))
+                await self._layers(endpoint, origin, manifest.blobs)
+                found[manifest.digest] = replace(
+                    manifest.descriptor, annotations={attachment.REF_NAME: tag}
+                )
 
     async def _layers(
         self, endpoint: Endpoint, origin: Endpoint, layers: Iterable[Descriptor]

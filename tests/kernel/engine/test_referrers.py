@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from dataclasses import replace
 from io import BytesIO
@@ -116,6 +117,61 @@ async def test_there_and_back(world: World, tmp_path: Path) -> None:
         assert await referrers(address, "copy", IMAGE.digest) == {SBOM.digest}
         assert await referrers(address, "copy", SBOM.digest) == {SIGNATURE.digest}
         assert await referrers(address, "copy", ROOT.digest) == set()
+
+
+async def test_what_is_attached_by_a_tag(world: World, tmp_path: Path) -> None:
+    """cosign's signatures have no subject: their tags say what they are about, and go along."""
+    content = FileStore(tmp_path / "content")
+    signature, other = samples.image(1), samples.image(1)
+    payload = b'{"critical": {}}'  # no tar: what is attached is no image, whatever it looks like
+    document = json.loads(signature.manifest)
+    document["layers"] = [
+        samples.descriptor("application/vnd.dev.cosign.simplesigning.v1+json", payload)
+    ]
+    signature = samples.Sample(json.dumps(document).encode(), (signature.blobs[0], payload))
+    tag = f"sha256-{IMAGE.digest.hex}.sig"
+    for sample in (IMAGE, signature, other):
+        sample.store(content)
+    storage = Storage(root=str(tmp_path / "registry"))
+    async with serving(ServerConfig(listen="127.0.0.1:0", storage=storage)) as (host, port):
+        address = f"{host}:{port}"
+        async with Registry() as registry:
+            for name, sample in (
+                ("app:1", IMAGE),
+                (f"app:{tag}", signature),
+                (f"signed:{tag}", other),
+            ):
+                await registry.push(
+                    Reference.parse(f"{address}/{name}"), sample.digest, content=content
+                )
+
+            async def tagged(name: str) -> Digest:
+                where = Reference.parse(f"{address}/{name}")
+                async with registry.origin(where) as repository:
+                    return (await repository.resolve(tag)).digest
+
+            async with await Engine.open(replace(world.config, keep_referrers=True)) as engine:
+                await pull(engine, f"{address}/app")
+                assert about(engine) == {signature.digest}
+            async with await world.open() as engine:  # it is remembered
+                for name in ("copy", "signed"):
+                    await engine.images.tag(f"{address}/app:1", f"{address}/{name}", "1")
+                    await push(engine, f"{address}/{name}")
+                assert await tagged("copy") == signature.digest
+                assert await tagged("signed") == other.digest  # others' signatures stay
+                whole = await saved(engine, f"{address}/app:1")
+                for name in ("copy", "signed", "app"):
+                    await engine.images.remove(f"{address}/{name}:1")
+                assert list(engine.core.content.walk()) == []
+                for place in (
+                    transports.Place("oci", str(tmp_path / "layout"), "2"),
+                    transports.Place("oci-archive", str(tmp_path / "archive"), "2"),
+                ):
+                    transports.write(place, f"{address}/app:1", [whole])
+                    await load(engine, b"".join(transports.archive(place)))
+                    assert about(engine) == {signature.digest}
+                    (entry,) = engine.core.images
+                    await engine.images.remove(str(entry.id))
 
 
 async def test_lists_that_lie(
