@@ -20,6 +20,7 @@ from sampan.api.authorization import Authorization
 from sampan.api.server import Daemon
 from sampan.api.settings import Settings
 from sampan.api.tls import TlsServer
+from sampan.engine.config import EngineConfig
 from sampan.engine.engine import Engine
 from sampan.engine.tracing import Tracing
 from sampan.errors import InvalidParameter, Unsupported
@@ -35,6 +36,7 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[D
     is taken, requests that change something get ``shutdown_timeout`` seconds, streams are cut, and
     the engine lets go of its containers, which run on. Raises :class:`sampan.errors.SampanError`.
     """
+    _check_bridge(settings.engine)
     async with AsyncExitStack() as stack:
         bound = listeners.open_all(
             settings.hosts,
@@ -68,6 +70,18 @@ async def serving(settings: Settings, *, passed_sockets: int) -> AsyncIterator[D
         for listener in bound:
             log.info("API listen on %s", listener.address)
         yield daemon
+
+
+def _check_bridge(config: EngineConfig) -> None:
+    """A default bridge of another name is somebody else's, who has to have made it."""
+    if not config.bridge_enabled or config.bridge == EngineConfig().bridge:
+        return
+    try:
+        socket.if_nametoindex(config.bridge)
+    except OSError as error:
+        raise InvalidParameter(
+            f"bridge device with non default name {config.bridge} must be created manually"
+        ) from error
 
 
 def _traced(stack: AsyncExitStack, engine: Engine) -> Tracing | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -497,3 +498,20 @@ def test_words_of_refusals(docker: DockerCli, api: Api, name: str) -> None:
     for method, path, body, status, text in refusals:
         assert text in api.json(method, path, body, status)["message"]
     assert docker.out("logs", "--tail", "random", name) == ""
+
+
+def test_a_bridge_of_another_name_must_be_there(
+    namespace: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("bridge")
+    (root / "daemon.json").write_text("{}")
+    daemon = Sampand(root, namespace, flags=["--bridge=nosuch0"])
+    with pytest.raises(AssertionError, match="nosuch0 must be created manually"):
+        daemon.start()
+    ip = ("ip", "-n", namespace, "link")
+    subprocess.run([*ip, "add", "nosuch0", "type", "bridge"], check=True)
+    try:
+        daemon.start()
+        assert daemon.stop() == 0
+    finally:
+        subprocess.run([*ip, "delete", "nosuch0"], check=True)
