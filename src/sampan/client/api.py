@@ -113,7 +113,7 @@ class ApiClient:
         target = f"/v{self.version}{encode_path(path)}{encode_query(query or {})}"
         connection = self._reusable()
         if connection is None:
-            connection = Connection(self._dial().socket, self.endpoint.host_header)
+            connection = self._connection()
             self._idle = connection
         self._busy = None
         connection.send(method, target, self._headers)
@@ -169,7 +169,7 @@ class ApiClient:
         if exact:
             self.version  # noqa: B018 (negotiated now, on a connection of its own)
             self.close()
-            self._idle = Connection(self._dial().socket, self.endpoint.host_header, exact=True)
+            self._idle = self._connection(exact=True)
         response = self.open("POST", path, query, body, headers)
         self._idle = self._busy = None
         return response.take_over()
@@ -213,7 +213,7 @@ class ApiClient:
                 # requests that change nothing may be sent twice (RFC 9110, section 9.2.2).
                 if method not in ("GET", "HEAD"):
                     raise
-        self._idle = Connection(self._dial().socket, self.endpoint.host_header)
+        self._idle = self._connection()
         self._busy = self._idle.request(method, target, fields, body)
         return self._busy
 
@@ -221,6 +221,11 @@ class ApiClient:
         if self._busy is not None and not self._busy.done:
             self._busy.close()
         return self._idle if self._idle is not None and not self._idle.closed else None
+
+    def _connection(self, *, exact: bool = False) -> Connection:
+        endpoint = self.endpoint
+        dialled = self._dial().socket
+        return Connection(dialled, endpoint.host_header, exact=exact, silence=endpoint.silence)
 
     def _dial(self) -> Stream:
         try:

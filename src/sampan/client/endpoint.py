@@ -74,6 +74,16 @@ class Endpoint(NamedTuple):
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{host}:{self.port}"
 
+    @property
+    def silence(self) -> str:
+        """What it means when a connection ends without an answer; ssh has said more itself."""
+        if self.scheme != "ssh":
+            return "EOF"
+        return (
+            f"ssh to {self.address} has ended: make sure the URL is valid, and sampan, or Docker "
+            "18.09 or later, is installed on the remote host"
+        )
+
     def dial(self, environment: Mapping[str, str]) -> socket.socket:
         """A connected, blocking stream socket.
 

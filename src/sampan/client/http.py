@@ -166,10 +166,14 @@ class Response:
 class Connection:
     """One connection; one request at a time."""
 
-    def __init__(self, sock: socket.socket, host: str, *, exact: bool = False) -> None:
+    def __init__(
+        self, sock: socket.socket, host: str, *, exact: bool = False, silence: str = "EOF"
+    ) -> None:
         """``exact``: read not one byte beyond a response's head, so that the socket itself can
-        be handed over afterwards. Slower, and only of use for that.
+        be handed over afterwards. Slower, and only of use for that. ``silence`` is what it means
+        when nothing comes back.
         """
+        self._silence = silence
         self._socket = sock
         self._host = host
         self._buffer = b""
@@ -248,7 +252,7 @@ class Connection:
             if not version.startswith(b"HTTP/1.") or not code.isdigit():
                 self.close()
                 if not status_line:
-                    raise ConnectionFailed("error during connect: EOF")
+                    raise ConnectionFailed(f"error during connect: {self._silence}")
                 raise ProtocolError(f"malformed HTTP response {status_line[:60]!r}")
             headers: dict[str, str] = {}
             size = len(status_line)

@@ -396,6 +396,14 @@ def test_ssh_style_transport(sampan: DockerCli, tmp_path: Path) -> None:
         check=False,
     )  # fmt: skip
     assert (result.returncode, result.stdout, result.stderr) == (0, "over there\n", "")
+    fake.write_text("#!/bin/sh\necho no such host >&2; exit 255\n")
+    refused = subprocess.run(
+        [sampan.program, "-H", "ssh://far.test", "ps"],
+        capture_output=True, text=True, env=environment, timeout=60, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("no such host\n")
+    assert "error during connect: ssh to far.test has ended: make sure the URL" in refused.stderr
 
 
 def test_why(sampan: DockerCli, name: str) -> None:
