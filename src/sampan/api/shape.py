@@ -260,8 +260,11 @@ _PRESENT: dict[type[msgspec.Struct], dict[str, object]] = {
 
 
 def complete(value: object) -> Any:
-    """A struct (or a list of them) as plain values with every field dockerd would write."""
-    data = msgspec.to_builtins(value)
+    """A struct (or a list of them) as plain values with every field dockerd would write.
+
+    Maps come in the order of their keys, as Go writes them: clients keep the order they read.
+    """
+    data = msgspec.to_builtins(value, order="deterministic")
     if isinstance(value, list):
         return [_fill(item, type(struct)) for item, struct in zip(data, value, strict=True)]
     return _fill(data, type(value))

@@ -119,3 +119,20 @@ def test_what_containers_have_not_is_no_name(api: Api) -> None:
 
 def test_the_language_of_the_daemon_is_told(api: Api) -> None:
     assert api.json("GET", "/version")["GoVersion"].startswith("python3.")
+
+
+def test_maps_are_in_the_order_of_their_keys(api: Api, docker: DockerCli, name: str) -> None:
+    wanted = {
+        "Image": "busybox",
+        "Volumes": {"/b": {}, "/a": {}},
+        "Labels": {"b": "1", "a": "2"},
+        "ExposedPorts": {"9/tcp": {}, "8/tcp": {}},
+    }
+    api.json("POST", f"/containers/create?name={name}", wanted, 201)
+    made = api.json("GET", f"/containers/{name}/json")
+    config = made["Config"]
+    shown = [list(config[field]) for field in ("Volumes", "Labels", "ExposedPorts")]
+    assert shown == [["/a", "/b"], ["a", "b"], ["8/tcp", "9/tcp"]]
+    (item,) = api.json("GET", f'/containers/json?all=1&filters={{"name":["{name}"]}}')
+    assert list(item["Labels"]) == ["a", "b"]
+    assert list(made)[:2] == ["Id", "Created"]  # fields keep their own
