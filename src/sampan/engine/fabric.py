@@ -7,6 +7,7 @@ the program runs; a lease without a row dies with the process that held it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -415,7 +416,13 @@ def _attached(
 ) -> EndpointStatus:
     try:
         return driver.attach(spec, endpoint, namespace)
-    except (Conflict, NoSpace) as error:  # host ports that others have
+    except (Conflict, NoSpace) as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EEXIST:
+            raise StartFailed(
+                f"error renaming interface to {endpoint.interface}: file exists: {error.message}"
+            ) from error
+        # Otherwise others have the host's ports.
         raise StartFailed(
             "driver failed programming external connectivity on endpoint "
             f"{endpoint.container_name} ({endpoint.endpoint_id}): {error.message}"

@@ -515,3 +515,17 @@ def test_a_bridge_of_another_name_must_be_there(
         assert daemon.stop() == 0
     finally:
         subprocess.run([*ip, "delete", "nosuch0"], check=True)
+
+
+def test_an_interface_gets_no_name_another_has(docker: DockerCli, api: Api, name: str) -> None:
+    docker("network", "create", f"{name}-n")
+    docker("run", "-d", "--name", name, "busybox", "sleep", "1000")
+    try:
+        named = {"com.docker.network.endpoint.ifname": "eth0"}
+        body = {"Container": name, "EndpointConfig": {"DriverOpts": named}}
+        path = f"/networks/{name}-n/connect"
+        message = api.json("POST", path, body, 500)["message"]
+        assert "error renaming interface to eth0: file exists" in message
+    finally:
+        docker("rm", "-f", name)
+        docker("network", "rm", f"{name}-n")
