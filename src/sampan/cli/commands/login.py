@@ -65,7 +65,12 @@ def _login(session: Session, arguments: Arguments) -> None:
     username = arguments.text("username")
     former = None if username and password else store.get(server)
     if former is not None and not username and not password:
-        session.warn("Authenticating with existing credentials...")
+        who = f" [Username: {former.username}]" if former.username else ""
+        session.warn(
+            f"Authenticating with existing credentials...{who}\n\n"
+            f" Info -> To login with a different account, run '{session.program} logout' followed "
+            f"by '{session.program} login'\n\n"
+        )
         credentials = former
     else:
         if not (username and password):

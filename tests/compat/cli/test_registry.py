@@ -1,7 +1,9 @@
-"""``manifest`` prints what docker prints: of a registry's manifests and of lists made here."""
+"""What has to do with a registry prints what docker prints: ``manifest``, ``login``, ``logout``."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import time
@@ -82,3 +84,43 @@ def test_manifests_of_images_and_lists(image: str, inside: Both) -> None:
         inside("manifest", "inspect", "--insecure", *flags, LIST)
     inside("manifest", "rm", LIST)
     inside("manifest", "rm", LIST)
+
+
+def test_a_credential_helper_keeps_what_a_login_told(
+    image: str, inside: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper, kept = tmp_path / "docker-credential-compat", tmp_path / "kept"
+    # What it is asked is told in the end, in the order asked; it keeps one login.
+    helper.write_text(
+        f'#!/bin/sh\nasked=$(cat); echo "$1 $asked" >> {tmp_path}/asked\n'
+        f'case $1 in\nstore) echo "$asked" > {kept};;\nerase) rm -f {kept};;\n'
+        f"get) [ -e {kept} ] || {{ echo credentials not found in native keychain; exit 1; }}; "
+        f"cat {kept};;\nlist) echo '{{}}';;\nesac\n"
+    )
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    told = []
+    for cli in (inside.docker, inside.sampan):
+        (cli.config / "config.json").write_text(json.dumps({"credsStore": "compat"}))
+        output = [
+            cli(*words.split(), input=given, status=None)
+            for words, given in (
+                (f"login -u me --password-stdin {REGISTRY}", "secret\n"),
+                (f"login {REGISTRY}", ""),
+                (f"push -q {image}", ""),
+                (f"logout {REGISTRY}", ""),
+            )
+        ]
+        assert [one.returncode for one in output] == [0, 0, 0, 0]
+        assert "secret" not in (cli.config / "config.json").read_text()
+        first = [line.split(maxsplit=1) for line in (tmp_path / "asked").read_text().splitlines()]
+        (tmp_path / "asked").unlink()
+        asked = [(verb, what if verb != "store" else json.loads(what)) for verb, what in first]
+        assert ("erase", REGISTRY) in asked
+        told.append(
+            (
+                [(one.stdout, one.stderr) for one in output],
+                [one for one in asked if one[0] != "erase"],
+            )
+        )
+    assert told[0] == told[1]
