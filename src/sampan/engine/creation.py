@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from sampan.engine import (
 )
 from sampan.engine import mountspec as ms
 from sampan.engine.core import Core, insert_container
+from sampan.engine.endpointwishes import check_settings, requested_addresses
 from sampan.engine.idranges import insert_lease
 from sampan.engine.imagetable import Entry
 from sampan.engine.merge import command_line
@@ -40,6 +41,7 @@ from sampan.wire.container import (
     ContainerConfig,
     ContainerCreateRequest,
     ContainerCreateResponse,
+    EndpointSettings,
     HostConfig,
     OCIDescriptor,
 )
@@ -108,6 +110,8 @@ async def _record(
     path, args = command_line(config)
     directory = core.directory(container_id)
     log_driver = (host.log_config.type if host.log_config else None) or "none"
+    networks = completion.networks(body, host.network_mode or "", core.config)
+    _check_networks(core, networks)
     record = Record(
         id=container_id,
         name=name,
@@ -120,7 +124,7 @@ async def _record(
         args=args,
         config=config,
         host_config=host,
-        networks=completion.networks(body, host.network_mode or "", core.config),
+        networks=networks,
         mounts=mounts,
         driver=core.snapshots.name,
         log_path=logconfig.file(log_driver, directory, container_id),
@@ -226,6 +230,19 @@ def _with_donors(core: Core, host: HostConfig) -> HostConfig:
             if field != "network_mode":
                 raise InvalidParameter(error.message) from None
     return msgspec.structs.replace(host, **found)
+
+
+def _check_networks(core: Core, wanted: Mapping[str, EndpointSettings]) -> None:
+    """Addresses must be of the networks they are for; one that does not exist may come yet."""
+    for name, settings in wanted.items():
+        with suppress(NotFound):
+            network = core.fabric.find(name)
+            try:
+                check_settings(network, settings)
+                requested_addresses(network, settings)
+            except InvalidParameter as error:
+                told = error.message.removeprefix(f"invalid config for network {name}: ")
+                raise InvalidParameter(f"invalid config for network {name}: {told}") from None
 
 
 def _check_references(core: Core, host: HostConfig) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidParameter
 from sampan.network import ipam
 from sampan.network.model import IPAddress, IPInterface
+from sampan.network.options import interface_name
 from sampan.wire.container import EndpointSettings
 
 if TYPE_CHECKING:
@@ -45,6 +47,18 @@ def _address(text: str) -> IPAddress | None:
         return ipam.parse_address(text)
     except InvalidParameter:
         return None
+
+
+def free_name(prefix: str, used: Collection[str]) -> str:
+    """The first name of an interface with this prefix and a number that nobody has."""
+    return next(name for n in range(len(used) + 1) if (name := f"{prefix}{n}") not in used)
+
+
+def chosen_names(wanted: Iterable[EndpointSettings]) -> Iterator[str]:
+    """The names of interfaces that users gave."""
+    for settings in wanted:
+        if name := interface_name(settings.driver_opts or {}):
+            yield name
 
 
 def requested_addresses(network: Network, settings: EndpointSettings) -> dict[int, IPAddress]:

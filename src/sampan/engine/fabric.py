@@ -18,6 +18,8 @@ import msgspec
 
 from sampan.engine.endpointwishes import (
     check_settings,
+    chosen_names,
+    free_name,
     link_local,
     pool_wishes,
     requested_addresses,
@@ -165,15 +167,21 @@ class Fabric:
         ) or container.record.config.network_disabled:
             return ()
         plugs: list[Plug] = []
+        # The mode's first, also when it was disconnected and connected again meanwhile.
         wanted = [
-            (self.find(name), settings) for name, settings in container.record.networks.items()
+            (self.find(name), settings)
+            for name, settings in sorted(
+                container.record.networks.items(), key=lambda item: item[0] != host.network_mode
+            )
         ]
         try:
-            for number, (network, settings) in enumerate(wanted):
+            names = set(chosen_names(settings for _, settings in wanted))
+            for network, settings in wanted:
                 check_usable(network)
                 if network.plugged:
-                    interface = f"{network.spec.container_interface_prefix}{number}"
-                    plugs.append(self.lease(container, network, settings, interface))
+                    name = free_name(network.spec.container_interface_prefix, names)
+                    plugs.append(self.lease(container, network, settings, name))
+                    names.add(plugs[-1].endpoint.interface)
         except BaseException:
             self.release(plugs)
             raise

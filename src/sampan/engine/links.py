@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from sampan.engine.table import Container, ContainerTable
 
 
+#: variables that say nothing to another container
+_OWN_VARIABLES = ("HOME", "PATH")
+
+
 def addresses(core: Core, container: Container) -> dict[str, tuple[str, Sequence[str]]]:
     """Legacy links: alias -> (address on a shared network, host name and name)."""
     found: dict[str, tuple[str, Sequence[str]]] = {}
@@ -48,7 +52,11 @@ def environment(core: Core, container: Container) -> list[str]:
                 f"{name}_PROTO={protocol}",
             ]
         found.append(f"{prefix}_NAME=/{container.name}/{alias}")
-        found += [f"{prefix}_ENV_{entry}" for entry in other.record.config.env or []]
+        found += [
+            f"{prefix}_ENV_{entry}"
+            for entry in other.record.config.env or []
+            if entry.partition("=")[0] not in _OWN_VARIABLES
+        ]
     return found
 
 

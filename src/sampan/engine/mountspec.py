@@ -252,7 +252,7 @@ def _image(mount: Mount, target: str) -> MountRecord:
         type="image",
         destination=target,
         name=mount.source,
-        writable=not mount.read_only,
+        writable=False,  # as dockerd: what is written would be nobody's
         subpath=subpath,
         copy_up=False,
     )

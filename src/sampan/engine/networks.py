@@ -11,6 +11,7 @@ import msgspec
 
 from sampan.engine import clock, ending, naming, networkspec, rerouting
 from sampan.engine.core import Core, update_record
+from sampan.engine.endpointwishes import free_name
 from sampan.engine.fabric import PREDEFINED, Network, Plug, check_usable
 from sampan.engine.filters import boolean, check_filters, match_labels, match_pattern, until
 from sampan.engine.networkrecord import NetworkRecord
@@ -279,8 +280,7 @@ class Networks:
         """Make one more endpoint for a running container."""
         core = self._core
         used = {plug.endpoint.interface for plug in container.endpoints.values()}
-        prefix = network.spec.container_interface_prefix
-        interface = next(f"{prefix}{n}" for n in range(len(used) + 1) if f"{prefix}{n}" not in used)
+        interface = free_name(network.spec.container_interface_prefix, used)
         plug = core.fabric.lease(container, network, settings, interface)
         before = list(container.endpoints.values())
         try:

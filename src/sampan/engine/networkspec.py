@@ -160,7 +160,7 @@ def _ipam(
                     "invalid network config: a gateway or range needs a subnet of its own"
                 )
             continue
-        prefix = ipam.parse_network(entry.subnet)
+        prefix = _whole(entry.subnet, "subnet")
         _check_overlap(prefix, own)
         versions.add(prefix.version)
         bare = without_gateway(options, prefix.version, internal=internal)
@@ -192,6 +192,16 @@ def network_seed(config: EngineConfig) -> bytes:
     return str(config.data_root).encode()
 
 
+def _whole(text: str, what: str) -> IPNetwork:
+    """A network as the user wrote it, who may not have meant one with bits of a host."""
+    prefix = ipam.parse_network(text)
+    if ip_interface(text).ip != prefix.network_address:
+        raise InvalidParameter(
+            f"invalid network config:\ninvalid {what} {text}: it should be {prefix}"
+        )
+    return prefix
+
+
 def _check_overlap(prefix: IPNetwork, own: Sequence[IPNetwork]) -> None:
     for other in own:
         if prefix.version == other.version and prefix.overlaps(other):
@@ -205,7 +215,7 @@ def _subnet(entry: IPAMConfig, prefix: IPNetwork, *, with_gateway: bool) -> Subn
         prefix,
         with_gateway=with_gateway,
         gateway=ipam.parse_address(entry.gateway.partition("/")[0]) if entry.gateway else None,
-        ip_range=ipam.parse_network(entry.ip_range) if entry.ip_range else None,
+        ip_range=_whole(entry.ip_range, "ip-range") if entry.ip_range else None,
         auxiliary={
             name: ipam.parse_address(text)
             for name, text in (entry.auxiliary_addresses or {}).items()

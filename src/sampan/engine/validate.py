@@ -282,6 +282,8 @@ def warnings(config: ContainerConfig, host: Resources) -> list[str]:
         )
         if value
     ]
+    if isinstance(host, HostConfig) and host.network_mode == "host" and host.port_bindings:
+        found.append("Published ports are discarded when using host network mode")
     test = config.healthcheck.test if config.healthcheck is not None else None
     if test and test[0] not in HEALTH_TESTS:
         found.append(

@@ -202,7 +202,9 @@ def _set_trusted(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
 
 
 def _set_host_binding(spec: NetworkSpec, key: str, value: str) -> NetworkSpec:
-    return replace(spec, host_address=ipam.parse_address(value))
+    address = ipam.parse_address(value)
+    # 0.0.0.0, what the default bridge has, says as little as nothing: any address of either family
+    return replace(spec, host_address=None if address.is_unspecified else address)
 
 
 def _gateway_mode(key: str, value: str) -> str:

@@ -309,3 +309,75 @@ def test_default_options_of_networks(plugged: Sampand) -> None:
         )
         assert f"mtu {mtu} " in shown
     docker("network", "rm", "near", "far", "other", "said", "plain")
+
+
+def test_what_is_wrong_is_told_when_it_is_asked_for(docker: DockerCli, name: str) -> None:
+    """As by dockerd: at create, with no container left; and what has no effect is warned of."""
+    network = f"{name}-net"
+    refused = docker("network", "create", "--subnet=10.213.7.9/24", network, status=1)
+    assert "invalid subnet 10.213.7.9/24: it should be 10.213.7.0/24" in refused.stderr
+    ranged = ("--subnet=10.213.7.0/24", "--ip-range=10.213.7.9/28")
+    refused = docker("network", "create", *ranged, network, status=1)
+    assert "invalid ip-range 10.213.7.9/28: it should be 10.213.7.0/28" in refused.stderr
+    docker("network", "create", "--subnet=10.213.7.0/24", network)
+    try:
+        for where, address in ((network, "10.213.8.1"), ("bridge", "172.17.0.99")):
+            run = ("run", "-d", "--name", name, "--network", where, "--ip", address)
+            refused = docker(*run, "busybox", "true", status=125)
+            assert f"invalid config for network {where}: invalid endpoint" in refused.stderr
+            assert docker.out("ps", "-aq", "--filter", f"name={name}") == ""
+    finally:
+        docker("network", "rm", network)
+    created = docker("create", "--name", name, "--network=host", "-p", "80:80", "busybox")
+    assert "Published ports are discarded when using host network mode" in created.stderr
+
+
+def test_interfaces_are_numbered_from_the_modes_network(docker: DockerCli, name: str) -> None:
+    """Also after a reconnection, and past one whose name is the user's."""
+    first, second = f"{name}-1", f"{name}-2"
+    docker("network", "create", "--subnet=10.213.9.0/24", first)
+    docker("network", "create", "--subnet=10.213.10.0/24", second)
+
+    def interfaces() -> list[str]:
+        lines = docker.out("exec", name, "ip", "-o", "-4", "addr").splitlines()
+        return [" ".join(line.split()[1:4:2]) for line in lines if " lo " not in line]
+
+    try:
+        named = "driver-opt=com.docker.network.endpoint.ifname=own0"
+        docker(
+            *("run", "-d", "--name", name, "--network", f"name={first},{named}"),
+            *("--network", f"name={second}", "busybox", "sleep", "1000"),
+        )
+        assert interfaces() == ["own0 10.213.9.2/24", "eth0 10.213.10.2/24"]
+        docker("network", "disconnect", first, name)
+        docker("network", "connect", first, name)
+        docker("restart", "-t0", name)
+        assert interfaces() == ["eth0 10.213.9.2/24", "eth1 10.213.10.2/24"]
+    finally:
+        docker("rm", "-f", name, status=None)
+        docker("network", "rm", first, second, status=None)
+
+
+def test_a_link_tells_of_no_paths(docker: DockerCli, name: str) -> None:
+    docker("run", "-d", "--name", name, "-e", "FOO=1", "-e", "HOME=/x", "busybox", "sleep", "1000")
+    told = docker.out("run", "--rm", "--link", f"{name}:db", "busybox", "env").splitlines()
+    assert [line for line in told if line.startswith("DB_ENV_")] == ["DB_ENV_FOO=1"]
+
+
+def test_a_port_of_a_container_without_ipv6(
+    docker: DockerCli, sampand: Sampand, eventually: Eventually, name: str
+) -> None:
+    """``localhost`` is ``::1`` to many programs: both are served, and both are told of."""
+    serve = ("busybox", "httpd", "-f", "-p", "81", "-h", "/etc")
+    docker("run", "-d", "--name", name, "-p", "18461:81", *serve)
+    assert docker.out("port", name) == "81/tcp -> 0.0.0.0:18461\n81/tcp -> [::]:18461"
+    for address in ("127.0.0.1", "::1"):
+        eventually(lambda address=address: _serves(sampand, address, 18461))
+    sampand.restart(signal.SIGKILL)
+    assert _serves(sampand, "::1", 18461)
+
+
+def test_mounts_of_images_are_read_only(docker: DockerCli) -> None:
+    mount = "type=image,src=busybox,dst=/image"
+    refused = docker("run", "--rm", "--mount", mount, "busybox", "touch", "/image/x", status=1)
+    assert "Read-only file system" in refused.stderr
