@@ -169,11 +169,6 @@ class CheckedOut:
     commit: str
 
 
-def clone(source: GitSource, directory: Path) -> Path:
-    """:func:`check_out`, the directory alone."""
-    return check_out(source, directory).directory
-
-
 def check_out(source: GitSource, directory: Path) -> CheckedOut:
     """Check ``source`` out below ``directory``.
 

@@ -181,6 +181,7 @@ def _invocation(
         arguments=arguments,
         secrets=tuple(request.secrets.values),
         ssh=tuple(request.ssh),
+        context=source.material,
         local=source.directory is None,
         source="\n".join(source.file.source),
     )

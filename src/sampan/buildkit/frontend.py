@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from sampan.build.executor import Secrets
 from sampan.build.needs import context_paths, instructions, names
 from sampan.build.places import looked_at
-from sampan.build.request import BuildRequest
+from sampan.build.request import BuildRequest, Material
 from sampan.build.selection import Tree
 from sampan.build.sourcepolicy import SourcePolicy
 from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
@@ -32,7 +32,7 @@ from sampan.buildkit.status import Status
 from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
 from sampan.dockerfile.instructions import Run
 from sampan.dockerfile.parser import Dockerfile, parse
-from sampan.engine.buildcontext import fetch, unpack_context
+from sampan.engine.buildcontext import fetched, unpack_context
 from sampan.engine.buildlayouts import layout_reference
 from sampan.engine.builds import Builds
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
@@ -54,13 +54,15 @@ RESULT = "sampan-result:"
 class Source:
     """A Dockerfile with what belongs to it: its name as the client knows it, and the ignore file.
 
-    ``directory`` holds the context already when it came from elsewhere than a session's directory.
+    ``directory`` holds the context already when it came from elsewhere than a session's directory;
+    ``material`` is then what it was made from, if it was fetched.
     """
 
     file: Dockerfile
     filename: str
     ignore: tuple[str, ...] | None
     directory: Path | None = None
+    material: Material | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +79,7 @@ class Frontend:
     policy: SourcePolicy = field(default_factory=SourcePolicy)
     inputs: Mapping[str, str] = field(default_factory=dict)
     roots: Mapping[str, Digest | None] = field(default_factory=dict)
+    _material: Material | None = None
 
     async def source(self) -> Source:
         """Fetch and parse the Dockerfile. Raises DockerfileError, SampanError."""
@@ -119,6 +122,7 @@ class Frontend:
             filename=posixpath.basename(name),
             ignore=parse_ignore_file(ignore) if ignore is not None else None,
             directory=directory,
+            material=self._material,
         )
 
     async def request(self, source: Source, platform: Platform) -> BuildRequest:
@@ -165,7 +169,7 @@ class Frontend:
         if not address:
             return None
         with self.status.step(f"[internal] load remote build context: {address}"):
-            found = await self._fetched(address)
+            found, self._material = await self._fetched(address)
         directory = found / self.attributes.context_directory.strip("/")
         if ".." in Path(self.attributes.context_directory).parts or not directory.is_dir():
             raise NotFound(f"no directory {self.attributes.context_directory!r} in the context")
@@ -190,13 +194,13 @@ class Frontend:
             )
         )
 
-    async def _fetched(self, address: str) -> Path:
+    async def _fetched(self, address: str) -> tuple[Path, Material | None]:
         directory = await self.stack.enter_async_context(self.contexts.temporary())
         url = urlsplit(address)
         if url.hostname == _UPLOAD_HOST:
             body = uploaded(self.session, url.path)
-            return await unpack_context(self.builds.threads, body, directory)
-        return await self.builds.threads.run_long(fetch, address, directory, self.policy)
+            return await unpack_context(self.builds.threads, body, directory), None
+        return await self.builds.threads.run_long(fetched, address, directory, self.policy)
 
     async def ignore(self, source: Source) -> None:
         """Find the context's own ignore file unless the Dockerfile brought one."""
@@ -279,7 +283,7 @@ class Frontend:
         if kind == "oci-layout":
             return _layout(name, rest)
         with self.status.step(f"[context {name}] load from {address}"):
-            return Tree(root=self._opened(await self._fetched(address)))
+            return Tree(root=self._opened((await self._fetched(address))[0]))
 
     async def _local(self, name: str, directory: str) -> Tree:
         other = self.attributes.sessions.get(directory, "")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from sampan.build.actions import is_archive
-from sampan.build.remote import clone, download, is_remote, parse_git
+from sampan.build.remote import check_out, download, is_remote, parse_git
+from sampan.build.request import Material
 from sampan.build.sourcepolicy import SourcePolicy
 from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
 from sampan.engine.threads import Threads
@@ -19,22 +22,40 @@ from sampan.layer import archive_put
 
 _FILE_LIMIT = 4 << 20
 _DOCKERFILE = "Dockerfile"
+_SHA1 = 40
+_ACCOUNT = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 def fetch(address: str, directory: Path, policy: SourcePolicy | None = None) -> Path:
-    """A context from elsewhere, below ``directory``; returns where it is."""
+    """:func:`fetched`, the directory alone."""
+    return fetched(address, directory, policy)[0]
+
+
+def fetched(
+    address: str, directory: Path, policy: SourcePolicy | None = None
+) -> tuple[Path, Material]:
+    """A context from elsewhere, below ``directory``; where it is, and what it is made from.
+
+    Credentials in the address are left out of what is told.
+    """
     policy = policy or SourcePolicy()
+    told = _ACCOUNT.sub("xxxxx:xxxxx@", address)
     if (git := parse_git(address)) is not None:
-        return clone(policy.repository(git), directory)
+        done = check_out(policy.repository(git), directory)
+        algorithm = "sha1" if len(done.commit) == _SHA1 else "sha256"
+        return done.directory, Material(uri=told, algorithm=algorithm, digest=done.commit)
     if not is_remote(address):
         raise InvalidParameter(f"invalid remote context {address!r}: expected http(s) or git")
-    fetched = directory / "fetched"
+    downloads = directory / "fetched"
     context = directory / "context"
-    fetched.mkdir()
+    downloads.mkdir()
     context.mkdir()
     address, checksum = policy.address(address)
-    _unpack(download(address, fetched, checksum), context)
-    return context
+    file = download(address, downloads, checksum)
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    _unpack(file, context)
+    return context, Material(uri=told, algorithm="sha256", digest=digest)
 
 
 def _unpack(file: Path, context: Path) -> None:

@@ -347,3 +347,22 @@ def test_a_policy_chooses_sources(
     regular = {"identifier": ".*", "match_type": "REGEX"}
     refused = build(policy({"action": "DENY", "selector": regular}))
     assert "match by regular expressions are not supported" in refused.stderr
+
+
+def test_what_is_built_without_the_cache_is_in_it_afterwards(
+    buildx: Buildx, context: Path, tmp_path: Path
+) -> None:
+    """Also for a step that takes from another stage, which the cache knows by its definition."""
+    (context / "Dockerfile").write_text(
+        "FROM busybox AS one\nRUN cat /proc/sys/kernel/random/uuid > /u\n"
+        "FROM scratch\nCOPY --from=one /u /u\n"
+    )
+    found = []
+    for number, flags in enumerate(([], ["--no-cache"], [], ["--no-cache-filter=one"], [])):
+        output = tmp_path / f"out{number}"
+        buildx.build(context, *flags, f"--output={output}")
+        found.append((output / "u").read_text())
+    assert found[1] != found[0]
+    assert found[2] == found[1]
+    assert found[3] != found[2]
+    assert found[4] == found[3]
