@@ -81,6 +81,9 @@ def _read(
     core: Core, container: Container, path: str, previous: ContainerStatsResponse | None
 ) -> ContainerStatsResponse:
     stats = cgroup.stats(core.facts.layout, path)
+    legacy = core.facts.layout.mode != "v2"
+    # dockerd tells a missing limit of cgroup v2 alone.
+    unlimited = None if legacy else UNLIMITED
     return ContainerStatsResponse(
         id=container.id,
         name=f"/{container.name}",
@@ -95,12 +98,9 @@ def _read(
         networks=_networks(core, container),
         pids_stats=ContainerPidsStats(
             current=stats.pids.current,
-            limit=stats.pids.limit if stats.pids.limit is not None else UNLIMITED,
+            limit=stats.pids.limit if stats.pids.limit is not None else unlimited,
         ),
-        blkio_stats=ContainerBlkioStats(
-            io_service_bytes_recursive=_entries(stats.io_bytes),
-            io_serviced_recursive=_entries(stats.io_operations),
-        ),
+        blkio_stats=_block_io(stats, legacy=legacy),
         num_procs=0,
         storage_stats=ContainerStorageStats(),
     )
@@ -144,6 +144,21 @@ def _memory(stats: CgroupStats) -> ContainerMemoryStats:
         stats=dict(memory.detail),
         failcnt=memory.failures if stats.version == 1 else None,
         limit=min(memory.limit, memory_total()),
+    )
+
+
+def _block_io(stats: CgroupStats, *, legacy: bool) -> ContainerBlkioStats:
+    """What was read and written; on cgroup v1 lists that are empty are lists (as dockerd's)."""
+    none: list[ContainerBlkioStatEntry] | None = [] if legacy else None
+    return ContainerBlkioStats(
+        io_service_bytes_recursive=_entries(stats.io_bytes) or none,
+        io_serviced_recursive=_entries(stats.io_operations) or none,
+        io_queue_recursive=none,
+        io_service_time_recursive=none,
+        io_wait_time_recursive=none,
+        io_merged_recursive=none,
+        io_time_recursive=none,
+        sectors_recursive=none,
     )
 
 
