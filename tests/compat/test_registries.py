@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import aiodocker
 import docker as docker_py
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -184,6 +185,17 @@ def test_questions_are_asked_of_mirrors(
     assert found["Descriptor"]["digest"] == digest
     # A manifest names no platform: its image's configuration does.
     assert found["Platforms"] == [{"architecture": platform(), "os": "linux"}]
+
+
+async def test_pushing_as_nobody(
+    sampand: Sampand, registries: None, tagged: Callable[..., None]
+) -> None:
+    """aiodocker names credentials where there are none: by a word that is no JSON."""
+    repository = f"{DEBIANS}/push/nobody"
+    tagged(f"{repository}:1")
+    async with aiodocker.Docker(sampand.host) as client:
+        told = await client.images.push(repository, tag="1")
+    assert told[-1]["aux"]["Tag"] == "1"
 
 
 def platform() -> str:

@@ -105,7 +105,8 @@ def platform(name: str, text: str | None) -> str:
 def registry_auth(text: str | None) -> RegistryAuth | None:
     """The credentials in an ``X-Registry-Auth`` header (base64url JSON), or None.
 
-    Raises :class:`InvalidParameter` without repeating what was sent.
+    A header that has none that can be read is none, as to dockerd: clients that push as nobody
+    (aiodocker) write any word into it, since dockerds of old insisted on one.
     """
     if not text:
         return None
@@ -113,11 +114,9 @@ def registry_auth(text: str | None) -> RegistryAuth | None:
         padded = text.strip().rstrip("=")
         padded += "=" * (-len(padded) % 4)
         raw = msgspec.json.decode(base64.urlsafe_b64decode(padded.translate(_TO_URLSAFE)))
-    except (binascii.Error, ValueError):
-        raise InvalidParameter("invalid X-Registry-Auth header") from None
-    if raw is None:
+        return None if raw is None else credentials(raw, "X-Registry-Auth header")
+    except (binascii.Error, ValueError, InvalidParameter):
         return None
-    return credentials(raw, "X-Registry-Auth header")
 
 
 def credentials(raw: object, what: str) -> RegistryAuth:

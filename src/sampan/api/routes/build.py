@@ -140,7 +140,7 @@ def _ulimits(text: str) -> tuple[tuple[str, int, int], ...]:
 
 
 def _auth(header: str | None) -> Mapping[str, RegistryAuth]:
-    """The credentials of ``X-Registry-Config`` by registry; never repeated in an error."""
+    """The credentials of ``X-Registry-Config`` by registry; none that can be read are none."""
     if not header:
         return {}
     try:
@@ -149,14 +149,16 @@ def _auth(header: str | None) -> Mapping[str, RegistryAuth]:
             base64.b64decode(padded.replace("-", "+").replace("_", "/")),
             type=dict[str, object] | None,
         )
-    except (binascii.Error, ValueError):
-        raise InvalidParameter("invalid X-Registry-Config header") from None
-    return {
-        host.removeprefix("https://").partition("/")[0].replace("index.docker.io", "docker.io"): (
-            query.credentials(value, "X-Registry-Config header")
-        )
-        for host, value in (found or {}).items()
-    }
+        return {
+            host.removeprefix("https://")
+            .partition("/")[0]
+            .replace("index.docker.io", "docker.io"): (
+                query.credentials(value, "X-Registry-Config header")
+            )
+            for host, value in (found or {}).items()
+        }
+    except (binascii.Error, ValueError, InvalidParameter):
+        return {}
 
 
 async def prune(call: Call) -> web.StreamResponse:
