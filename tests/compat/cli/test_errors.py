@@ -44,6 +44,7 @@ from tests.compat.conftest import DockerCli
         "port nope",
         "exec nope",
         "exec nope true",
+        "exec -it nope true",
         "attach nope",
         "start nope nope2",
         "start -a nope nope2",

@@ -27,7 +27,12 @@ def _exec(session: Session, arguments: Arguments) -> int:
         arguments.texts("env-file"), arguments.texts("env"), session.environment
     )
     if not detach:
-        check_terminal(session, attach_stdin=stdin, tty=tty)
+        try:
+            check_terminal(session, attach_stdin=stdin, tty=tty)
+        except CliError:
+            # That there is no such container comes first, as in docker; no exec is left there.
+            session.client.get(f"/containers/{container}/json")
+            raise
     body: Document = {
         "User": arguments.text("user"),
         "Privileged": arguments.flag("privileged"),
