@@ -256,7 +256,11 @@ class Containers:
 
     async def kill(self, ref: str, signal: str = "KILL") -> None:
         """Send a signal by name or number; Conflict when the container is not running."""
-        await stopping.kill(self._core, self._find(ref), ref, signal)
+        try:
+            container = self._find(ref)
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {ref}: {error.message}") from None
+        await stopping.kill(self._core, container, ref, signal)
 
     async def pause(self, ref: str) -> None:
         """Freeze all processes; Conflict when not running or already paused."""

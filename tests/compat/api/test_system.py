@@ -64,6 +64,7 @@ ERRORS: list[tuple[str, int, str]] = [
     ("logs nope", 1, "No such container: nope"),
     ("start nope", 1, "No such container: nope"),
     ("exec nope true", 1, "No such container: nope"),
+    ("kill nope", 1, "cannot kill container: nope: No such container: nope"),
     ("wait nope", 1, "No such container: nope"),
     ("rm nope", 1, "No such container: nope"),
     ("commit nope", 1, "No such container: nope"),
