@@ -232,8 +232,9 @@ def idmap(
     mappings: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]] | None,
     recursive: bool,
     optional: bool,
+    source: str,
 ) -> None:
-    """Shift ownership by ``mappings``, or by the container's own.
+    """Shift ownership of a mount of ``source`` by ``mappings``, or by the container's own.
 
     ``optional``: not all file systems can, and then it is left.
     """
@@ -247,7 +248,8 @@ def idmap(
         )
     except OSError as error:
         if not optional or error.errno not in (errno.EINVAL, errno.EPERM):
-            raise
+            what = "this kernel cannot idmap its file system for us"
+            raise OSError(error.errno, f"{what} ({error.strerror})", source) from error
         context.warnings.append("the owners of a volume are not mapped: its file system cannot")
     finally:
         if own:

@@ -296,6 +296,7 @@ class MountPlanner:
                     mappings=mappings,
                     recursive=options.recursive_idmap,
                     optional=options.try_idmap,
+                    source=source,
                 )
             )
         steps += attributes(slot, options)

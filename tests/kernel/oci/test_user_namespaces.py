@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from sampan.kernel import mount
 from sampan.runtime.oci_documents import template
+from sampan.runtime.userns import mapped_namespace
 from tests.kernel.oci.conftest import Runtime
 
 BASE = 1_000_000
@@ -119,8 +124,30 @@ def test_a_namespace_of_another_container_is_joined(runtime: Runtime) -> None:
     runtime.ok("kill", "first", "KILL")
 
 
+def idmappable(path: Path) -> bool:
+    """Whether this kernel idmaps the file system there (tmpfs: since Linux 6.3)."""
+    shift = [(0, BASE, 1)]
+    with (
+        mount.descriptor(mount.clone_tree(mount.AT_FDCWD, str(path), recursive=False)) as clone,
+        mount.descriptor(mapped_namespace(shift, shift)) as userns,
+    ):
+        try:
+            mount.mount_setattr(clone, "", set_=mount.MOUNT_ATTR_IDMAP, userns=userns)
+        except OSError as error:
+            return error.errno != errno.EINVAL
+    return True
+
+
 def test_idmapped_mounts(runtime: Runtime, tmp_path: Path) -> None:
     """``mounts[].uidMappings``: on disk -> host; without a user namespace, and with one."""
+    if not idmappable(tmp_path):
+        refused = runtime.run(
+            "true",
+            mounts=bind(tmp_path, uidMappings=mapping((5, 70, 1)), gidMappings=mapping((6, 80, 1))),
+        )
+        assert refused.returncode == 1
+        assert f"{tmp_path}: this kernel cannot idmap its file system" in refused.stderr
+        pytest.skip("this kernel idmaps no mounts of the file system tests are on (tmpfs: 6.3)")
     source = tmp_path / "source"
     source.mkdir(0o755)
     (source / "file").touch()
