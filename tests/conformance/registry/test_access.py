@@ -31,8 +31,8 @@ from sampan.registry import (
     Settings,
     Step,
 )
-from sampan.registry.server.config import TLS, Access, Auth, TokenIssuer
-from tests.conformance.registry.conftest import Server
+from sampan.registry.server.config import TLS, Access, Auth, Storage, TokenIssuer
+from tests.conformance.registry.conftest import Server, bucket
 from tests.unit.registry import samples
 
 Start = Callable[..., Awaitable[Server]]
@@ -267,6 +267,25 @@ async def test_tls_with_client_certificates_from_certs_d(
             await registry.push(reference, root, content=content)
     issue(place, "client", signer, "cert")
     async with Registry(settings()) as registry:
+        await registry.push(reference, root, content=content)
+        fresh = FileStore(tmp_path / "fresh")
+        assert (await registry.pull(reference, content=fresh)).root.digest == root
+
+
+async def test_tls_before_a_store_without(
+    start: Start, s3: str, content: FileStore, tmp_path: Path
+) -> None:
+    """No client is sent from HTTPS to a pre-signed URL of plain HTTP: ours would not go there."""
+    issue(tmp_path, "server", authority(tmp_path), "crt")
+    tls = TLS(certificate=str(tmp_path / "server.crt"), key=str(tmp_path / "server.key"))
+    server = await start(tls=tls, storage=Storage(root=str(tmp_path / "root"), s3=await bucket(s3)))
+    root = samples.image(1, 100_000).store(content)
+    reference = Reference.parse(f"{server.address}/a:x")
+    place = tmp_path / "certs.d" / server.address
+    place.mkdir(parents=True)
+    (place / "ca.crt").write_bytes((tmp_path / "ca.crt").read_bytes())
+    settings = Settings(certificates=Certificates((tmp_path / "certs.d",)))
+    async with Registry(settings) as registry:
         await registry.push(reference, root, content=content)
         fresh = FileStore(tmp_path / "fresh")
         assert (await registry.pull(reference, content=fresh)).root.digest == root

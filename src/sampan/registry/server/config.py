@@ -40,7 +40,8 @@ class S3(Config, frozen=True):
     """An S3-compatible bucket. ``endpoint`` is the service's URL without the bucket.
 
     ``redirect`` sends clients to pre-signed URLs (valid ``redirect_seconds``) for blobs instead of
-    passing their bytes through this server. ``path_style`` puts the bucket in the path.
+    passing their bytes through this server, unless that led from HTTPS here to HTTP.
+    ``path_style`` puts the bucket in the path.
     """
 
     endpoint: str

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
+
 from sampan.errors import SampanError
 from sampan.model.digest import Digest
 from sampan.registry.server.call import Call, base_url
@@ -33,8 +35,13 @@ _DRAIN_SECONDS = 5.0
 
 def open_driver(config: ServerConfig) -> Driver:
     """The store the configuration names."""
-    if config.storage.s3:
-        return S3Driver(config.storage.s3)
+    s3 = config.storage.s3
+    if s3:
+        # Clients that came by HTTPS are right to refuse being sent on without.
+        plain = (s3.public_endpoint or s3.endpoint).lower().startswith("http://")
+        if config.tls and plain:
+            s3 = msgspec.structs.replace(s3, redirect=False)
+        return S3Driver(s3)
     return FileDriver(Path(config.storage.root))
 
 
