@@ -111,18 +111,25 @@ def _even_out(value: Any, shape: _Shape | None, path: str) -> Any:
 
 def _even_out_object(data: dict[str, Any], kind: type[msgspec.Struct], path: str) -> None:
     fields, lowered = _fields(kind)
+    seen: set[str] = set()
     for name in list(data):
         known = name
         if name not in fields:
             known = lowered.get(name.lower(), name)
-            if known not in fields or known in data:
+            if known not in fields:
                 continue
-            data[known] = data.pop(name)
+            value = data.pop(name)
+            if known in data and known not in seen:
+                continue  # the last of several spellings counts, as in Go
+            data[known] = value
+        seen.add(known)
         value = data[known]
         if known in _STRING_OR_LIST and isinstance(value, str):
             data[known] = [value]
         elif known in _SETS and isinstance(value, dict):
             data[known] = {key: {} if item is None else item for key, item in value.items()}
+        elif isinstance(value, dict) and known in _text_maps(kind):
+            data[known] = {key: "" if item is None else item for key, item in value.items()}
         _even_out(data[known], fields[known], f"{path}.{known}" if path else known)
 
 
@@ -150,6 +157,16 @@ class _Shape:
     struct: type[msgspec.Struct]
     container: type[list[Any]] | type[dict[str, Any]] | None = None
     item: _Shape | None = None
+
+
+@cache
+def _text_maps(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """Wire names of the fields that map text to text: Go reads null in them as an empty text."""
+    return frozenset(
+        field.encode_name
+        for field in msgspec.structs.fields(kind)
+        if dict[str, str] in (field.type, *get_args(field.type))
+    )
 
 
 @cache

@@ -66,7 +66,8 @@ async def commit(core: Core, container: Container, options: CommitOptions) -> ID
             entry = await imageflows.record(core, image.target, image.id, names)
     finally:
         if paused and container.state.status == Status.PAUSED:
-            await stopping.unpause(core, container)
+            with suppress(Conflict):  # it ended just as it was held
+                await stopping.unpause(core, container)
     shown = names[0].familiar if names else ""
     core.publish(
         container, "commit", comment=options.comment, imageID=str(entry.id), imageRef=shown

@@ -142,7 +142,10 @@ async def unpause(core: Core, container: Container) -> None:
         if container.run is None or container.state.status != Status.PAUSED:
             # No conflict to dockerd's clients, unlike a second pause: 500.
             raise SampanError(f"Container {container.id} is not paused")
-        await core.threads.run(cgroup.thaw, core.facts.layout, container.run.cgroup)
+        try:
+            await core.threads.run(cgroup.thaw, core.facts.layout, container.run.cgroup)
+        except FileNotFoundError as error:  # it ended while it was being frozen
+            raise Conflict(f"Container {container.id} is not running") from error
         core.state.submit(core.change(container, status=Status.RUNNING))
         if container.health is not None:
             container.health.start()

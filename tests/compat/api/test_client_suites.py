@@ -136,3 +136,28 @@ def test_maps_are_in_the_order_of_their_keys(api: Api, docker: DockerCli, name: 
     (item,) = api.json("GET", f'/containers/json?all=1&filters={{"name":["{name}"]}}')
     assert list(item["Labels"]) == ["a", "b"]
     assert list(made)[:2] == ["Id", "Created"]  # fields keep their own
+
+
+def test_a_body_is_read_as_go_reads_it(api: Api, docker: DockerCli, name: str) -> None:
+    """Null in a map of texts is an empty one; of several spellings of a field the last counts."""
+    wanted = {
+        "Image": "busybox",
+        "Labels": {"none": None, "some": "x"},
+        "HostConfig": {"NanoCpus": 1_000_000_000, "NanoCPUs": 500_000_000},
+    }
+    api.json("POST", f"/containers/create?name={name}", wanted, 201)
+    made = api.json("GET", f"/containers/{name}/json")
+    assert made["Config"]["Labels"] == {"none": "", "some": "x"}
+    assert made["HostConfig"]["NanoCpus"] == 500_000_000
+
+
+def test_a_commit_may_meet_the_end(api: Api, docker: DockerCli, name: str) -> None:
+    docker("create", "--name", name, "busybox", "true")
+    made = []
+    try:
+        for _ in range(20):
+            docker("start", name)
+            made.append(api.json("POST", f"/commit?container={name}", {}, 201)["Id"])
+            docker("wait", name)
+    finally:
+        docker("rmi", *made)
