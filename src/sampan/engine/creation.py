@@ -94,17 +94,7 @@ async def _record(
     config = completion.container_config(
         body, image.config.defaults, container_id, os.uname().nodename
     )
-    host = completion.host_config(
-        body.host_config,
-        core.config,
-        cpus=core.host.cpus,
-        cgroup_v2=core.host.cgroup_v2,
-        lsm=core.facts.lsm,
-    )
-    userns.check(host, remapped=core.remap is not None)
-    host = _with_donors(core, host)
-    _check_references(core, host)
-    host = msgspec.structs.replace(host, links=links.resolved(core.containers, host))
+    host = _host(core, body)
     mounts = _mounts(core, host, config, read_only_recursive=read_only_recursive)
     _check_idmaps(core, host, mounts)
     path, args = command_line(config)
@@ -130,6 +120,21 @@ async def _record(
         log_path=logconfig.file(log_driver, directory, container_id),
     )
     return record, image, [*_warnings(image, platform), *validate.warnings(config, host)]
+
+
+def _host(core: Core, body: ContainerCreateRequest) -> HostConfig:
+    """The host's part, completed, with what it takes over from other containers."""
+    host = completion.host_config(
+        body.host_config,
+        core.config,
+        cpus=core.host.cpus,
+        cgroup_v2=core.host.cgroup_v2,
+        lsm=core.facts.lsm,
+    )
+    userns.check(host, remapped=core.remap is not None)
+    host = _with_donors(core, host)
+    _check_references(core, host)
+    return msgspec.structs.replace(host, links=links.resolved(core.containers, host))
 
 
 def _check_image_named(body: ContainerCreateRequest) -> None:
