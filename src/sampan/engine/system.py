@@ -62,6 +62,8 @@ class System:
             **self._counts(),
             **self._host(),
             **self._settings(),
+            **self._offers(),
+            discovered_devices=await self._devices(),
             security_options=_security_options(self._core),
             system_time=clock.rfc3339(clock.now()),
             warnings=[],
@@ -128,11 +130,6 @@ class System:
             "driver": core.snapshots.name,
             "driver_status": [["Data Root", str(config.data_root)]],
             "docker_root_dir": str(config.data_root),
-            "plugins": PluginsInfo(
-                volume=["local"],
-                network=["bridge", "cni", "host", "ipvlan", "macvlan", "ns", "null", "overlay"],
-                log=logconfig.drivers(),
-            ),
             "debug": config.debug,
             "logging_driver": config.log_driver,
             "index_server_address": "https://index.docker.io/v1/",
@@ -140,13 +137,6 @@ class System:
             "labels": list(config.labels),
             "experimental_build": config.experimental,
             "server_version": __version__,
-            "runtimes": {
-                "sampan": Runtime(path="sampan-runtime"),
-                **{
-                    name: Runtime(path=runtime.path, runtime_args=list(runtime.args) or None)
-                    for name, runtime in config.runtimes.items()
-                },
-            },
             "default_runtime": config.default_runtime,
             "swarm": SwarmInfo(
                 node_id="",
@@ -168,13 +158,32 @@ class System:
             ]
             or None,
             "firewall_backend": FirewallInfo(driver="nftables" if config.firewall else "none"),
-            "cdi_spec_dirs": list(config.cdi_spec_dirs),
-            "discovered_devices": [
-                DeviceInfo(source="cdi", id=name)
-                for name in sorted(Registry.load(config.cdi_spec_dirs).specs)
-            ]
-            or None,
         }
+
+    def _offers(self) -> dict[str, object]:
+        """What containers can have: drivers, runtimes, devices."""
+        config = self._core.config
+        return {
+            "plugins": PluginsInfo(
+                volume=["local"],
+                network=["bridge", "cni", "host", "ipvlan", "macvlan", "ns", "null", "overlay"],
+                log=logconfig.drivers(),
+            ),
+            "runtimes": {
+                "sampan": Runtime(path="sampan-runtime"),
+                **{
+                    name: Runtime(path=runtime.path, runtime_args=list(runtime.args) or None)
+                    for name, runtime in config.runtimes.items()
+                },
+            },
+            "cdi_spec_dirs": list(config.cdi_spec_dirs),
+        }
+
+    async def _devices(self) -> list[DeviceInfo] | None:
+        """The devices that spec files describe."""
+        core = self._core
+        found = await core.threads.run(Registry.load, core.config.cdi_spec_dirs)
+        return [DeviceInfo(source="cdi", id=name) for name in sorted(found.specs)] or None
 
     async def version(self) -> SystemVersion:
         """Versions of the engine, its API and the kernel."""
