@@ -141,6 +141,8 @@ class Control:
                 return outcome.response
         finally:
             self.jobs.remove(job)
+            if job.solver is not None:
+                await job.solver.close()
             await job.stack.aclose()
 
     async def _make(self, begun: Begun, outcome: Outcome) -> None:

@@ -103,13 +103,12 @@ class Graphs:
         )
 
     async def solver(self, job: Job) -> Solver:
-        """The solver of a job, which ends with it."""
+        """The solver of a job; whoever ends the job closes it before what it works with."""
         async with job.solving:
             if job.solver is None:
                 imports = await caches(self.core, job).imports(job.cache_imports, {})
                 job.epoch = _epoch(job.attributes)
                 job.solver = self._solver(job, self.tools(job, imports))
-                job.stack.push_async_callback(job.solver.close)
         return job.solver
 
     def _solver(self, job: Job, tools: Tools) -> Solver:

@@ -15,7 +15,7 @@ from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.buildkit.rpc import Channel
 from tests.compat.buildkit.client import Client, Source, connect, method
 from tests.compat.buildkit.graphs import Writer, copied, directory, made, removed
-from tests.compat.conftest import DockerCli, Sampand
+from tests.compat.conftest import DockerCli, Eventually, Sampand
 
 BUSYBOX = "docker-image://docker.io/library/busybox:latest"
 EXPORT = [control.Exporter(Type="image", Attrs={"name": "bk:graph"})]
@@ -205,3 +205,26 @@ async def test_http2_without_asking_first(sampand: Sampand) -> None:
         transport.close()
         channel.shut()
         await asyncio.sleep(0)
+
+
+async def test_a_graph_that_is_given_up_leaves_nothing(
+    client: Client, sampand: Sampand, eventually: Eventually, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    graph = Writer()
+    naps = graph.run(
+        graph.source(BUSYBOX),
+        "exec sleep 4217",
+        ops.Mount(dest="/in", input=1, output=-1, readonly=True),
+        inputs=[graph.source("local://context")],
+    )
+    source = Source(directories={"context": tmp_path})
+    task = asyncio.ensure_future(solved(client, graph.definition(naps), source))
+    containers = sampand.root / "exec" / "containers"
+    await asyncio.to_thread(eventually, lambda: list(containers.iterdir()))
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.to_thread(eventually, lambda: not list(containers.iterdir()))
+    for place in ("contexts", "mounts"):
+        left = sampand.root / "data" / "build" / place
+        await asyncio.to_thread(eventually, lambda left=left: not list(left.iterdir()))  # type: ignore[misc]
