@@ -63,6 +63,8 @@ _WORLD = "tests/kernel/engine/test_world.py"
 TESTS = (
     "tests/kernel/test_cgroup.py",
     "tests/kernel/test_cgroup_systemd.py",
+    "tests/kernel/test_cgroup_v2.py",
+    "tests/kernel/oci/test_rootless.py::test_its_life",
     "tests/kernel/oci/test_hooks.py::test_every_hook_in_its_place",
     "tests/kernel/oci/test_runc_details.py::test_exec_where_the_cgroup_is_divided",
     "tests/kernel/oci/test_runc_details.py::test_exec_in_cgroups_below",
