@@ -78,7 +78,7 @@ async def test_a_program_with_all_it_may_be_given(
         ops.Mount(
             dest="/run/secrets/tok",
             input=-1,
-            output=-1,
+            output=0,  # as clients leave it
             mountType=ops.SECRET,
             secretOpt=ops.SecretOpt(ID="tok", mode=0o400),
         ),

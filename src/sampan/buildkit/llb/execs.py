@@ -78,8 +78,12 @@ class ExecWork:
 
     @property
     def outputs(self) -> list[ops.Mount]:
-        """The mounts whose changes are kept."""
-        return [one for one in self._op.mounts if one.output != NOTHING and not one.readonly]
+        """The mounts whose changes are kept; those of secrets and the like have none."""
+        return [
+            one
+            for one in self._op.mounts
+            if one.mountType == ops.BIND and one.output != NOTHING and not one.readonly
+        ]
 
     def check(self) -> None:
         """Raise Forbidden for what this build is not allowed."""
