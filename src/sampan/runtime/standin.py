@@ -48,16 +48,20 @@ _INHERITED = frozenset(
 #: What posix_spawn(3) and telling of it call, besides what a plan does in any case.
 _CALLS: tuple[str, ...]
 _CALLS = ("mmap", "mprotect", "munmap", "rt_sigaction", "rt_sigprocmask", "setsid", "execve")
-_CALLS += ("pidfd_open", "sendmsg", "close", "wait4", "exit_group")
+_CALLS += ("pidfd_open", "sendmsg", "close", "sched_setscheduler", "wait4", "exit_group")
 _SPAWN_FLAGS = 0x100 | 0x4000 | signal.SIGCHLD  # CLONE_VM, CLONE_VFORK
 
 
 class StandIns:
-    """Who waits for the execs of one container: one process at most, our child."""
+    """Who waits for the execs of one container: one process at most, our child.
+
+    Another child forks them, so that our own memory is not shared anew before each exec.
+    """
 
     def __init__(self, layout: cgroup.Layout) -> None:
         self._layout = layout
-        self._waiting: _StandIn | None = None
+        self._nursery: _Process | None = None
+        self._expected = False
         self._asked = 0
         self._safe: bool | None = None
 
@@ -69,10 +73,11 @@ class StandIns:
         ``into`` and ``streams`` as for :func:`sampan.runtime.spawn.spawn`.
         """
         self._asked += 1
-        waiting = self._waiting
-        if waiting is None or not _fits(plan, self._layout):
+        if not self._expected or not _fits(plan, self._layout):
             return None
-        self._waiting = None
+        waiting = self._born()
+        if waiting is None:
+            return None
         try:
             return waiting.become(value, plan, into, streams)
         except OSError:  # it has died, or the plan does not fit into a message
@@ -81,7 +86,7 @@ class StandIns:
 
     def wanted(self, into: tuple[int, int], seccomp: Filter | None) -> bool:
         """Whether to :meth:`make` one: somebody asks often, and it is safe in this container."""
-        if self._waiting is not None or self._asked < _OFTEN:
+        if self._expected or self._asked < _OFTEN:
             return False
         if self._safe is None:
             self._safe = self._layout.mode != "v2" and _out_of_reach(into) and _allows(seccomp)
@@ -89,29 +94,47 @@ class StandIns:
 
     def make(self) -> None:
         """Have one wait. The caller must be single-threaded."""
-        if self._waiting is None:
-            with contextlib.suppress(OSError):  # the next exec goes without, and says what it is
-                self._waiting = _StandIn(rehearsal.stand_in)
+        if self._expected:
+            return
+        try:
+            if self._nursery is None:
+                # Who is orphaned by one that stood in is our child.
+                prctl.set_child_subreaper(True)
+                self._nursery = _forked(_breed)
+            channel.send_value(self._nursery.channel, True)
+            self._expected = True
+        except OSError:  # the next exec goes without, and says what it is
+            self.close()
 
     def close(self) -> None:
         """Nobody will ask any more."""
-        if self._waiting is not None:
-            self._waiting.end()
-            self._waiting = None
+        if self._expected and (waiting := self._born()) is not None:
+            waiting.end()
+        if self._nursery is not None:
+            self._nursery.end()
+            self._nursery = None
+
+    def _born(self) -> _Process | None:
+        """Who waits, if the nursery is done with it."""
+        nursery = self._nursery
+        if nursery is None or not channel.readable(nursery.channel):
+            return None
+        self._expected = False
+        pid, fds = channel.receive_value(nursery.channel)
+        if pid is None:  # it has died: of memory, or somebody killed it
+            nursery.end()
+            self._nursery = None
+            return None
+        return _Process(pid, fds[0], socket.socket(fileno=fds[1]))
 
 
-class _StandIn:
-    def __init__(self, rehearse: Callable[[], None]) -> None:
-        self._channel, theirs = channel.pair()
-        with theirs:
-            try:
-                prctl.set_child_subreaper(True)
-                self._pid, self._pidfd = process.clone3(0)
-            except OSError:
-                self._channel.close()
-                raise
-            if self._pid == 0:
-                _wait(theirs, rehearse)
+class _Process:
+    """A child of ours that listens on the other end of ``channel``."""
+
+    def __init__(self, pid: int, pidfd: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.channel = channel
 
     def become(
         self, value: Message, plan: Plan, into: tuple[int, int], streams: tuple[int, int, int]
@@ -120,40 +143,66 @@ class _StandIn:
         spawn.give_streams(streams, plan, into)
         program, flags = (plan.seccomp.program, plan.seccomp.flags) if plan.seccomp else (b"", -1)
         told = (value, plan.cgroup, program, flags, into[1])
-        channel.send_value(self._channel, told, (*streams, into[0]))
-        return spawn.Child(pid=self._pid, pidfd=self._pidfd, channel=self._channel, stand_in=True)
+        channel.send_value(self.channel, told, (*streams, into[0]))
+        return spawn.Child(pid=self.pid, pidfd=self.pidfd, channel=self.channel, stand_in=True)
 
     def end(self) -> None:
-        self._channel.close()
+        self.channel.close()
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
-        os.close(self._pidfd)
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
 
 
-def _wait(told: socket.socket, rehearse: Callable[[], None]) -> NoReturn:
+def _forked(function: Callable[[socket.socket], NoReturn], flags: int = 0) -> _Process:
+    """A child in which ``function`` talks to us. Raises :class:`OSError`."""
+    ours, theirs = channel.pair()
+    with theirs:
+        try:
+            pid, pidfd = process.clone3(flags)
+        except OSError:
+            ours.close()
+            raise
+        if pid == 0:
+            try:
+                function(theirs)
+            finally:
+                os._exit(_FAILED)  # nothing may unwind into what our maker was doing
+    return _Process(pid, pidfd, ours)
+
+
+def _breed(told: socket.socket) -> NoReturn:
+    """In the nursery: fork one, a child of our maker, whenever asked to, until that is gone."""
+    gc.disable()
+    prctl.set_name("sampan-nursery")
+    prctl.set_dumpable(False)
+    init.forget_imports()
+    process.close_all_but({told.fileno()})
+    while channel.receive_value(told)[0] is not None:
+        made = _forked(_wait, process.CLONE_PARENT)
+        channel.send_value(told, made.pid, (made.pidfd, made.channel.fileno()))
+        os.close(made.pidfd)
+        made.channel.close()
+    os._exit(0)
+
+
+def _wait(told: socket.socket) -> NoReturn:
     """In the waiting process: until somebody says what to become, or is gone."""
-    try:
-        gc.disable()
-        prctl.set_name("sampan-exec")
-        prctl.set_dumpable(False)
-        init.forget_imports()
-        process.close_all_but({told.fileno()})
-        if not channel.readable(told):
-            rehearse()
-        message, fds = channel.receive_value(told)
-        if message is None:
-            os._exit(0)
-        value, path, program, flags, kinds = message
-        seccomp = None if flags < 0 else Filter(program=program, flags=flags)
-        plan = plan_codec.joining(plan_codec.decode(value, b""), path, seccomp)
-        *streams, pidfd = fds
-        context = spawn.init_context(plan, told, into=(pidfd, kinds))
-        context.into = (pidfd, kinds)  # with the pid namespace: who is spawned is born there
-        context.cgroups_expected = bool(path)
-        context.stands_in = True
-    except BaseException:
-        os._exit(_FAILED)  # our maker notices; nothing may unwind into what it was doing
+    prctl.set_name("sampan-exec")
+    process.close_all_but({told.fileno()})
+    if not channel.readable(told):
+        rehearsal.stand_in()
+    message, fds = channel.receive_value(told)
+    if message is None:
+        os._exit(0)
+    value, path, program, flags, kinds = message
+    seccomp = None if flags < 0 else Filter(program=program, flags=flags)
+    plan = plan_codec.joining(plan_codec.decode(value, b""), path, seccomp)
+    *streams, pidfd = fds
+    context = spawn.init_context(plan, told, into=(pidfd, kinds))
+    context.into = (pidfd, kinds)  # with the pid namespace: who is spawned is born there
+    context.cgroups_expected = bool(path)
+    context.stands_in = True
     init.run(context, plan.setup, plan.finish, (streams[0], streams[1], streams[2]))
 
 

@@ -228,7 +228,10 @@ def test_who_waits_goes_with_the_quiet(box: Box) -> None:
 
 
 def test_who_waits_was_killed(box: Box) -> None:
-    os.kill(box.prepare(), signal.SIGKILL)
+    waiting = box.prepare()
+    os.kill(waiting, signal.SIGKILL)
+    stat = Path(f"/proc/{waiting}/stat")
+    eventually(lambda: ") Z " in stat.read_text(), "it is not dead")
     assert box.exec("/bin/hostname") == (b"box\n", 0)
 
 
