@@ -1,6 +1,6 @@
 """Starting a container, one straight line; whatever was done is undone when a step fails.
 
-    plan network -> write name files -> launcher.create, network attach meanwhile
+    plan network -> write name files -> launcher.create -> network attach (while init mounts)
     -> endpoint rows -> plug waiting clients -> start -> running
 
 All blocking steps share one thread, so the loop is left and entered once.
@@ -12,8 +12,8 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,6 @@ from sampan.engine.naming import NameFiles
 from sampan.engine.record import MountRecord
 from sampan.engine.security import SecurityOptions, parse_security_options
 from sampan.engine.spec import Resolved, resources, runtime_spec
-from sampan.engine.startingnetwork import StartingNetwork, as_failure, present
 from sampan.engine.table import Container, Run
 from sampan.engine.volumestore import with_sources
 from sampan.errors import (
@@ -50,6 +49,7 @@ from sampan.errors import (
     Conflict,
     NotModified,
     SampanError,
+    StartFailed,
 )
 from sampan.model import oci
 from sampan.model.idmap import IdMap
@@ -123,7 +123,7 @@ async def start(
         core.fabric.enter(container, plugs)
         launched = await core.threads.run(_perform, core, container, launch, hold)
     except (SampanError, OSError) as failed:
-        reason = failed if isinstance(failed, SampanError) else as_failure(failed)
+        reason = failed if isinstance(failed, SampanError) else _as_failure(failed)
         if making is not None:
             await core.threads.run(making.give_up)
         core.fabric.release(plugs)
@@ -299,20 +299,15 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
         if launch.shared_memory:
             sharedmemory.mount(launch.shared_memory, launch.shared_memory_size, launch.id_map)
             undo.callback(sharedmemory.unmount, launch.shared_memory)
-        network = StartingNetwork(
-            core, container, launch.plugs, launch.files, undo, own=launch.own_network
-        )
-        monitor = core.launcher.create(
-            launch.request, launch.making, network.plug if launch.own_network else None
-        )
+        monitor = core.launcher.create(launch.request, launch.making)
         undo.callback(monitor.close)
         # A start that fails has undone everything by itself; before it, we must.
         before_start = undo.enter_context(ExitStack())
         before_start.callback(_abort, monitor)
-        with present(monitor):
+        with _present(monitor):
             pidfd = os.pidfd_open(monitor.pid)
         undo.callback(os.close, pidfd)
-        # Asked before the network is seen to, answered meanwhile.
+        # Asked before the network is plugged, answered meanwhile.
         wishes = [] if hold else [client.options for client in launch.clients]
         asked = [
             monitor.ask_attach(stdin=wish.stdin, stdout=wish.stdout, stderr=wish.stderr)
@@ -320,7 +315,7 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
         ]
         for stream in (*asked, watch := monitor.ask_watch()):
             undo.callback(stream.close)
-        plugs = _connect(core, container, network, monitor, undo)
+        plugs = _connect(core, container, launch, monitor, undo)
         streams = [stream.answered() for stream in asked]
         events = watch.answered()
         undo.callback(_until_gone, events)
@@ -331,6 +326,24 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
             monitor.start()
         undo.pop_all()
     return _Launched(monitor=monitor, events=events, pidfd=pidfd, plugs=plugs, streams=streams)
+
+
+def _as_failure(error: OSError) -> StartFailed:
+    what = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    return StartFailed(f"cannot start the container: {what}{error.strerror}")
+
+
+@contextmanager
+def _present(monitor: Monitor) -> Iterator[None]:
+    """For what looks at the first process; one that has failed and gone raises what it failed for.
+
+    Its network namespace has gone with it.
+    """
+    try:
+        yield
+    except (ProcessLookupError, FileNotFoundError) as error:
+        monitor.start()  # the monitor knows why
+        raise StartFailed("the container's first process is gone") from error
 
 
 def _give_away(core: Core, container: Container, launch: _Launch) -> None:
@@ -354,11 +367,16 @@ def _abort(monitor: Monitor) -> None:
 
 
 def _connect(
-    core: Core, container: Container, network: StartingNetwork, monitor: Monitor, undo: ExitStack
+    core: Core, container: Container, launch: _Launch, monitor: Monitor, undo: ExitStack
 ) -> Sequence[Plug]:
-    """Have the network plugged and the endpoints stored; init goes on mounting meanwhile."""
-    network.finish(monitor)
-    plugs = network.plugs
+    """Plug the network, serve names, store the endpoints; init goes on mounting meanwhile."""
+    with _present(monitor):
+        plugs = core.fabric.attach(launch.plugs, monitor.pid, undo, container.record)
+        if launch.own_network and not plugs:
+            core.fabric.isolate(monitor.pid)
+        if launch.files is not None and launch.files.resolver is not None:
+            core.fabric.resolve_for(container.id, monitor.pid, launch.files.resolver)
+            undo.callback(core.fabric.resolver.unplug, container.id)
     if plugs:
         core.state.submit(*core.fabric.insert_endpoints(container.id, plugs)).result()
         undo.callback(core.state.submit, *core.fabric.delete_endpoints(plugs))

@@ -25,7 +25,7 @@ import select
 import signal as signals
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from sampan.errors import Corrupt, NotFound, StartFailed, Unavailable, Unsupported
@@ -34,8 +34,7 @@ from sampan.kernel.facts import Facts, probe
 from sampan.kernel.seccomp import Compiler
 from sampan.runtime import launch
 from sampan.runtime.channel import Message, receive_frame, send_frame
-from sampan.runtime.dialogue import ask, hear, tell
-from sampan.runtime.making import Making
+from sampan.runtime.dialogue import answer_of, ask, hear, tell
 from sampan.runtime.operation import Value
 from sampan.runtime.outline import Outline, outline
 from sampan.runtime.plan import PlanOptions, plan, plan_exec
@@ -258,6 +257,23 @@ class Asked:
         self._connection.close()
 
 
+class Making:
+    """A container being made of which nobody knows the plan yet."""
+
+    def __init__(self, outline: Outline, connection: socket.socket) -> None:
+        """Callers use :meth:`Launcher.begin`."""
+        self.outline = outline
+        self.connection = connection
+
+    def give_up(self) -> None:
+        """There will be no plan; returns when all that was made is gone again. Idempotent."""
+        with self.connection, contextlib.suppress(OSError):
+            self.connection.settimeout(_ANSWER_SECONDS)
+            self.connection.shutdown(socket.SHUT_WR)
+            while self.connection.recv(4096):
+                pass
+
+
 class Launcher:
     """The process monitors are forked from. One per exec root; restarted when it has died."""
 
@@ -290,34 +306,26 @@ class Launcher:
         :meth:`create` starts one.
         """
         try:
-            return Making(outline, launch.connect(self._exec_root, launch.SOCKET))
+            return _commission(launch.connect(self._exec_root, launch.SOCKET), outline)
         except OSError:
             return None
 
     def _commission(self, outline: Outline) -> Making:
         """As :meth:`begin`, by another launcher when there is none or it is dying."""
         try:
-            return Making(outline, self._connect())
+            return _commission(self._connect(), outline)
         except OSError:
             pass
         try:
-            return Making(outline, self._connect())
+            return _commission(self._connect(), outline)
         except OSError as error:
             raise Unavailable(f"the launcher does not answer: {error}") from error
 
-    def create(
-        self,
-        request: CreateRequest,
-        making: Making | None = None,
-        meanwhile: Callable[[int], None] | None = None,
-    ) -> Monitor:
+    def create(self, request: CreateRequest, making: Making | None = None) -> Monitor:
         """Make a container; returns as soon as its namespaces exist. Init waits for ``start``.
 
         Set-up inside goes on meanwhile. ``making``: what :meth:`begin` returned for this request,
-        done with in any case. ``meanwhile`` is called, while the plan is under way, with the pid of
-        a process whose network namespace will be the container's, as a rule: afterwards it has to
-        be compared. It raises :class:`SampanError` alone, which ends all; it is called again if
-        the launcher dies. Raises :class:`InvalidParameter` and :class:`Unsupported` for what
+        done with in any case. Raises :class:`InvalidParameter` and :class:`Unsupported` for what
         the spec asks wrongly or the kernel lacks, :class:`Conflict` when the directory already has
         a monitor, :class:`StartFailed` otherwise. Nothing is left after an error.
         """
@@ -333,13 +341,13 @@ class Launcher:
                 making.give_up()
             raise
         try:
-            answer = making.submit(message, blob, meanwhile)
+            answer = _submit(making.connection, message, blob)
         except (OSError, NotFound):
             # The launcher died, and its waiting maker with it. Undo what that began; once more.
             recover(request.directory)
             try:
                 making = self._commission(sketch)
-                answer = making.submit(message, blob, meanwhile)
+                answer = _submit(making.connection, message, blob)
             except (OSError, NotFound, Unavailable) as error:
                 recover(request.directory)
                 raise StartFailed(f"the container's maker died: {error}") from error
@@ -440,6 +448,25 @@ class Launcher:
             return
         finally:
             os.close(pidfd)
+
+
+def _commission(connection: socket.socket, outline: Outline) -> Making:
+    try:
+        send_frame(connection, outline.message())
+    except OSError:
+        connection.close()
+        raise
+    return Making(outline, connection)
+
+
+def _submit(connection: socket.socket, message: Message, blob: bytes) -> Message:
+    """Send a request to a maker; its answer. The connection is closed when there is none."""
+    try:
+        send_frame(connection, message, blob)
+        return answer_of(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def events(stream: socket.socket) -> Iterator[dict[str, object]]:

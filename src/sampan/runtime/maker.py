@@ -53,7 +53,6 @@ class Maker:
         try:
             with self._stack:
                 state, streams = self.lay_out(client, outline)
-                self._tell_who_waits(client)
                 message, blob = self._read(client)
                 if message is None:
                     return None
@@ -118,12 +117,6 @@ class Maker:
                 self._stack.callback(self.close)
                 self._spare.join(state.cgroup, self._layout)
         return state, ends.child
-
-    def _tell_who_waits(self, client: socket.socket) -> None:
-        """Its network namespace is likely to be the container's: it can be plugged ahead."""
-        waiting = 0 if self._spare is None else self._spare.pid
-        with contextlib.suppress(OSError):  # it has gone, which shows when its plan is read
-            channel.send_frame(client, {"ok": True, "waiting": waiting})
 
     def _read(self, client: socket.socket) -> tuple[channel.Message | None, bytes]:
         """The plan; None when the client has gone, or thinks for too long."""

@@ -9,7 +9,7 @@ import json
 import os
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -346,13 +346,8 @@ async def test_a_first_process_that_is_gone_before_anybody_looks(
 ) -> None:
     create = Launcher.create
 
-    def slow(
-        launcher: Launcher,
-        wanted: CreateRequest,
-        making: Making | None = None,
-        meanwhile: Callable[[int], None] | None = None,
-    ) -> Monitor:
-        monitor = create(launcher, wanted, making, meanwhile)
+    def slow(launcher: Launcher, wanted: CreateRequest, making: Making | None = None) -> Monitor:
+        monitor = create(launcher, wanted, making)
         end = time.monotonic() + 10
         while os.path.exists(f"/proc/{monitor.pid}") and time.monotonic() < end:
             time.sleep(0.01)
