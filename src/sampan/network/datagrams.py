@@ -38,7 +38,7 @@ class DatagramRelay:
     def __init__(
         self, sock: socket.socket, target: tuple[str, int], admits: Callable[[str], bool]
     ) -> None:
-        """``sock`` is bound to the host port, does not block and is taken over. ``admits``
+        """``sock`` is bound to the host port, does not block and is not ours to close. ``admits``
         says of an address whether its datagrams are passed on, or thrown away."""
         self._loop = asyncio.get_running_loop()
         self._socket = sock
@@ -49,10 +49,9 @@ class DatagramRelay:
         self._timer = self._loop.call_later(_SILENCE, self._forget_silent)
 
     def close(self) -> None:
-        """Forget every client and give the port back; idempotent."""
+        """Forget every client; idempotent."""
         self._timer.cancel()
         self._loop.remove_reader(self._socket)
-        self._socket.close()
         while self._clients:
             self._forget(next(iter(self._clients)))
 

@@ -86,13 +86,14 @@ class PortReservations:
             return tuple(held.binding for held in self._by_holder.get(holder, ()))
 
     def sockets_of(self, holder: str, bindings: Sequence[PortBinding]) -> list[socket.socket]:
-        """Duplicates of the bound sockets that reserve ``bindings``, to be served.
+        """The bound sockets that reserve ``bindings``, to be served until they are released.
 
-        Raises :class:`KeyError` when ``holder`` does not have one.
+        Ours to close: of ports there are thousands, and a duplicate each would be as many
+        descriptors again. Raises :class:`KeyError` when ``holder`` does not have one.
         """
         with self._lock:
             held = {h.binding: h.sockets for h in self._by_holder.get(holder, ()) if h.sockets}
-            return [descriptors.raised(held[binding][0].dup()) for binding in bindings]
+            return [held[binding][0] for binding in bindings]
 
     def close(self) -> None:
         """Give everything back."""

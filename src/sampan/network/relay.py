@@ -94,18 +94,17 @@ class Relays:
     def open(
         self, endpoint_id: str, ports: Sequence[Relayed], sockets: Sequence[socket.socket]
     ) -> None:
-        """Listen for an endpoint on ``sockets``, bound to ``ports`` and taken over."""
+        """Listen for an endpoint on ``sockets``, bound to ``ports``; their owner closes them, after
+        :meth:`close_of`."""
         with self._lock:
             if not ports or endpoint_id in self._servers:
-                for sock in sockets:
-                    sock.close()
                 return
             ready = [_ready(sock) for sock in sockets]
             future = asyncio.run_coroutine_threadsafe(_serve(ready, ports), self._running())
             self._servers[endpoint_id] = future.result()
 
     def close_of(self, endpoint_id: str) -> None:
-        """Stop listening for an endpoint, whose ports are free when this returns. Idempotent."""
+        """Serve an endpoint's sockets no longer: they can be closed then. Idempotent."""
         with self._lock:
             servers = self._servers.pop(endpoint_id, [])
             if servers and self._loop is not None:
@@ -184,7 +183,7 @@ class _StreamRelay:
     price, for there may be thousands of ports that nobody comes to."""
 
     def __init__(self, sock: socket.socket, port: Relayed) -> None:
-        """``sock`` listens, does not block and is taken over."""
+        """``sock`` listens and does not block; it is not ours to close."""
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._port = port
@@ -193,11 +192,10 @@ class _StreamRelay:
         self._listen()
 
     def close(self) -> None:
-        """Accept no more, and give the port back; idempotent."""
+        """Accept no more; idempotent."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._socket)
-        self._socket.close()
 
     def _listen(self) -> None:
         self._loop.add_reader(self._socket, self._accept)
