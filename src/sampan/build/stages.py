@@ -67,23 +67,25 @@ class Plan:
         base = expand(stage.base.base, self.arguments).text
         if not base:
             raise DockerfileError(
-                f"base name ({stage.base.base}) should not be blank", stage.base_line
+                f"base name ({stage.base.base}) should not be blank", stage.base_line, bare=True
             )
         return base
 
     def platform_of(self, stage: Stage, default: Platform) -> Platform:
         """The platform of the stage: ``--platform`` with variables replaced, else the default."""
-        text = expand(stage.base.platform, self.arguments).text
-        if stage.base.platform and not text:
-            raise DockerfileError(
-                f"empty platform value from expression {stage.base.platform}"
-                + "".join(
-                    hint(name, self.arguments)
-                    for name in sorted(expand(stage.base.platform, self.arguments).undefined)
-                ),
-                stage.base_line,
-            )
-        return Platform.parse(text) if text else default
+        written = stage.base.platform
+        if not written:
+            return default
+        expansion = expand(written, self.arguments)
+        like = "".join(hint(name, self.arguments) for name in sorted(expansion.undefined))
+        if not expansion.text:
+            message = f"empty platform value from expression {written}{like}"
+            raise DockerfileError(message, stage.base_line, bare=True)
+        try:
+            return Platform.parse(expansion.text)
+        except InvalidParameter as error:
+            message = f"failed to parse platform {written}: {error.message}{like}"
+            raise DockerfileError(message, stage.base_line, bare=True) from error
 
     def needed(self, target: Stage) -> tuple[Stage, ...]:
         """The stages ``target`` is built from, itself last, each after what it needs."""

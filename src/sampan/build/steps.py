@@ -16,9 +16,10 @@ from sampan.dockerfile.config import Config, apply, command_words, strings
 from sampan.dockerfile.config import Stage as Settings
 from sampan.dockerfile.heredoc import Heredoc
 from sampan.dockerfile.instructions import Arg, Copy, Instruction, Run, Setting, interpret
-from sampan.dockerfile.lexer import expand
+from sampan.dockerfile.lexer import Expansion, expand
 from sampan.dockerfile.parser import DockerfileError, Node, parse
 from sampan.dockerfile.run_mount import RunMount
+from sampan.dockerfile.suggest import hint
 from sampan.errors import InvalidParameter
 
 #: Usable undeclared, and kept out of history and cache keys (reference.md, "Predefined ARGs").
@@ -93,12 +94,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The steps of a stage and what a stage FROM it inherits."""
+    """The steps of a stage and what a stage FROM it inherits.
+
+    ``undefined`` are variables that were used and never declared: line, name, and what may have
+    been meant.
+    """
 
     steps: tuple[Step, ...]
     config: Config
     arguments: Mapping[str, str]
-    undefined: tuple[tuple[int, str], ...] = ()
+    undefined: tuple[tuple[int, str, str], ...] = ()
     author: str = ""
 
 
@@ -110,7 +115,7 @@ class _Evaluator:
     arguments: dict[str, str]
     declared: dict[str, str]
     steps: list[Step] = field(default_factory=list)
-    undefined: list[tuple[int, str]] = field(default_factory=list)
+    undefined: list[tuple[int, str, str]] = field(default_factory=list)
 
     @property
     def scope(self) -> dict[str, str]:
@@ -118,14 +123,22 @@ class _Evaluator:
         return {**proxies, **self.arguments, **self.settings.environment}
 
     def word(self, text: str, node: Node) -> str:
-        expansion = expand(text, self.scope, self.settings.escape)
-        self.undefined += ((node.start, name) for name in sorted(expansion.undefined))
-        return expansion.text
+        scope = self.scope
+        return self.known(expand(text, scope, self.settings.escape), node, scope)
 
     def text(self, text: str, node: Node) -> str:
         """A here-document, whose quotes are part of it."""
-        expansion = expand(text, self.scope, self.settings.escape, plain_quotes=True)
-        self.undefined += ((node.start, name) for name in sorted(expansion.undefined))
+        scope = self.scope
+        expansion = expand(text, scope, self.settings.escape, plain_quotes=True)
+        return self.known(expansion, node, scope)
+
+    def known(self, expansion: Expansion, node: Node, scope: Mapping[str, str]) -> str:
+        """The text; what was used in it and is declared nowhere before is noted."""
+        names = ("PATH", *scope)
+        self.undefined += (
+            (node.start, name, hint(name, names, "$"))
+            for name in sorted(expansion.undefined.difference(self.declared, ("PATH",)))
+        )
         return expansion.text
 
     def instruction(self, node: Node, instruction: Instruction) -> None:
@@ -158,7 +171,7 @@ class _Evaluator:
         self.settings = apply(self.settings, instruction, scope)
 
         def word(text: str) -> str:
-            return expand(text, scope, self.settings.escape).text
+            return self.known(expand(text, scope, self.settings.escape), node, scope)
 
         action = None
         if isinstance(instruction, Setting) and instruction.keyword == "workdir":

@@ -12,7 +12,7 @@ from sampan.build.executor import FindingExecutor
 from sampan.build.imports import Imported
 from sampan.build.provenance import Invocation
 from sampan.build.request import BuildRequest
-from sampan.buildkit import calls
+from sampan.buildkit import calls, definitions
 from sampan.buildkit.attributes import Attributes, parse
 from sampan.buildkit.contexts import Contexts
 from sampan.buildkit.errors import build_error
@@ -107,9 +107,10 @@ class Builder:
         job.attest, job.inline_only = attestations(asked.attestations)
         platforms = asked.platforms or (Platform.host(),)
         several = len(platforms) > 1 or asked.multi_platform
+        await front.ignore(source)
+        self._warn(job, asked, source, platforms[0])
         requests = [await front.request(source, platform) for platform in platforms]
         job.epoch = requests[0].epoch
-        self._warn(job, asked, source, platforms[0])
         tools = self.graphs.tools(job, await self._imports(job, asked))
         tools = replace(tools, executor=FindingExecutor(tools.executor, RESULT, self._made))
         parts: list[Part] = []
@@ -132,32 +133,30 @@ class Builder:
         return await caches(self.core, job).imports(once, {})
 
     def _warn(self, job: Job, asked: Attributes, source: Source, platform: Platform) -> None:
-        """Tell what the build checks find; raises when the Dockerfile says that is an error."""
+        """Tell what the build checks find; raises what is wrong with the Dockerfile after it."""
         choice = calls.checks_of(source, asked)
-        found = calls.checked(source, asked, platform, choice)
+        report = calls.checked(source, asked, platform, choice, asked.target)
         info = ops.SourceInfo(
             filename=source.filename,
             data="\n".join(source.file.source).encode(errors="surrogateescape"),
             language="Dockerfile",
+            definition=definitions.dockerfile(source.filename),
         )
         digest = job.status.digest(
             f"internal/[internal] load build definition from {source.filename}"
         )
-        for one in found:
+        for one in report.warnings:
             warning = control.VertexWarning(
                 level=1,
                 short=f"{one.rule}: {one.message} (line {one.start})".encode(),
                 detail=[calls.DESCRIPTIONS.get(one.rule, "").encode()],
                 url=f"{_RULES}{calls.slug(one.rule)}/",
                 info=info,
-                ranges=[lines(one.start, one.end)],
+                ranges=lines(one.start, one.end),
             )
             job.status.warn(digest, warning)
-        if found and choice.error:
-            raise SampanError(
-                "lint violation found for rules: "
-                + ", ".join(dict.fromkeys(one.rule for one in found))
-            )
+        if failure := report.failure(choice):
+            raise failure
 
 
 def parse_name(attributes: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from sampan.build.checks import Choice, Warning, check
+from sampan.build.checks import Choice, Report, Warning, examine
 from sampan.build.stages import Plan, Stage, plan, platform_arguments
 from sampan.buildkit.attributes import Attributes
 from sampan.buildkit.frontend import Source
@@ -145,26 +145,28 @@ def checks_of(source: Source, asked: Attributes) -> Choice:
 
 
 def checked(
-    source: Source, asked: Attributes, platform: Platform, choice: Choice
-) -> tuple[Warning, ...]:
-    """What the build checks find. Raises :class:`DockerfileError`."""
-    return check(
+    source: Source, asked: Attributes, platform: Platform, choice: Choice, target: str | None
+) -> Report:
+    """What the build checks find; ``target`` is what is built, None for everything."""
+    return examine(
         source.file,
         given=asked.arguments,
         ignore=IgnoreMatcher(source.ignore) if source.ignore else None,
         platform=platform,
         choice=choice,
+        target=target,
     )
 
 
 def _lint(source: Source, asked: Attributes, platform: Platform) -> gateway.Result:
     choice = checks_of(source, asked)
+    report = checked(source, asked, platform, choice, asked.target or None)
+    found = report.warnings
     failed: _Json | None = None
-    found: tuple[Warning, ...] = ()
-    try:
-        found = checked(source, asked, platform, choice)
-    except DockerfileError as error:
-        failed = {"message": error.message, "location": _location(error.line, error.line)}
+    if error := report.failure(choice):
+        line = error.line if isinstance(error, DockerfileError) else 0
+        end = next((node.end for node in source.file.nodes if node.start == line), line)
+        failed = {"message": error.message, "location": _location(line, end) if line else {}}
     warnings = [
         {
             "ruleName": one.rule,
@@ -350,7 +352,9 @@ def _bytes(source: Source) -> bytes:
 
 
 def _location(start: int, end: int) -> _Json:
-    return {"ranges": [{"start": {"line": start}, "end": {"line": max(start, end)}}]}
+    """Where something is: BuildKit's clients want a range for each line."""
+    lines = range(start, max(start, end) + 1)
+    return {"ranges": [{"start": {"line": line}, "end": {"line": line}} for line in lines]}
 
 
 def _table(rows: Sequence[tuple[str, ...]], gap: int) -> str:

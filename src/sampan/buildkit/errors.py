@@ -19,6 +19,7 @@ from grpclib.encoding.base import StatusDetailsCodecBase
 from grpclib.exceptions import GRPCError
 
 from sampan.build.tools import StepFailed
+from sampan.buildkit import definitions
 from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.dockerfile.parser import Dockerfile, DockerfileError
 from sampan.errors import (
@@ -75,11 +76,22 @@ def source_detail(filename: str, source: Sequence[str], start: int, end: int) ->
             "info": {
                 "filename": filename,
                 "data": base64.b64encode(data).decode(),
+                "definition": _graph(definitions.dockerfile(filename)),
                 "language": "Dockerfile",
             },
-            "ranges": [{"start": {"line": start}, "end": {"line": end}}],
+            "ranges": [
+                {"start": {"line": line}, "end": {"line": line}} for line in range(start, end + 1)
+            ],
         },
     )
+
+
+def _graph(definition: ops.Definition) -> dict[str, object]:
+    """A graph as Go's encoding/json reads it."""
+    return {
+        "def": [base64.b64encode(one).decode() for one in getattr(definition, "def")],
+        "metadata": {digest: {} for digest in definition.metadata},
+    }
 
 
 def status_of(error: BaseException) -> Status:

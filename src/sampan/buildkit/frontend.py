@@ -31,7 +31,7 @@ from sampan.buildkit.sessions import Session
 from sampan.buildkit.status import Status
 from sampan.dockerfile.ignore import IgnoreMatcher, parse_ignore_file
 from sampan.dockerfile.instructions import Run
-from sampan.dockerfile.parser import Dockerfile, parse
+from sampan.dockerfile.parser import Dockerfile, DockerfileError, parse
 from sampan.engine.buildcontext import fetched, unpack_context
 from sampan.engine.buildlayouts import layout_reference
 from sampan.engine.builds import Builds
@@ -116,7 +116,7 @@ class Frontend:
         file = parse(text)
         syntax = file.directives.get("syntax", "")
         if syntax:
-            check_syntax(syntax.split()[0])
+            _check_syntax(file, syntax.split()[0])
         return Source(
             file=file,
             filename=posixpath.basename(name),
@@ -318,6 +318,17 @@ class Frontend:
                     agent(self.session, identity, self.builds.scratch)
                 )
         return found
+
+
+def _check_syntax(file: Dockerfile, image: str) -> None:
+    """Refuse the frontend a Dockerfile names when it is another; the error names the line."""
+    try:
+        check_syntax(image)
+    except Unsupported as error:
+        line = next(at for at, text in enumerate(file.source, 1) if "syntax" in text.lower())
+        wrong = DockerfileError(error.message, line, bare=True)
+        wrong.source = file.source
+        raise wrong from error
 
 
 def _identities(needed: tuple[Stage, ...], kind: str) -> list[str]:

@@ -8,7 +8,6 @@ has an id, so that another build of the same client may start from it (bake's ``
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ from sampan.build.assemble import Result
 from sampan.build.outputs import Attest
 from sampan.build.provenance import Invocation
 from sampan.build.sourcepolicy import SourcePolicy
+from sampan.buildkit.definitions import sourced
 from sampan.buildkit.llb.graph import Graph
 from sampan.buildkit.llb.solver import Solver
 from sampan.buildkit.protocol import gateway_pb2 as gateway
@@ -137,16 +137,7 @@ def cache_entries(entries: Iterable[_Entry]) -> tuple[Mapping[str, str], ...]:
 
 def definition(part: Part) -> ops.Definition:
     """A part as a graph of one source, which :func:`part_of` reads back."""
-    source = ops.Op(source=ops.SourceOp(identifier=f"{_IDENTIFIER}{part.id}")).SerializeToString()
-    digest = _digest(source)
-    last = ops.Op(inputs=[ops.Input(digest=digest)]).SerializeToString()
-    found = ops.Definition(metadata={digest: ops.OpMetadata(), _digest(last): ops.OpMetadata()})
-    getattr(found, "def").extend((source, last))
-    return found
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return sourced(ops.SourceOp(identifier=f"{_IDENTIFIER}{part.id}"))
 
 
 def part_of(found: ops.Definition) -> str:

@@ -272,6 +272,9 @@ class Step:
         return lambda: self.report(name, done=True)
 
 
-def lines(start: int, end: int) -> ops.Range:
-    """A range of a Dockerfile's lines, both included."""
-    return ops.Range(start=ops.Position(line=start), end=ops.Position(line=end))
+def lines(start: int, end: int) -> list[ops.Range]:
+    """Lines of a Dockerfile, both included: clients want a range for each."""
+    return [
+        ops.Range(start=ops.Position(line=line), end=ops.Position(line=line))
+        for line in range(start, end + 1)
+    ]

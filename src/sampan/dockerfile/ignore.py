@@ -50,7 +50,8 @@ class IgnoreMatcher:
     def __init__(self, patterns: Iterable[str]) -> None:
         """Compile ``patterns``; raises :class:`InvalidParameter` for one that is malformed."""
         self._patterns: list[_Pattern] = []
-        for pattern in patterns:
+        self.patterns = tuple(patterns)
+        for pattern in self.patterns:
             includes = pattern.startswith("!")
             bare = posixpath.normpath(pattern.removeprefix("!").strip() or ".")
             if pattern.strip() == "!":

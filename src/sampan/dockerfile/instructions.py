@@ -5,7 +5,6 @@ Follows spec/dockerfile/reference.md; the messages are BuildKit's where people s
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,6 +13,7 @@ from sampan.dockerfile.duration import parse_duration
 from sampan.dockerfile.heredoc import Heredoc, heredoc_of
 from sampan.dockerfile.parser import KEYWORDS, DockerfileError, Node
 from sampan.dockerfile.run_mount import RunMount, parse_run_mount
+from sampan.dockerfile.suggest import hint, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,18 +138,17 @@ def interpret(node: Node) -> Instruction:
     """The instruction a node means. Raises :class:`DockerfileError` naming its line."""
     make = _MAKERS.get(node.keyword)
     if make is None:
-        raise DockerfileError(
-            f"unknown instruction: {node.spelled}{_like(node.keyword)}", node.start
-        )
+        raise DockerfileError(f"unknown instruction: {node.spelled}{_like(node)}", node.start)
     try:
         return make(node)
     except DockerfileError as error:
         raise DockerfileError(error.reason, error.line or node.start) from None
 
 
-def _like(keyword: str) -> str:
-    close = difflib.get_close_matches(keyword, KEYWORDS, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def _like(node: Node) -> str:
+    found = nearest(node.keyword, sorted(KEYWORDS))
+    spelled = found.upper() if node.spelled.isupper() else found
+    return f" (did you mean {spelled}?)" if found else ""
 
 
 @dataclass(slots=True)
@@ -194,9 +193,7 @@ class _Flags:
 
     def finish(self, *known: str) -> None:
         for name in self.values:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise DockerfileError(f"unknown flag: --{name}{hint}")
+            raise DockerfileError(f"unknown flag: --{name}{hint(name, known)}")
 
 
 def _no_flags(node: Node) -> None:

@@ -33,8 +33,10 @@ KEYWORDS = frozenset(
 class DockerfileError(InvalidParameter):
     """A Dockerfile is wrong at some line; ``line`` counts from one."""
 
-    def __init__(self, message: str, line: int = 0) -> None:
-        super().__init__(f"dockerfile parse error on line {line}: {message}" if line else message)
+    def __init__(self, message: str, line: int = 0, *, bare: bool = False) -> None:
+        """``bare`` leaves the line out of the sentence, as BuildKit does once stages are known."""
+        said = bool(line) and not bare
+        super().__init__(f"dockerfile parse error on line {line}: {message}" if said else message)
         self.reason = message
         self.line = line
         #: The lines of the Dockerfile, where whoever raised or passed on the error had them.
@@ -88,8 +90,8 @@ def parse(text: str) -> Dockerfile:
 
 
 def _parse(lines: list[str]) -> Dockerfile:
-    directives = _directives(lines)
-    reader = _Reader(lines=lines, escape=directives.get("escape", "\\"))
+    directives, count = _directives(lines)
+    reader = _Reader(lines=lines, escape=directives.get("escape", "\\"), at=count)
     nodes = tuple(reader.nodes())
     if not nodes:
         raise DockerfileError("file with no instructions")
@@ -117,8 +119,10 @@ def excerpt(source: tuple[str, ...], start: int, end: int, context: int = 2) -> 
     return "\n".join(["-" * 20, *rows, "-" * 20])
 
 
-def _directives(lines: list[str]) -> dict[str, str]:
+def _directives(lines: list[str]) -> tuple[dict[str, str], int]:
+    """The directives, and how many lines they are: no comments of the first instruction."""
     found: dict[str, str] = {}
+    count = 0
     for number, line in enumerate(lines, 1):
         if number == 1 and line.startswith("#!"):
             continue
@@ -128,9 +132,10 @@ def _directives(lines: list[str]) -> dict[str, str]:
         if name in found:
             raise DockerfileError(f"only one {name} parser directive can be used", number)
         found[name] = match[2]
+        count = number
     if found.get("escape", "\\") not in ("\\", "`"):
         raise DockerfileError(f"invalid escape token {found['escape']!r} does not match ` or \\", 1)
-    return found
+    return found, count
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,7 +150,11 @@ class _Reader:
         while self.at < len(self.lines):
             line = self.lines[self.at].lstrip(_SPACE)
             if line.startswith("#"):
-                comments.append(line[1:].strip())
+                text = line[1:].strip()
+                if text:
+                    comments.append(text)
+                else:
+                    comments.clear()
                 self.at += 1
             elif not line.strip():
                 comments.clear()

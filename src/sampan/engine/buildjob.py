@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sampan.build.assemble import Result
-from sampan.build.checks import Choice, check
+from sampan.build.checks import Choice, examine
 from sampan.build.executor import Limits, Secrets
 from sampan.build.imports import Imported
 from sampan.build.outputs import Attest, Kind, Output
@@ -249,18 +249,18 @@ def warn(job: Job, request: BuildRequest, progress: Progress) -> None:
     """Tell what the build checks find. Raises InvalidParameter where they count as errors."""
     text = job.arguments.get("BUILDKIT_DOCKERFILE_CHECK")
     choice = Choice.parse(text or job.file.directives.get("check", ""))
-    found = check(
+    report = examine(
         job.file,
         given=job.arguments,
         ignore=request.context.ignore if request.context else None,
         platform=request.platform,
         choice=choice,
+        target=job.target,
     )
-    for one in found:
+    for one in report.warnings:
         progress.warning(None, f"{one.rule}: {one.message} (line {one.start})")
-    if found and choice.error:
-        rules = ", ".join(dict.fromkeys(one.rule for one in found))
-        raise InvalidParameter(f"lint violation found for rules: {rules}")
+    if failure := report.failure(choice):
+        raise failure
 
 
 def _request(job: Job, platform: Platform, stack: ExitStack) -> BuildRequest:

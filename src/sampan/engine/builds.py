@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.build.cache import BuildCache
-from sampan.build.checks import check
+from sampan.build.checks import examine
 from sampan.build.copying import ContentHashes
 from sampan.build.executor import Limits, Secrets
 from sampan.build.mounts import CacheDirectories
@@ -162,16 +162,20 @@ class Builds:
             async with AsyncExitStack() as stack:
                 request = await self._request(body, options, stack)
                 source = request.file.source
-                for warning in check(
+                report = examine(
                     request.file,
                     given=request.arguments,
                     ignore=request.context.ignore if request.context else None,
                     platform=request.platform,
-                ):
+                    target=request.target,
+                )
+                for warning in report.warnings:
                     line = f"[Warning] {warning.rule}: {warning.message} (line {warning.start})\n"
                     if not options.quiet:
                         said = True
                         yield {"stream": line}
+                if report.error:
+                    raise report.error
                 async for progress in self._solve(request, options, tuple(names)):
                     said = True
                     yield progress

@@ -107,7 +107,7 @@ def test_triggers_of_the_base_run_first_and_are_not_inherited() -> None:
 
 
 def test_undefined_variables_are_noted_with_their_line() -> None:
-    assert evaluated("FROM x\nLABEL a=b\nCOPY $nope /\n").undefined == ((3, "nope"),)
+    assert evaluated("FROM x\nLABEL a=b\nCOPY $nope /\n").undefined == ((3, "nope", ""),)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from sampan.build.checks import RULES
 from sampan.buildkit import calls
 from sampan.buildkit.attributes import Attributes
+from sampan.buildkit.errors import source_detail
 from sampan.buildkit.frontend import Source
+from sampan.buildkit.protocol import ops_pb2 as ops
 from sampan.dockerfile.parser import parse
 from sampan.errors import Unsupported
 from sampan.model.platform import Platform
@@ -85,3 +88,33 @@ def test_other_requests_are_refused() -> None:
         "frontend.targets",
         "frontend.subrequests.describe",
     ]
+
+
+def test_what_is_wrong_comes_after_what_was_found() -> None:
+    text = "FROM scratch AS Base\nMAINTAINER me\nBADCMD \\\n  x\n"
+    answer = asked("frontend.lint", text)
+    document = json.loads(answer["result.json"])
+    rules = [one["ruleName"] for one in document["warnings"]]
+    assert rules == ["StageNameCasing", "MaintainerDeprecated"]
+    assert document["buildError"] == {
+        "message": "dockerfile parse error on line 3: unknown instruction: BADCMD",
+        "location": {
+            "ranges": [{"start": {"line": line}, "end": {"line": line}} for line in (3, 4)]
+        },
+    }
+
+
+def test_findings_that_are_errors_are_told_as_one() -> None:
+    answer = asked("frontend.lint", "# check=error=true\nFROM scratch as base\n")
+    assert json.loads(answer["result.json"])["buildError"] == {
+        "message": "lint violation found for rules: FromAsCasing",
+        "location": {},
+    }
+
+
+def test_an_error_names_every_line_and_where_the_file_came_from() -> None:
+    detail = source_detail("Dockerfile", ("FROM a", "RUN x\\", "y"), 2, 3)
+    found = json.loads(detail.value)
+    assert [one["start"]["line"] for one in found["ranges"]] == [2, 3]
+    first = base64.b64decode(found["info"]["definition"]["def"][0])
+    assert ops.Op.FromString(first).source.identifier == "local://dockerfile"

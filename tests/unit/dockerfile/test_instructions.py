@@ -109,7 +109,7 @@ def test_the_rest() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("FORM x", r"unknown instruction: FORM \(did you mean from\?\)"),
+        ("FORM x", r"unknown instruction: FORM \(did you mean FROM\?\)"),
         ("FROM a b", "either one or three"),
         ("FROM a AS 1", "invalid name for build stage"),
         ("COPY --form=x a b", r"unknown flag: --form \(did you mean from\?\)"),
