@@ -86,6 +86,8 @@ async def put(
     """See :meth:`sampan.engine.containers.Containers.archive_put`."""
     _check(path)
     frozen = bool(container.record.host_config.readonly_rootfs)
+    # as dockerd: owners are as sent, unless the container's program has a user of its own
+    owned = copy_uid_gid and bool(container.record.config.user)
 
     def work(stream: Readable) -> None:
         with roots.root(core, container, writable=True) as root, roots.acting_inside(root):
@@ -96,7 +98,7 @@ async def put(
                 stream,
                 container=ref,
                 no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
-                owner=(0, 0) if copy_uid_gid else None,
+                owner=(0, 0) if owned else None,
                 ids=root.ids,
             )
 

@@ -50,7 +50,6 @@ def select(
     wanted_status = _statuses(checked)
     exited = [_number(value) for value in checked.get("exited", ())]
     show_all = all or bool(limit and limit > 0) or bool(wanted_status) or bool(exited)
-    show_all = show_all or any(key in checked for key in ("before", "since"))
     ordered = sorted(table, key=lambda c: c.record.created, reverse=True)
     tests = [*_tests(checked, images, fabric), *_age_tests(checked, table)]
     if boolean(checked, "is-task"):

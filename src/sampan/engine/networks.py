@@ -226,8 +226,8 @@ class Networks:
     async def connect(self, ref: str, body: NetworkConnectRequest) -> None:
         """Connect a container, live when it runs."""
         core = self._core
-        network = core.fabric.find(ref)
         container = core.containers.find(body.container or "")
+        network = core.fabric.find(ref)
         settings = body.endpoint_config or EndpointSettings()
         config, host = container.record.config, container.record.host_config
         if config.mac_address and host.network_mode in (network.name, network.id):

@@ -194,6 +194,7 @@ class System:
             "ApiVersion": API_VERSION,
             "Arch": machine,
             "Experimental": str(self._core.config.experimental).lower(),
+            "GoVersion": f"python{platform.python_version()}",
             "KernelVersion": self._core.facts.release,
             "MinAPIVersion": MIN_API_VERSION,
             "Os": "linux",

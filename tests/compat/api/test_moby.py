@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import tarfile
 import time
@@ -529,3 +530,37 @@ def test_an_interface_gets_no_name_another_has(docker: DockerCli, api: Api, name
     finally:
         docker("rm", "-f", name)
         docker("network", "rm", f"{name}-n")
+
+
+def test_since_and_before_choose_among_running_containers(docker: DockerCli, name: str) -> None:
+    names = [f"{name}-{number}" for number in range(3)]
+    docker("run", "-d", "--name", names[0], "busybox", "sleep", "1000")
+    docker("run", "--name", names[1], "busybox", "true")
+    docker("run", "-d", "--name", names[2], "busybox", "sleep", "1000")
+    try:
+        since = ("ps", "--format", "{{.Names}}", "--filter", f"since={names[0]}")
+        assert docker.out(*since).split() == [names[2]]
+        assert docker.out(*since, "--all").split() == [names[2], names[1]]
+    finally:
+        docker("rm", "-f", *names)
+
+
+def test_connecting_names_the_missing_container_first(api: Api, name: str) -> None:
+    body = {"Container": f"{name}-x"}
+    message = api.json("POST", f"/networks/{name}-n/connect", body, 404)["message"]
+    assert message == f"No such container: {name}-x"
+
+
+def test_a_component_tells_what_it_was_written_in(api: Api) -> None:
+    version = api.json("GET", "/version")
+    assert version["Components"][0]["Details"]["GoVersion"] == version["GoVersion"]
+
+
+def test_a_copied_archive_keeps_its_owners(docker: DockerCli, name: str, tmp_path: Path) -> None:
+    """Where the container names no user: what ``cp -a`` is for."""
+    source = tmp_path / "owned"
+    source.touch()
+    os.chown(source, 2, 3)
+    docker("create", "--name", name, "busybox", "stat", "-c", "%u %g", "/owned")
+    docker("cp", "-a", str(source), f"{name}:/")
+    assert docker.out("start", "-a", name).split() == ["2", "3"]
