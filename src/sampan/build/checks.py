@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sampan.build.rules import BUILT, EXPERIMENTAL, PARSED, PLANNED, WHOLE, Found, Subject
-from sampan.build.stages import Plan, Stage, plan, platform_arguments
+from sampan.build.stages import SCRATCH, Plan, Stage, plan, platform_arguments
 from sampan.build.steps import Evaluation, evaluate
 from sampan.dockerfile.config import Config
 from sampan.dockerfile.ignore import IgnoreMatcher
@@ -137,7 +137,9 @@ def examine(
             if target is not None:
                 wanted = planned.needed(planned.target(target))
             built = _evaluated(file, planned, wanted, arguments, configs or {})
-            found += _run(BUILT, replace(subject, stages=wanted, built=built), choice)
+            subject = replace(subject, stages=wanted, built=built)
+            subject = replace(subject, unknown=_unknown(planned, wanted, configs or {}))
+            found += _run(BUILT, subject, choice)
     except SampanError as wrong:
         error = wrong
     return Report(
@@ -188,6 +190,19 @@ def _evaluated(
             escape=file.escape,
         )
     return found
+
+
+def _unknown(
+    planned: Plan, wanted: Sequence[Stage], configs: Mapping[int, Config]
+) -> frozenset[int]:
+    """The stages whose base image's configuration is not known."""
+    found: set[int] = set()
+    for stage in wanted:
+        base = planned.base_of(stage)
+        parent = planned.find(base, before=stage.index)
+        if parent.index in found if parent else base != SCRATCH and stage.index not in configs:
+            found.add(stage.index)
+    return frozenset(found)
 
 
 def _run(rules: Mapping[str, Found], subject: Subject, choice: Choice) -> Iterator[Warning]:

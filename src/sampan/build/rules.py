@@ -45,7 +45,8 @@ class Subject:
     """What rules look at.
 
     ``nodes`` are the instructions that could be read, ``stages`` those to look at, ``built`` what
-    they do by number, ``bases`` the platforms of their base images where they are known.
+    they do by number, ``bases`` the platforms of their base images where they are known,
+    ``unknown`` the stages whose base image's environment is not.
     """
 
     file: Dockerfile
@@ -56,6 +57,7 @@ class Subject:
     plan: Plan = field(default_factory=lambda: Plan(stages=(), arguments={}))
     stages: Sequence[Stage] = ()
     built: Mapping[int, Evaluation] = field(default_factory=dict)
+    unknown: frozenset[int] = frozenset()
 
     def base_node(self, stage: Stage) -> Node:
         """The FROM of a stage."""
@@ -196,9 +198,20 @@ def _workdir_relative(subject: Subject) -> Iterator[Finding]:
 
 def _undefined_variable(subject: Subject) -> Iterator[Finding]:
     nodes = {node.start: node for node in subject.nodes}
+    names = set(_declared(subject))
     for stage in subject.stages:
         for line, name, like in subject.built[stage.index].undefined:
+            # A base image nobody has looked at may well set it, unless the file itself does later.
+            if stage.index in subject.unknown and name not in names:
+                continue
             yield f"Usage of undefined variable '${name}'{like}", nodes[line], None
+
+
+def _declared(subject: Subject) -> Iterator[str]:
+    """The variables the file declares anywhere."""
+    for _, instruction in subject.steps:
+        if isinstance(instruction, Arg | Pairs) and not getattr(instruction, "label", False):
+            yield from (name for name, _ in instruction.pairs)
 
 
 def _multiple(subject: Subject) -> Iterator[Finding]:

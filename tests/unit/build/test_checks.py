@@ -38,12 +38,11 @@ def examples() -> Iterator[tuple[str, bool, str]]:
 def test_page(rule: str, bad: bool, source: str) -> None:
     ignore = IgnoreMatcher(["tmp/*"]) if rule == "CopyIgnoredFile" else None
     choice = Choice(experimental=frozenset({"all"}))
-    base: Config = {"Env": ["PYTHON_VERSION=3"]}
-    python = {0: base} if "PYTHON_VERSION" in source else None
+    base: Config = {"Env": ["PYTHON_VERSION=3", "PATH=/bin"]}
     found = {
         warning.rule
         for warning in examine(
-            parse(source), platform=HOST, ignore=ignore, choice=choice, configs=python
+            parse(source), platform=HOST, ignore=ignore, choice=choice, configs={0: base}
         ).warnings
     }
     assert (rule in found) is bad
@@ -102,7 +101,9 @@ def found(
         ("FROM scratch AS a\nWORKDIR /app\nFROM a\nWORKDIR b\n", []),
         ("FROM alpine\nCOPY $foo .\nARG foo=bar\n", ["UndefinedVar@2"]),
         ("FROM alpine AS b\nARG foo=x\nFROM b\nCOPY $foo .\n", []),
-        ("FROM alpine\nENV PATH=$PAHT:/bin\n", ["UndefinedVar@2"]),
+        ("FROM scratch\nENV PATH=$PAHT:/bin\n", ["UndefinedVar@2"]),
+        ("FROM golang\nENV BIN=$GOPATH/bin\nFROM golang AS a\nFROM a\nCOPY x $GOPATH/\n", []),
+        ("FROM scratch AS a\nFROM a\nCOPY x $GOPATH/\n", ["UndefinedVar@3"]),
         ("# check=skip=RedundantTargetPlatform\n\nFROM --platform=$TARGETPLATFORM a\n", []),
         ("FROM --platform=linux/amd64 scratch AS my_amd64_stage\n", []),
         (
