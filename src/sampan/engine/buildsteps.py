@@ -119,7 +119,13 @@ class StepExecutor:
         core = self._core
         client = PendingAttachment(AttachOptions())
         container.pending.append(client)
-        run = await start(core, container)
+        starting = asyncio.ensure_future(start(core, container))
+        try:
+            run = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A start is not stopped half-way: what it makes is ended as soon as it runs.
+            await asyncio.shield(self._end_started(container, client, starting))
+            raise
         supervision.watch(core, container, run)
         try:
             stream = await client.socket
@@ -133,6 +139,19 @@ class StepExecutor:
         if record.error:
             raise SampanError(record.error)
         return record.code
+
+    async def _end_started(
+        self, container: Container, client: PendingAttachment, starting: asyncio.Task[Run]
+    ) -> None:
+        try:
+            run = await starting
+        except SampanError:
+            return  # it has left nothing
+        supervision.watch(self._core, container, run)
+        stream = await client.socket
+        if stream is not None:
+            stream.close()
+        await self._kill(container, run)
 
     async def _kill(self, container: Container, run: Run) -> None:
         seconds = stopping.KILL_TIMEOUT
