@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from sampan.engine import logconfig, validate
+from sampan.engine import logconfig, runtimes, validate
 from sampan.engine.config import EngineConfig
 from sampan.engine.logconfig import parse_size
 from sampan.engine.merge import merge_config
 from sampan.engine.security import parse_security_options
 from sampan.engine.spec import MASKED_PATHS, READONLY_PATHS
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import InvalidParameter
 from sampan.wire.container import (
     ContainerConfig,
     ContainerCreateRequest,
@@ -71,13 +71,7 @@ def host_config(
         host.security_opt or [], apparmor="apparmor" in lsm, selinux="selinux" in lsm
     )
     root_size(host)
-    if host.runtime and host.runtime != "sampan" and host.runtime not in config.runtimes:
-        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
-    if (host.runtime or config.default_runtime) != "sampan":
-        raise Unsupported(
-            f"runtime {host.runtime or config.default_runtime} is registered, but running "
-            "containers with another runtime than sampan is not supported"
-        )
+    runtimes.check_name(config, host.runtime or config.default_runtime)
     privileged = bool(host.privileged)
     confined = not privileged and security.system_paths_confined
     memory, swap = host.memory or 0, host.memory_swap or 0

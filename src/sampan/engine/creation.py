@@ -18,6 +18,7 @@ from sampan.engine import (
     logconfig,
     ownership,
     roots,
+    runtimes,
     userns,
     validate,
 )
@@ -97,6 +98,7 @@ async def _record(
     host = _host(core, body)
     mounts = _mounts(core, host, config, read_only_recursive=read_only_recursive)
     _check_idmaps(core, host, mounts)
+    runtimes.check(core.config, host, mounts, remapped=core.remap is not None)
     path, args = command_line(config)
     directory = core.directory(container_id)
     log_driver = (host.log_config.type if host.log_config else None) or "none"

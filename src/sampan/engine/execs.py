@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from sampan.engine import capabilities as caps
-from sampan.engine import ending, links
+from sampan.engine import ending, links, runtimes
 from sampan.engine.attaching import ClientAttachment, PendingAttachment, parse_detach_keys
 from sampan.engine.core import Core
 from sampan.engine.lifecycle import Status
@@ -252,7 +252,7 @@ async def run(core: Core, found: Exec, *, attached: bool) -> socket.socket | Non
     core.publish(found.container, f"exec_start: {found.command}", execID=found.id)
     found.running = True
     try:
-        stream, found.pid = await core.threads.run(found.container.monitor.exec, request)
+        stream, found.pid = await core.threads.run(_execute, found.container, request)
     except SampanError as error:
         code = error.exit_code if isinstance(error, CommandNotFound) else 126
         found.exited(core, code)
@@ -261,6 +261,11 @@ async def run(core: Core, found: Exec, *, attached: bool) -> socket.socket | Non
         raise StartFailed(error.message) from error
     found.launched.set()
     return stream
+
+
+def _execute(container: Container, request: ExecRequest) -> tuple[socket.socket | None, int]:
+    """Blocks."""
+    return container.monitor.exec(runtimes.with_user(container, request))
 
 
 def process(core: Core, container: Container, body: ExecCreateRequest) -> oci.Process:

@@ -29,6 +29,7 @@ from sampan.engine import (
     naming,
     ownership,
     roots,
+    runtimes,
     sharedmemory,
     usernamespaces,
     users,
@@ -266,6 +267,7 @@ def _request(core: Core, container: Container, spec: oci.Spec) -> CreateRequest:
         systemd=core.config.cgroup_driver == "systemd",
         user=config.user or "0",
         groups=tuple(host.group_add or ()),
+        runtime=runtimes.command(core.config, host.runtime or ""),
     )
 
 
@@ -299,7 +301,8 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
         if launch.shared_memory:
             sharedmemory.mount(launch.shared_memory, launch.shared_memory_size, launch.id_map)
             undo.callback(sharedmemory.unmount, launch.shared_memory)
-        monitor = core.launcher.create(launch.request, launch.making)
+        with runtimes.with_root(launch.request) as request:
+            monitor = core.launcher.create(request, launch.making)
         undo.callback(monitor.close)
         # A start that fails has undone everything by itself; before it, we must.
         before_start = undo.enter_context(ExitStack())

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from sampan import __version__
-from sampan.engine import clock, imageusage, logconfig, transfer
+from sampan.engine import clock, imageusage, logconfig, runtimes, transfer
 from sampan.engine.builds import Builds
 from sampan.engine.cdi import Registry
 from sampan.engine.config import EngineConfig
@@ -173,7 +173,7 @@ class System:
                 "sampan": Runtime(path="sampan-runtime"),
                 **{
                     name: Runtime(path=runtime.path, runtime_args=list(runtime.args) or None)
-                    for name, runtime in config.runtimes.items()
+                    for name, runtime in runtimes.available(config).items()
                 },
             },
             "cdi_spec_dirs": list(config.cdi_spec_dirs),

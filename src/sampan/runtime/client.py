@@ -25,21 +25,18 @@ import select
 import signal as signals
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sampan.errors import Corrupt, NotFound, StartFailed, Unavailable, Unsupported
+from sampan.errors import Corrupt, NotFound, StartFailed, Unavailable
 from sampan.kernel import cgroup
 from sampan.kernel.facts import Facts, probe
-from sampan.kernel.seccomp import Compiler
-from sampan.runtime import launch
+from sampan.kernel.seccomp import Compiler, Filter
+from sampan.model import oci
+from sampan.runtime import launch, orders
 from sampan.runtime.channel import Message, receive_frame, send_frame
 from sampan.runtime.dialogue import answer_of, ask, hear, tell
-from sampan.runtime.operation import Value
 from sampan.runtime.outline import Outline, outline
-from sampan.runtime.plan import PlanOptions, plan, plan_exec
-from sampan.runtime.plan_codec import encode
-from sampan.runtime.process_plan import ProcessOptions
 from sampan.runtime.recovery import read_exit, read_live, recover
 from sampan.runtime.requests import (
     DEFAULT_PARENT,
@@ -69,8 +66,6 @@ __all__ = [
 ]
 
 _ANSWER_SECONDS = 5.0
-#: Hooks that init runs; those of the runtime's namespace are for ``sampan-runtime``.
-_HOOKS = frozenset({"createContainer", "startContainer"})
 
 
 class Monitor:
@@ -150,7 +145,9 @@ class Monitor:
         """
         connection = launch.connect_monitor(self.directory)  # wakes a worker while we plan
         try:
-            answer = ask(connection, self._exec_message(request))
+            if self._facts is None and not request.foreign:
+                self._facts = probe()
+            answer = ask(connection, orders.of_exec(request, self._facts))
         except BaseException:
             connection.close()
             raise
@@ -159,33 +156,6 @@ class Monitor:
             return connection, pid
         connection.close()
         return None, pid
-
-    def _exec_message(self, request: ExecRequest) -> Message:
-        if self._facts is None:
-            self._facts = probe()
-        made = plan_exec(
-            request.process,
-            self._facts,
-            container_id=request.exec_id,
-            options=ProcessOptions(
-                terminal=request.terminal,
-                user=request.user,
-                groups=request.groups,
-                keyring="",
-                seccomp=request.seccomp,
-            ),
-            console_size=request.console_size,
-        )
-        value, _ = encode(made)
-        return {
-            "op": "exec",
-            "exec_id": request.exec_id,
-            "plan": value,
-            "seccomp": request.seccomp,
-            "stdin": request.stdin,
-            "stdout": request.stdout,
-            "stderr": request.stderr,
-        }
 
     def exec_exit(self, exec_id: str) -> int | None:
         """Exit code of an ended exec, None while it runs. Raises :class:`NotFound`.
@@ -335,24 +305,25 @@ class Launcher:
                 making.give_up()  # it was made before somebody changed the request
                 making = None
             making = making or self._commission(sketch)
-            message, blob = self._prepare(request)
+            message, blob = orders.of_container(request, self.facts, self._compile)
+            fds = [request.root] if request.runtime else []
         except BaseException:
             if making is not None:
                 making.give_up()
             raise
         try:
-            answer = _submit(making.connection, message, blob)
+            answer = _submit(making.connection, message, blob, fds)
         except (OSError, NotFound):
             # The launcher died, and its waiting maker with it. Undo what that began; once more.
             recover(request.directory)
             try:
                 making = self._commission(sketch)
-                answer = _submit(making.connection, message, blob)
+                answer = _submit(making.connection, message, blob, fds)
             except (OSError, NotFound, Unavailable) as error:
                 recover(request.directory)
                 raise StartFailed(f"the container's maker died: {error}") from error
         monitor = Monitor(request.directory, making.connection, answer, self.facts)
-        monitor.warnings = tuple(message["plan"]["warnings"])
+        monitor.warnings = tuple(message["plan"]["warnings"]) if "plan" in message else ()
         return monitor
 
     def close(self, *, stop: bool = False) -> None:
@@ -368,38 +339,9 @@ class Launcher:
                 self._started = None
         cgroup.remove_empty(self.facts.layout, DEFAULT_PARENT)
 
-    def _prepare(self, request: CreateRequest) -> tuple[Message, bytes]:
-        """The request as a message: planned here, so that mistakes in it cost no process."""
-        linux = request.spec.get("linux") or {}
-        for kind, hooks in (request.spec.get("hooks") or {}).items():
-            if hooks and kind not in _HOOKS:
-                raise Unsupported(f"hooks.{kind}: monitors run hooks of the container only")
+    def _compile(self, profile: oci.Seccomp) -> Filter:
         with self._lock:
-            profile = linux.get("seccomp")
-            seccomp = self._compiler.compile(profile) if profile else None
-        made = plan(
-            request.spec,
-            self.facts,
-            container_id=request.container_id,
-            rootfs=request.rootfs,
-            options=PlanOptions(
-                process=ProcessOptions(
-                    terminal=request.terminal,
-                    user=request.user,
-                    groups=request.groups,
-                    keyring=request.container_id,
-                    reaper=request.init,
-                ),
-                console_size=request.console_size,
-                state=_state(request),
-                systemd=request.systemd,
-            ),
-            seccomp=seccomp,
-        )
-        if request.log.driver not in ("json-file", "local", "none"):
-            raise Unsupported(f"log driver {request.log.driver!r}")
-        value, blob = encode(made)
-        return {"plan": value}, blob
+            return self._compiler.compile(profile)
 
     def _connect(self) -> socket.socket:
         """A connection to the launcher, which is started again if it has died."""
@@ -459,10 +401,12 @@ def _commission(connection: socket.socket, outline: Outline) -> Making:
     return Making(outline, connection)
 
 
-def _submit(connection: socket.socket, message: Message, blob: bytes) -> Message:
+def _submit(
+    connection: socket.socket, message: Message, blob: bytes, fds: Sequence[int]
+) -> Message:
     """Send a request to a maker; its answer. The connection is closed when there is none."""
     try:
-        send_frame(connection, message, blob)
+        send_frame(connection, message, blob, fds)
         return answer_of(connection)
     except BaseException:
         connection.close()
@@ -474,17 +418,6 @@ def events(stream: socket.socket) -> Iterator[dict[str, object]]:
     with stream.makefile("rb") as lines:
         for line in lines:
             yield json.loads(line)
-
-
-def _state(request: CreateRequest) -> dict[str, Value]:
-    """The OCI state hooks are given (runtime.md "State"), but for pid and status."""
-    annotations: dict[str, Value] = {**(request.spec.get("annotations") or {})}
-    return {
-        "ociVersion": request.spec.get("ociVersion", "1.2.0"),
-        "id": request.container_id,
-        "bundle": str(request.directory),
-        "annotations": annotations,
-    }
 
 
 def _identify(exec_root: Path) -> Message:

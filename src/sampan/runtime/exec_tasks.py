@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sampan.errors import Conflict, NotFound, StartFailed
+from sampan.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    Conflict,
+    NotFound,
+    StartFailed,
+)
 from sampan.kernel import cgroup, namespaces
 from sampan.kernel.seccomp import Filter
-from sampan.runtime import plan_codec, spawn
+from sampan.runtime import foreign, plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import Connection
 from sampan.runtime.loop import Guarded, Loop
-from sampan.runtime.planned import Plan
 from sampan.runtime.standin import StandIns
 from sampan.runtime.streams import Streams, close_ends, open_ends
 from sampan.runtime.task import KILLED, Task
@@ -74,40 +79,76 @@ class ExecTasks:
         ``into``: pidfd of the container and the namespaces to join; ``path``: its cgroup;
         ``seccomp``: its filter. Raises :class:`Conflict`, :class:`OSError`; nothing is left then.
         """
-        name: str = message["exec_id"]
-        if name in self._tasks or name in self.codes:
-            raise Conflict(f"exec id {name} is taken")
+        self._check_free(message["exec_id"])
         self._last = into, seccomp
         value = message["plan"]
         plan = plan_codec.decode(value, b"")
         plan = plan_codec.joining(plan, path, seccomp if message["seccomp"] else None)
-        attach = {key: message[key] for key in ("stdin", "stdout", "stderr")}
-        attached = any(attach.values()) or plan.terminal
-        ends = open_ends(terminal=plan.terminal, stdin=message["stdin"], output=attached)
+
+        def make(streams: tuple[int, int, int]) -> spawn.Child:
+            child = self._stand_ins.take(value, plan, into, streams)
+            return child or spawn.spawn(plan, self._layout, streams=streams, into=into)
+
+        task = self._begin(connection, message, make, plan.terminal, plan.limits)
         try:
-            child = self._stand_ins.take(value, plan, into, ends.child)
-            if child is None:
-                child = spawn.spawn(plan, self._layout, streams=ends.child, into=into)
-        except BaseException:
-            close_ends(ends.ours)
-            raise
-        finally:
-            close_ends(ends.child)
-        task = self._task(name, plan, child, ends.ours, stdin=message["stdin"])
-        self._tasks[name] = task
-        self._requests[name] = _Request(connection, attach if attached else None)
-        try:
-            spawn.provision(child, plan, self._layout)
+            spawn.provision(task.child, plan, self._layout)
             if not into[1] & namespaces.CLONE_NEWUSER:
                 task.start_when_ready()
         except (StartFailed, OSError) as error:
             task.kill()
             self.task_failed(task, StartFailed(str(error)))
         except Exception as error:
-            self._broken(name, error)
+            self._broken(task.name, error)
+
+    def start_foreign(
+        self, connection: Connection, message: Message, runtime: foreign.Runtime
+    ) -> None:
+        """As :meth:`start`, by another runtime."""
+        self._check_free(message["exec_id"])
+        process, terminal = message["process"], bool(message["terminal"])
+
+        def make(streams: tuple[int, int, int]) -> spawn.Child:
+            return foreign.execute(runtime, process, streams, terminal=terminal)
+
+        self._begin(connection, message, make, terminal, ())
+
+    def _check_free(self, name: str) -> None:
+        if name in self._tasks or name in self.codes:
+            raise Conflict(f"exec id {name} is taken")
+
+    def _begin(
+        self,
+        connection: Connection,
+        message: Message,
+        make: Callable[[tuple[int, int, int]], spawn.Child],
+        terminal: bool,
+        limits: Sequence[tuple[int, int, int]],
+    ) -> Task:
+        """The task of a process that ``make`` makes of its streams."""
+        name: str = message["exec_id"]
+        attach = {key: message[key] for key in ("stdin", "stdout", "stderr")}
+        attached = any(attach.values()) or terminal
+        ends = open_ends(terminal=terminal, stdin=message["stdin"], output=attached)
+        try:
+            child = make(ends.child)
+        except BaseException:
+            close_ends(ends.ours)
+            raise
+        finally:
+            close_ends(ends.child)
+        task = self._task(name, child, ends.ours, message["stdin"], terminal, limits)
+        self._tasks[name] = task
+        self._requests[name] = _Request(connection, attach if attached else None)
+        return task
 
     def _task(
-        self, name: str, plan: Plan, child: spawn.Child, ours: tuple[int, int, int], *, stdin: bool
+        self,
+        name: str,
+        child: spawn.Child,
+        ours: tuple[int, int, int],
+        stdin: bool,
+        terminal: bool,
+        limits: Sequence[tuple[int, int, int]],
     ) -> Task:
         """Of a process that was made; on failure it is undone and our ends are closed."""
         loop = Guarded(self._loop, partial(self._broken, name))
@@ -115,7 +156,7 @@ class ExecTasks:
             streams = Streams(
                 loop,
                 ours,
-                terminal=plan.terminal,
+                terminal=terminal,
                 stdin=stdin,
                 stdin_once=True,
                 log=None,
@@ -123,7 +164,7 @@ class ExecTasks:
                 on_end=partial(self._output_ended, name),
                 held=True,
             )
-            return Task(loop, self, child, streams, limits=plan.limits, name=name)
+            return Task(loop, self, child, streams, limits=limits, name=name)
         except BaseException:
             close_ends(ours)
             _discard(child)
@@ -183,6 +224,9 @@ class ExecTasks:
 
     def task_failed(self, task: Task, error: StartFailed) -> None:
         """Answer with the reason; its end comes next."""
+        # The same code as who hears the reason makes of it, whichever comes first.
+        kind = CommandNotFound if isinstance(error, CommandNotFound) else CommandNotExecutable
+        task.code = kind.exit_code
         request = self._requests.pop(task.name, None)
         if request is not None and request.connection.open:
             request.connection.fail(error)

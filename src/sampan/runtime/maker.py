@@ -15,7 +15,8 @@ import socket
 
 from sampan.errors import Corrupt, SampanError, StartFailed
 from sampan.kernel import cgroup, process
-from sampan.runtime import channel, plan_codec, records, spawn
+from sampan.kernel.mount import descriptor
+from sampan.runtime import channel, foreign, plan_codec, records, spawn
 from sampan.runtime.connection import listen
 from sampan.runtime.operations import Failure, sentence
 from sampan.runtime.planned import Plan
@@ -42,6 +43,7 @@ class Maker:
         self._stack = contextlib.ExitStack()
         self._directory = ""
         self._planned = False
+        self._tree = -1
         self._listener: socket.socket | None = None
 
     def make(self, client: socket.socket, outline: channel.Message) -> State | None:
@@ -56,7 +58,12 @@ class Maker:
                 message, blob = self._read(client)
                 if message is None:
                     return None
-                plan, child = self._people(state, message["plan"], blob, streams)
+                plan: Plan | None = None
+                if "foreign" in message:
+                    with descriptor(self._tree):
+                        child = self._delegate(state, message["foreign"], blob, streams)
+                else:
+                    plan, child = self._people(state, message["plan"], blob, streams)
                 made = {"ok": True, "pid": child.pid, "start_time": state.start_time}
                 with contextlib.suppress(OSError):  # it has gone, which the worker notices as well
                     channel.send_frame(client, made)
@@ -70,7 +77,8 @@ class Maker:
                 channel.send_frame(client, answer)
             return None
         try:
-            spawn.provision(child, plan, self._layout)
+            if plan is not None:
+                spawn.provision(child, plan, self._layout)
         except (SampanError, Failure, OSError) as error:
             state.error = as_error(error).message
         state.warnings += child.warnings
@@ -123,7 +131,8 @@ class Maker:
         self._planned = True
         client.settimeout(_PLAN_SECONDS)
         with contextlib.suppress(TimeoutError, ConnectionResetError, Corrupt):
-            message, blob, _ = channel.receive_frame(client)
+            message, blob, fds = channel.receive_frame(client)
+            self._tree = fds[0] if fds else -1
             client.settimeout(None)
             return message, blob
         return None, b""
@@ -151,6 +160,43 @@ class Maker:
             publish(state, "created")
         channel.send_value(self._monitor, ("made", child.pid, self._directory, plan.container_id))
         return plan, child
+
+    def _delegate(
+        self,
+        state: State,
+        wanted: channel.Message,
+        config: bytes,
+        streams: tuple[int, int, int],
+    ) -> spawn.Child:
+        """Have another runtime make the first process."""
+        self.close()
+        state.pid = state.start_time = 0
+        state.runtime, state.own_pids = wanted["runtime"], wanted["own_pids"]
+        runtime = state.foreign
+        assert runtime is not None
+        publish(state, "created")  # who finds us dead has the runtime forget what it has made
+        self._stack.callback(cgroup.kill, self._layout, state.cgroup)
+        self._stack.callback(foreign.erase, runtime)
+        _adopt(self._monitor, True)
+        try:
+            child = foreign.make(
+                runtime,
+                config,
+                self._tree,
+                streams,
+                terminal=state.terminal,
+                shared=wanted["shared"],
+            )
+        finally:
+            _adopt(self._monitor, False)
+        self._stack.callback(self._end, child)
+        close_ends(streams)
+        state.pidfd, state.channel, state.helper = child.pidfd, child.channel.fileno(), child.helper
+        state.pid, state.start_time = child.pid, process.start_time(child.pid)
+        publish(state, "created")
+        made = ("made", child.pid, self._directory, state.container_id)
+        channel.send_value(self._monitor, made)
+        return child
 
     def _waiting_process(
         self, plan: Plan, value: channel.Message, blob: bytes, streams: tuple[int, int, int]
@@ -238,6 +284,12 @@ def ask_to_reap(monitor: socket.socket, pid: int) -> int:
     status, _ = channel.receive_value(monitor)
     assert status is not None, "the monitor is gone, and we with it"
     return int(status)
+
+
+def _adopt(monitor: socket.socket, on: bool) -> None:
+    """Have the monitor become the parent of who is orphaned below it, or no longer."""
+    channel.send_value(monitor, ("adopt", on))
+    channel.receive_value(monitor)
 
 
 def as_error(error: Exception) -> SampanError:

@@ -12,6 +12,7 @@ A worker that dies in any other way takes its container with it, as does a monit
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -52,6 +53,11 @@ def serve(
         elif message[0] == "reap":
             _, status = os.waitpid(message[1], 0)
             channel.send_value(pair, status)
+        elif message[0] == "adopt":
+            # Who is orphaned below us becomes our child: only while another runtime makes our
+            # container's first process, since whoever else comes would never be reaped.
+            prctl.set_child_subreaper(message[1])
+            channel.send_value(pair, 0)
         else:  # "rest"
             _, state, sleep_on = message
             os.waitpid(worker_pid, 0)
@@ -79,4 +85,5 @@ def _end_container(directory: str, init_pid: int) -> None:
     """The worker was killed: end what it was to look after, and record it."""
     os.kill(init_pid, _SIGKILL)
     os.waitpid(init_pid, 0)
-    aftermath.end_and_record(directory)
+    with contextlib.suppress(FileNotFoundError):  # the engine was faster, and is done with it
+        aftermath.end_and_record(directory)

@@ -35,7 +35,12 @@ def recover(directory: Path) -> ExitRecord | None:
         return None
     if not directory.is_dir():
         return None
-    return ExitRecord(**aftermath.end_and_record(directory))
+    try:
+        return ExitRecord(**aftermath.end_and_record(directory))
+    except FileNotFoundError:
+        if directory.is_dir():
+            raise
+        return None
 
 
 def _answers(directory: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sampan.model.mount import Mount
@@ -64,6 +64,10 @@ class CreateRequest:
 
     ``stall_timeout``: seconds an attach client may take no byte at all, while its buffer is full,
     before it is dropped; until then the container's output waits for it.
+
+    ``runtime``: another OCI runtime's program and the arguments it is always given; it makes the
+    container's processes then, with ``process.user`` of the spec, and ``rootfs`` is not read:
+    ``root`` is a descriptor of the mounts instead, attached nowhere, which stays the caller's.
     """
 
     container_id: str
@@ -80,6 +84,8 @@ class CreateRequest:
     init: bool = False
     systemd: bool = False
     stall_timeout: float = 30.0
+    runtime: tuple[str, ...] = ()
+    root: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +97,9 @@ class ExecRequest:
     ``terminal`` the process is detached: its streams are /dev/null and no socket is returned.
     Capabilities (also ``--privileged``) are those of ``process.capabilities``; ``seccomp`` says
     whether the container's filter applies (Docker: not for a privileged exec).
+
+    ``foreign``: another runtime makes the container's processes; ``user``, ``groups`` and
+    ``seccomp`` are not read then, but ``process.user``, and what that runtime does.
     """
 
     exec_id: str
@@ -103,6 +112,7 @@ class ExecRequest:
     user: str | None = None
     groups: tuple[str, ...] = ()
     seccomp: bool = True
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +136,7 @@ class Live:
 
     ``start_time``: field 22 of /proc/<pid>/stat, in clock ticks. ``cgroup``: its path in every
     hierarchy, ``scope`` the systemd unit it is. ``status``: ``created`` or ``running``.
+    ``runtime``: the command of who makes its processes, empty for us.
     """
 
     container_id: str
@@ -135,3 +146,4 @@ class Live:
     cgroup: str
     status: str
     scope: str = ""
+    runtime: Sequence[str] = ()

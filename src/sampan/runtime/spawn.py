@@ -58,7 +58,9 @@ class Child:
     ``warnings`` grow until it is ready. ``cgroup_made``: directories made for it;
     ``cgroup_joined``: it is in them already. ``stage``: the pid of a short-lived helper our
     parent has to reap, 0 for none. ``stand_in``: ``pid`` and ``pidfd`` are of one that
-    stands in for it (:mod:`sampan.runtime.standin`), until it executes.
+    stands in for it (:mod:`sampan.runtime.standin`), until it executes. ``helper``: the pid of a
+    child of ours that speaks in its place on the channel (:mod:`sampan.runtime.foreign`), 0 for
+    none; reaped once that ends.
     """
 
     pid: int
@@ -69,6 +71,7 @@ class Child:
     cgroup_joined: bool = False
     stage: int = 0
     stand_in: bool = False
+    helper: int = 0
 
     def close(self) -> None:
         """Close the descriptors; the process is not touched. Idempotent."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from sampan.kernel import namespaces
 from sampan.runtime import records
+from sampan.runtime.foreign import Runtime
 from sampan.runtime.planned import Plan
 
 _SINGLE = ("listener", "pidfd", "creator", "manager", "oom_event")
@@ -23,7 +24,8 @@ class State:
     ``creator``: the connection the container was made by. ``joinable``: CLONE_NEW* flags an exec
     joins. ``limits``: as in a plan. ``scope``: the systemd unit the cgroup is, "" for none.
     ``seccomp_flags``: -1 without a filter. ``oom_event``, ``oom_kills``: the last worker's watch
-    and what it had seen.
+    and what it had seen. ``runtime``: the command of who makes its processes, empty for us;
+    ``helper``: :attr:`sampan.runtime.spawn.Child.helper`, of the first worker alone.
     """
 
     directory: str
@@ -59,6 +61,17 @@ class State:
     oom_killed: bool = False
     warnings: list[str] = field(default_factory=list)
     error: str = ""
+    runtime: list[str] = field(default_factory=list)
+    helper: int = 0
+
+    @property
+    def foreign(self) -> Runtime | None:
+        """Who makes its processes, None for us."""
+        if not self.runtime:
+            return None
+        return Runtime(
+            command=self.runtime, directory=self.directory, container_id=self.container_id
+        )
 
     def plan(self, plan: Plan) -> None:
         """Keep what matters of a plan once its process is made."""
@@ -122,4 +135,5 @@ def live_record(state: State, status: str) -> dict[str, Any]:
         "cgroup": state.cgroup,
         "scope": state.scope,
         "status": status,
+        "runtime": state.runtime,
     }

@@ -178,6 +178,9 @@ class Task:
         if self.child.channel.fileno() >= 0:
             self._loop.remove(self.child.channel.fileno())
             self.child.channel.close()
+        if self.child.helper:
+            os.waitpid(self.child.helper, 0)  # it has nothing more to say, and ends
+            self.child.helper = 0
 
     def abandon(self) -> None:
         """End a process of ours (not with ``reap``) of which nobody wants to know any more."""

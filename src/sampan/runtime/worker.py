@@ -16,7 +16,7 @@ import time
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
 from sampan.kernel import cgroup, namespaces
 from sampan.kernel.seccomp import Filter
-from sampan.runtime import channel, records, spawn
+from sampan.runtime import channel, foreign, records, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.connection import Connection, trusted
 from sampan.runtime.exec_tasks import DRAIN_SECONDS, ExecTasks, hand_over
@@ -129,6 +129,7 @@ class Worker:
             init = socket.socket()
             init.close()
         child = Child(pid=state.pid, pidfd=state.pidfd, channel=init, warnings=list(state.warnings))
+        child.helper, state.helper = state.helper, 0
         return Task(
             self._loop,
             self,
@@ -323,9 +324,11 @@ class Worker:
             self._loop.deadline("leave", 0.05, self._leave)
 
     def _remove_cgroup(self) -> None:
-        if not self._cgroup:
-            return
         try:
+            if self._state.foreign and (complaint := foreign.erase(self._state.foreign)):
+                self._tell({"event": "warning", "message": complaint})
+            if not self._cgroup:
+                return
             cgroup.destroy(self._layout, self._cgroup, self._state.scope)
         except (OSError, SampanError) as error:
             # Processes that do not die (uninterruptible): recover() or the engine's sweep retries.
@@ -464,6 +467,9 @@ class Worker:
     def _exec(self, connection: Connection, message: Message, blob: bytes) -> None:
         if self._main.state != "running":
             raise Conflict("the container is not running")
+        if runtime := self._state.foreign:
+            self._execs.start_foreign(connection, message, runtime)
+            return
         path, child = self._cgroup, self._main.child
         self._execs.start(
             connection,

@@ -25,7 +25,11 @@ _RAISE = 'if {name} == "bad":\n{indent}    raise KeyError("a mistake")\n{indent}
 BEFORE_IT_RUNS = {
     "before it is made": ("exec_tasks", 'attach = {key: message[key] for key in ("stdin",', "name"),
     "once it is cloned": ("exec_tasks", "return Task(loop, self, child,", "name"),
-    "while it is given what it needs": ("exec_tasks", "spawn.provision(child, plan,", "name"),
+    "while it is given what it needs": (
+        "exec_tasks",
+        "spawn.provision(task.child, plan,",
+        "task.name",
+    ),
     "when it tells that it executes": ("task", "self._executing = True\n", "self.name"),
     "when its program runs": ("exec_tasks", "answer = {", "task.name"),
 }
