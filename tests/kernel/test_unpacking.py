@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -102,9 +103,10 @@ def children(parent: int | str = "self") -> list[int]:
     """The processes of a process that unpack."""
     found = []
     for task in Path(f"/proc/{parent}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if "sampan.layer.process" in _command(pid):
-                found.append(int(pid))
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            for pid in (task / "children").read_text().split():
+                if "sampan.layer.process" in _command(pid):
+                    found.append(int(pid))
     return found
 
 
