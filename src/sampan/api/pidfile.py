@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sampan.content.atomic import atomic_write
 from sampan.errors import Conflict
+from sampan.kernel.process import stat_fields
 
 
 @contextmanager
@@ -34,10 +35,9 @@ def pidfile(path: Path) -> Iterator[None]:
 def _running(pid: str) -> bool:
     """Whether the process lives; a zombie (proc_pid_stat(5)) only waits for its parent."""
     try:
-        stat = Path("/proc", pid, "stat").read_bytes()
+        state = stat_fields(pid)[0]
     except (FileNotFoundError, ProcessLookupError):
         return False
-    state = stat.rpartition(b")")[2].split()[0]  # the name before it may hold anything
     return state not in (b"Z", b"X")
 
 

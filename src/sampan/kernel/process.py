@@ -192,8 +192,7 @@ class Title:
     __slots__ = ("_size", "_start")
 
     def __init__(self) -> None:
-        with open("/proc/self/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = stat_fields("self")
         start, end = int(fields[45]), int(fields[46])
         self._start = start
         self._size = max(end - start, 0) if start else 0
@@ -215,10 +214,23 @@ def trim_heap() -> None:
     _malloc_trim(0)
 
 
+def stat_fields(pid: int | str) -> list[bytes]:
+    """proc_pid_stat(5) from field 3, the state, on: the name before it may hold anything.
+
+    Raises :class:`FileNotFoundError`, :class:`ProcessLookupError` when there is no such process.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
+def parent(pid: int) -> int:
+    """The parent of ``pid``. Raises as :func:`stat_fields`."""
+    return int(stat_fields(pid)[1])
+
+
 def start_time(pid: int) -> int:
     """When ``pid`` started, in clock ticks since boot (proc_pid_stat(5), field 22).
 
     With the pid this names one process for ever. Raises :class:`FileNotFoundError`.
     """
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])
+    return int(stat_fields(pid)[19])

@@ -30,6 +30,7 @@ from sampan.errors import CommandNotExecutable, CommandNotFound, Corrupt, StartF
 from sampan.kernel import mount as m
 from sampan.kernel import namespaces, prctl, process
 from sampan.runtime import channel, json_text
+from sampan.runtime.forked import forked
 from sampan.runtime.spawn import Child, failure
 
 #: Seconds a call of the runtime may take.
@@ -177,17 +178,8 @@ def _fork(
 
     Nothing but ``keep`` stays open in it, and what is raised there is told as init tells it.
     """
-    ours, theirs = channel.pair()
-    with theirs:
-        try:
-            me = os.getpid()
-            pid, pidfd = process.clone3(0)
-        except OSError:
-            ours.close()
-            raise
-        if pid == 0:
-            _be_driver(drive, theirs, keep, me)
-    return pid, pidfd, ours
+    me = os.getpid()
+    return forked(lambda told: _be_driver(drive, told, keep, me))
 
 
 def _be_driver(
@@ -322,19 +314,13 @@ def _made(runtime: Runtime, name: str, me: int, *, grandparent: bool) -> tuple[i
         pidfd = os.pidfd_open(pid)
         wanted = os.getppid()
         if grandparent:
-            wanted = _parent(wanted)
-        found = _parent(pid)
+            wanted = process.parent(wanted)
+        found = process.parent(pid)
     except (ValueError, FileNotFoundError, ProcessLookupError) as error:
         raise StartFailed(f"{runtime.name} names no process it made") from error
     if found != wanted:
         raise StartFailed(f"{runtime.name} made a process that is not left to who asked for it")
     return pid, pidfd
-
-
-def _parent(pid: int) -> int:
-    """proc_pid_stat(5), field 4."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])
 
 
 class _Console:

@@ -17,25 +17,12 @@ def new_filesystem(
 
 def attributes(slot: str, options: MountOptions) -> list[Operation]:
     """What its option words change of the mount in ``slot``, and before that of all below it."""
-    steps = []
-    if options.recursive_set or options.recursive_clear:
-        steps.append(
-            operation(
-                "attributes",
-                slot=slot,
-                set_=options.recursive_set,
-                clear=options.recursive_clear,
-                recursive=True,
-            )
-        )
-    if options.set_ or options.clear:
-        steps.append(
-            operation(
-                "attributes",
-                slot=slot,
-                set_=options.set_,
-                clear=options.clear,
-                recursive=False,
-            )
-        )
-    return steps
+    changes = (
+        (True, options.recursive_set, options.recursive_clear),
+        (False, options.set_, options.clear),
+    )
+    return [
+        operation("attributes", slot=slot, set_=set_, clear=clear, recursive=recursive)
+        for recursive, set_, clear in changes
+        if set_ or clear
+    ]

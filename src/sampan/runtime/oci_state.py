@@ -17,6 +17,7 @@ import stat
 from typing import TypedDict, cast
 
 from sampan.errors import Conflict, Corrupt, InvalidParameter, NotFound
+from sampan.kernel.process import stat_fields
 from sampan.model.oci import Spec
 
 OCI_VERSION = "1.2.0"
@@ -126,8 +127,7 @@ class Store:
 def alive(record: Record) -> bool:
     """Whether the container's first process still runs (a zombie does not)."""
     try:
-        with open(f"/proc/{record['pid']}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = stat_fields(record["pid"])
     except (FileNotFoundError, ProcessLookupError):
         return False
     return fields[0] not in (b"Z", b"X") and int(fields[19]) == record["start_time"]

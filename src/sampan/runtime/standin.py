@@ -20,7 +20,6 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable
 from typing import NoReturn
 
 from sampan.errors import Unsupported
@@ -28,10 +27,10 @@ from sampan.kernel import capabilities, cgroup, libc, namespaces, prctl, process
 from sampan.kernel.seccomp import AUDIT_ARCHITECTURES, Filter
 from sampan.runtime import channel, init, plan_codec, rehearsal, spawn
 from sampan.runtime.channel import Message
+from sampan.runtime.forked import forked
 from sampan.runtime.planned import Plan
 from sampan.runtime.userns import pid_of
 
-_FAILED = 255
 _OFTEN = 2  # a health check asks once in our short life, and needs nobody to wait
 _RLIMIT_NPROC = 6
 _PTRACE = capabilities.NUMBERS["CAP_SYS_PTRACE"]
@@ -100,7 +99,7 @@ class StandIns:
             if self._nursery is None:
                 # Who is orphaned by one that stood in is our child.
                 prctl.set_child_subreaper(True)
-                self._nursery = _forked(_breed)
+                self._nursery = _Process(*forked(_breed))
             channel.send_value(self._nursery.channel, True)
             self._expected = True
         except OSError:  # the next exec goes without, and says what it is
@@ -154,23 +153,6 @@ class _Process:
         os.close(self.pidfd)
 
 
-def _forked(function: Callable[[socket.socket], NoReturn], flags: int = 0) -> _Process:
-    """A child in which ``function`` talks to us. Raises :class:`OSError`."""
-    ours, theirs = channel.pair()
-    with theirs:
-        try:
-            pid, pidfd = process.clone3(flags)
-        except OSError:
-            ours.close()
-            raise
-        if pid == 0:
-            try:
-                function(theirs)
-            finally:
-                os._exit(_FAILED)  # nothing may unwind into what our maker was doing
-    return _Process(pid, pidfd, ours)
-
-
 def _breed(told: socket.socket) -> NoReturn:
     """In the nursery: fork one, a child of our maker, whenever asked to, until that is gone."""
     gc.disable()
@@ -179,7 +161,7 @@ def _breed(told: socket.socket) -> NoReturn:
     init.forget_imports()
     process.close_all_but({told.fileno()})
     while channel.receive_value(told)[0] is not None:
-        made = _forked(_wait, process.CLONE_PARENT)
+        made = _Process(*forked(_wait, process.CLONE_PARENT))
         channel.send_value(told, made.pid, (made.pidfd, made.channel.fileno()))
         os.close(made.pidfd)
         made.channel.close()

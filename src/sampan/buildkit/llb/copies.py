@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sampan.build.actions import is_archive_file
-from sampan.build.copying import Item, Owner, item_of
+from sampan.build.copying import Item, Owner, is_directory, item_of
 from sampan.build.filemode import change_mode
 from sampan.build.selection import Source, Taken, Tree, resolve, take
 from sampan.buildkit.llb.graph import absolute
@@ -86,7 +86,7 @@ class Copying:
         action = self.action
         destination = absolute(action.dest)
         in_directory = action.dest.endswith(("/", "/."))
-        exists = in_directory or _is_directory(self.root, destination)
+        exists = in_directory or is_directory(self.root, destination)
         into = exists and not (stat.S_ISDIR(source.status.st_mode) and action.dirCopyContents)
         name = posixpath.join(destination, posixpath.basename(source.path)) if into else destination
         whole = stat.S_ISDIR(source.status.st_mode) and action.dirCopyContents
@@ -99,7 +99,7 @@ class Copying:
             taken = self._link(source, name.strip("/"))
         for item in self._filtered(source, taken):
             top = item.entry.name == os.fsencode(name.strip("/"))
-            if top and item.entry.type == DIRECTORY and (whole or _is_directory(self.root, name)):
+            if top and item.entry.type == DIRECTORY and (whole or is_directory(self.root, name)):
                 continue
             yield item
 
@@ -126,7 +126,7 @@ class Copying:
             parts = path.strip("/").split("/")
             for count in range(1, len(parts) + 1):
                 part = "/".join(parts[:count])
-                if not part or part in made or _is_directory(self.root, part):
+                if not part or part in made or is_directory(self.root, part):
                     continue
                 made.add(part)
                 mode = _DIRECTORY_MODE if self.action.mode == -1 else self.action.mode
@@ -179,12 +179,3 @@ class Copying:
         if action.timestamp != -1:
             entry = replace(entry, mtime=action.timestamp)
         return replace(item, entry=entry)
-
-
-def _is_directory(root: int, path: str) -> bool:
-    try:
-        fd = in_root(root, path.strip("/") or ".", os.O_PATH | os.O_DIRECTORY)
-    except OSError:
-        return False
-    os.close(fd)
-    return True
