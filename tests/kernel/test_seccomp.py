@@ -15,6 +15,7 @@ import pytest
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.kernel import seccomp
 from sampan.kernel.libseccomp import Library
+from sampan.kernel.seccomp_compiler import Compiler
 from sampan.model.oci import Seccomp
 from sampan.runtime.seccomp_profile import load_default, resolve
 
@@ -29,7 +30,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def felt(profile: Seccomp, body: Callable[[], int]) -> int:
     """Exit status of ``body`` below ``profile``: its value (an errno), or -signal."""
-    compiled = seccomp.Compiler().compile(profile)
+    compiled = Compiler().compile(profile)
     pid = os.fork()
     if pid == 0:
         code = 250
@@ -128,7 +129,7 @@ def test_two_comparisons_of_one_argument_are_alternatives() -> None:
 
 
 def test_notification_descriptor() -> None:
-    compiled = seccomp.Compiler().compile(allow_but("getcwd", action="SCMP_ACT_NOTIFY"))
+    compiled = Compiler().compile(allow_but("getcwd", action="SCMP_ACT_NOTIFY"))
     assert compiled.listener
     pid = os.fork()
     if pid == 0:
@@ -164,22 +165,22 @@ def test_notification_descriptor() -> None:
 )
 def test_refused(profile: Seccomp, message: str) -> None:
     with pytest.raises(InvalidParameter, match=message):
-        seccomp.Compiler().compile(profile)
+        Compiler().compile(profile)
 
 
 def test_cache_on_disk(tmp_path: Path) -> None:
     cache = tmp_path / "seccomp"
-    first = seccomp.Compiler(cache).compile(default())
+    first = Compiler(cache).compile(default())
     (file,) = cache.iterdir()
     assert file.read_bytes() == first.program
     file.write_bytes(first.program[:8])
-    assert seccomp.Compiler(cache).compile(default()).program == first.program[:8], "was read"
+    assert Compiler(cache).compile(default()).program == first.program[:8], "was read"
     file.write_bytes(first.program[:5])
-    assert seccomp.Compiler(cache).compile(default()).program == first.program, "torn: redone"
-    assert seccomp.Compiler(cache).compile(default("CAP_SYS_ADMIN")).program != first.program
+    assert Compiler(cache).compile(default()).program == first.program, "torn: redone"
+    assert Compiler(cache).compile(default("CAP_SYS_ADMIN")).program != first.program
     assert len(list(cache.iterdir())) == 2
 
 
 def test_unknown_machine() -> None:
     with pytest.raises(Unsupported, match="vax"):
-        seccomp.Compiler(machine="vax").compile(default())
+        Compiler(machine="vax").compile(default())

@@ -8,15 +8,66 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sampan.errors import Unsupported
 
 ALLOW = 0x7FFF0000
 ERRNO = 0x00050000
 
+LOAD, AND, RETURN, ALWAYS = 0x20, 0x54, 0x06, 0x05
+EQUAL, GREATER, AT_LEAST, ANY = 0x15, 0x25, 0x35, 0x45
+COMPARISONS = frozenset({EQUAL, GREATER, AT_LEAST, ANY})
+
 _INSTRUCTION = struct.Struct("=HBBI")
-_LOAD, _AND, _RETURN, _ALWAYS = 0x20, 0x54, 0x06, 0x05
-_EQUAL, _GREATER, _AT_LEAST, _ANY = 0x15, 0x25, 0x35, 0x45
+_CODES = COMPARISONS | {LOAD, AND, RETURN, ALWAYS}
+
+
+class Instruction(NamedTuple):
+    """struct sock_filter: ``if_true`` and ``if_false`` are how many are skipped."""
+
+    code: int
+    if_true: int
+    if_false: int
+    operand: int
+
+    def targets(self, at: int) -> tuple[int, ...]:
+        """Which instructions may follow this one, the one at ``at``."""
+        if self.code == RETURN:
+            return ()
+        if self.code == ALWAYS:
+            return (at + 1 + self.operand,)
+        if self.code in COMPARISONS:
+            return at + 1 + self.if_true, at + 1 + self.if_false
+        return (at + 1,)
+
+
+def decode(program: bytes) -> list[Instruction]:
+    """Raises :class:`Unsupported` for an instruction that filters are not made of."""
+    return [_instruction(program, at) for at in range(len(program) // _INSTRUCTION.size)]
+
+
+def _instruction(program: bytes, at: int) -> Instruction:
+    instruction = Instruction(*_INSTRUCTION.unpack_from(program, at * _INSTRUCTION.size))
+    if instruction.code not in _CODES:
+        raise Unsupported(f"seccomp: instruction {instruction.code:#x}")
+    return instruction
+
+
+def encode(code: Sequence[Instruction]) -> bytes:
+    """An array of struct sock_filter."""
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
+
+
+def holds(comparison: int, value: int, operand: int) -> bool:
+    """Whether a conditional jump is taken."""
+    if comparison == EQUAL:
+        return value == operand
+    if comparison == GREATER:
+        return value > operand
+    if comparison == AT_LEAST:
+        return value >= operand
+    return bool(value & operand)
 
 
 def answer(program: bytes, architecture: int, number: int, arguments: Sequence[int] = ()) -> int:
@@ -28,23 +79,16 @@ def answer(program: bytes, architecture: int, number: int, arguments: Sequence[i
     data = struct.pack("=IIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
     at = value = 0
     while True:
-        code, if_true, if_false, operand = _INSTRUCTION.unpack_from(program, at * 8)
+        instruction = _instruction(program, at)
         at += 1
-        if code == _LOAD:
-            (value,) = struct.unpack_from("=I", data, operand)
-        elif code == _AND:
-            value &= operand
-        elif code == _ALWAYS:
-            at += operand
-        elif code == _RETURN:
-            return int(operand)
-        elif code == _EQUAL:
-            at += if_true if value == operand else if_false
-        elif code == _GREATER:
-            at += if_true if value > operand else if_false
-        elif code == _AT_LEAST:
-            at += if_true if value >= operand else if_false
-        elif code == _ANY:
-            at += if_true if value & operand else if_false
+        if instruction.code == LOAD:
+            (value,) = struct.unpack_from("=I", data, instruction.operand)
+        elif instruction.code == AND:
+            value &= instruction.operand
+        elif instruction.code == ALWAYS:
+            at += instruction.operand
+        elif instruction.code == RETURN:
+            return instruction.operand
         else:
-            raise Unsupported(f"seccomp: instruction {code:#x}")
+            taken = holds(instruction.code, value, instruction.operand)
+            at += instruction.if_true if taken else instruction.if_false

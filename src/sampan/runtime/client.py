@@ -31,7 +31,8 @@ from pathlib import Path
 from sampan.errors import Corrupt, NotFound, StartFailed, Unavailable
 from sampan.kernel import cgroup
 from sampan.kernel.facts import Facts, probe
-from sampan.kernel.seccomp import Compiler, Filter
+from sampan.kernel.seccomp import Filter
+from sampan.kernel.seccomp_compiler import Compiler
 from sampan.model import oci
 from sampan.runtime import launch, orders
 from sampan.runtime.channel import Message, receive_frame, send_frame

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import cast
 
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
-from sampan.kernel import cgroup, mount, namespaces, process, seccomp
+from sampan.kernel import cgroup, mount, namespaces, process
 from sampan.kernel import facts as kernel_facts
+from sampan.kernel.seccomp import Filter
+from sampan.kernel.seccomp_compiler import Compiler
 from sampan.model import oci
 from sampan.model.mount import Mount
 from sampan.runtime import oci_control, oci_lean, oci_state, plan, rdt, spawn, validate
@@ -357,10 +359,10 @@ def notifier(spec: oci.Spec, state: Mapping[str, object], pid: int) -> Callable[
     return send
 
 
-def compile_filter(profile: oci.Seccomp) -> seccomp.Filter:
+def compile_filter(profile: oci.Seccomp) -> Filter:
     """The filter for ``profile``, from the host-wide cache when the host's root."""
     hosts_root = os.geteuid() == 0 and namespaces.in_initial_user()
-    made = seccomp.Compiler(_FILTERS if hosts_root else None).compile(profile)
+    made = Compiler(_FILTERS if hosts_root else None).compile(profile)
     if made.listener and not profile.get("listenerPath"):
         raise InvalidParameter("linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath")
     if profile.get("listenerMetadata") and not profile.get("listenerPath"):

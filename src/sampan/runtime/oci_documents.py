@@ -10,7 +10,8 @@ from sampan.kernel import capabilities, namespaces
 from sampan.kernel import facts as kernel_facts
 from sampan.kernel.facts import Facts
 from sampan.kernel.libseccomp import Library
-from sampan.kernel.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, supported_flags
+from sampan.kernel.seccomp import ARCHITECTURES, FLAGS, supported_flags
+from sampan.kernel.seccomp_compiler import ACTIONS, OPERATORS
 from sampan.model import oci
 from sampan.runtime import mount_options
 from sampan.runtime.oci_arguments import Parsed

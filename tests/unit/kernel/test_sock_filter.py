@@ -8,7 +8,8 @@ import struct
 import pytest
 
 from sampan.errors import Unsupported
-from sampan.kernel.seccomp import AUDIT_ARCHITECTURES, Compiler
+from sampan.kernel.seccomp import AUDIT_ARCHITECTURES
+from sampan.kernel.seccomp_compiler import Compiler
 from sampan.kernel.sock_filter import ALLOW, ERRNO, answer
 
 X86_64 = AUDIT_ARCHITECTURES["x86_64"]

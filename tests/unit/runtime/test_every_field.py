@@ -22,7 +22,7 @@ from sampan.kernel import facts as kernel_facts
 from sampan.kernel.cgroup import Layout
 from sampan.kernel.facts import Facts
 from sampan.kernel.libseccomp import Library
-from sampan.kernel.seccomp import Compiler
+from sampan.kernel.seccomp_compiler import Compiler
 from sampan.model.mount import Mount
 from sampan.runtime import validate
 from sampan.runtime.oci_create import known_only
