@@ -85,7 +85,7 @@ def boolean_filter(chosen: Mapping[str, list[str]], key: str) -> None:
     """Check that a filter that takes true or false has exactly such values."""
     values = chosen.get(key, [])
     if any(value.lower() not in ("1", "true", "0", "false") for value in values):
-        raise InvalidParameter(f"invalid filter '{key}={values}'")
+        raise InvalidParameter(f"invalid filter '{key}=[{' '.join(values)}]'")
 
 
 def platform(name: str, text: str | None) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampan.errors import DigestMismatch, InvalidParameter, NotFound, Unavailable, Unsupported
+from sampan.errors import DigestMismatch, InvalidParameter, NotFound, Unreachable, Unsupported
 
 _LIMIT = 20 << 30
 _CHUNK = 1 << 20
@@ -127,7 +127,7 @@ def _ref(ref: str, values: Mapping[str, str]) -> str:
 def download(url: str, directory: Path, checksum: str = "") -> Path:
     """Fetch ``url`` into ``directory`` under its own name; mode 0600, time from Last-Modified.
 
-    Raises :class:`NotFound`, :class:`Unavailable`, :class:`DigestMismatch` (``checksum`` is
+    Raises :class:`NotFound`, :class:`Unreachable`, :class:`DigestMismatch` (``checksum`` is
     ``sha256:…``), :class:`InvalidParameter` when the address ends in no name.
     """
     if checksum and not checksum.startswith("sha256:"):
@@ -149,10 +149,10 @@ def download(url: str, directory: Path, checksum: str = "") -> Path:
             modified = response.headers.get("Last-Modified")
     except urllib.error.HTTPError as error:
         error.close()
-        kind = NotFound if error.code == 404 else Unavailable
+        kind = NotFound if error.code == 404 else Unreachable
         raise kind(f"invalid response status {error.code} of {url}") from None
     except (urllib.error.URLError, OSError) as error:
-        raise Unavailable(f"failed to fetch {url}: {error}") from error
+        raise Unreachable(f"failed to fetch {url}: {error}") from error
     if checksum and checksum != f"sha256:{hashed.hexdigest()}":
         raise DigestMismatch(f"{url} has digest sha256:{hashed.hexdigest()}, not {checksum}")
     path.chmod(0o600)
@@ -172,7 +172,7 @@ class CheckedOut:
 def check_out(source: GitSource, directory: Path) -> CheckedOut:
     """Check ``source`` out below ``directory``.
 
-    Raises :class:`Unavailable` in git's words, :class:`Unsupported` without git,
+    Raises :class:`Unreachable` in git's words, :class:`Unsupported` without git,
     :class:`DigestMismatch` when the commit is not the announced one.
     """
     if shutil.which("git") is None:
@@ -190,7 +190,7 @@ def check_out(source: GitSource, directory: Path) -> CheckedOut:
         update = ("submodule", "--quiet", "update", "--init", "--recursive")
         try:
             _git(root, *update, "--depth=1")
-        except Unavailable:  # as below
+        except Unreachable:  # as below
             _git(root, *update)
     if source.commit_times:
         _set_times(root, int(_git(root, "log", "-1", "--format=%ct")))
@@ -228,7 +228,7 @@ def _fetch(root: Path, wanted: str) -> None:
     is_commit = _COMMIT.fullmatch(wanted) is not None
     try:
         _git(root, "fetch", "--quiet", "--depth=1", "origin", "--", wanted)
-    except Unavailable:  # a server that cannot give a part: take all of it
+    except Unreachable:  # a server that cannot give a part: take all of it
         _git(root, "fetch", "--quiet", "origin", "--", *(everything if is_commit else (wanted,)))
         if is_commit:
             _git(root, "checkout", "--quiet", "--detach", wanted)
@@ -266,8 +266,8 @@ def _git(directory: Path, *words: str) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"git {words[0]} did not end in {_GIT_TIMEOUT:g} seconds") from None
+        raise Unreachable(f"git {words[0]} did not end in {_GIT_TIMEOUT:g} seconds") from None
     if done.returncode:
         message = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise Unavailable(f"git {words[0]} failed: {message}")
+        raise Unreachable(f"git {words[0]} failed: {message}")
     return done.stdout.decode(errors="replace")

@@ -193,6 +193,7 @@ def _record(core: Core, request: RunRequest, hidden: tuple[str, ...] = ()) -> Re
         body.host_config,
         core.config,
         cpus=core.host.cpus,
+        memory_nodes=core.host.memory_nodes,
         cgroup_v2=core.host.cgroup_v2,
         lsm=core.facts.lsm,
     )

@@ -61,12 +61,13 @@ def host_config(
     config: EngineConfig,
     *,
     cpus: int,
+    memory_nodes: str,
     cgroup_v2: bool,
     lsm: frozenset[str],
 ) -> HostConfig:
     """The host's half with the daemon's defaults; raises InvalidParameter, Unsupported."""
     host = wanted or HostConfig()
-    validate.validate_host_config(host, cpus)
+    validate.validate_host_config(host, cpus, memory_nodes)
     security = parse_security_options(
         host.security_opt or [], apparmor="apparmor" in lsm, selinux="selinux" in lsm
     )
@@ -142,6 +143,8 @@ def networks(
         config.endpoints_config if config is not None and config.endpoints_config else {}
     )
     if mode.startswith("container:"):
+        if any(settings and settings.mac_address for settings in wanted.values()):
+            raise InvalidParameter("conflicting options: mac-address and the network mode")
         if wanted:
             raise InvalidParameter(
                 "conflicting options: cannot attach both user-defined and non-user-defined "

@@ -32,7 +32,7 @@ from sampan.engine.table import Container, ContainerTable
 from sampan.engine.threads import Tasks, Threads
 from sampan.image import Unpacker
 from sampan.kernel.cgroup import systemd
-from sampan.kernel.facts import Facts
+from sampan.kernel.facts import Facts, memory_nodes
 from sampan.model import oci
 from sampan.model.digest import Digest
 from sampan.model.idmap import IdMap
@@ -212,6 +212,7 @@ def probe_host(facts: Facts, cpus: int) -> Host:
         recursive_read_only=facts.kernel >= (5, 12),
         cgroup_v2="cpu" in facts.layout.controllers and facts.layout.mode == "v2",
         cpus=cpus,
+        memory_nodes=memory_nodes(),
     )
 
 

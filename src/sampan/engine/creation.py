@@ -130,6 +130,7 @@ def _host(core: Core, body: ContainerCreateRequest) -> HostConfig:
         body.host_config,
         core.config,
         cpus=core.host.cpus,
+        memory_nodes=core.host.memory_nodes,
         cgroup_v2=core.host.cgroup_v2,
         lsm=core.facts.lsm,
     )
@@ -253,12 +254,14 @@ def _check_networks(core: Core, wanted: Mapping[str, EndpointSettings]) -> None:
 
 
 def _check_references(core: Core, host: HostConfig) -> None:
-    """Containers named by links and volumes-from must exist."""
+    """Containers named by volumes-from, and by links that are not mere names, must exist."""
     for text in host.volumes_from or []:
         try:
             core.containers.find(ms.parse_volumes_from(text)[0])
         except NotFound as error:
             raise InvalidParameter(error.message) from None
+    if not links.legacy(host):
+        return
     for ref, _ in links.pairs(host):
         try:
             core.containers.find(ref)

@@ -88,7 +88,7 @@ class Events:
         checked = check_filters(filters, _KEYS)
         backlog = []
         if since is not None or until is not None:
-            backlog = [m for m in self._history if (m.time_nano or 0) / 1e9 >= (since or 0)]
+            backlog = [m for m in self._history if _at(m) >= (since or 0)]
         inbox: asyncio.Queue[EventMessage | None] = asyncio.Queue()
         live = until is None or until * 1e9 > self._now()
         if live:
@@ -104,16 +104,10 @@ class Events:
     ) -> AsyncIterator[EventMessage]:
         try:
             for message in backlog:
-                late = until and (message.time_nano or 0) / 1e9 > until
-                if not late and matches(message, filters):
+                if not _late(message, until) and matches(message, filters):
                     yield message
             while inbox is not None:
-                left = None if until is None else until - self._now() / 1e9
-                try:
-                    async with asyncio.timeout(left):
-                        received = await inbox.get()
-                except TimeoutError:
-                    return
+                received = await self._next(inbox, until)
                 if received is None:
                     return
                 if matches(received, filters):
@@ -122,11 +116,38 @@ class Events:
             if inbox is not None:
                 self._subscribers.discard(inbox)
 
+    async def _next(
+        self, inbox: asyncio.Queue[EventMessage | None], until: float | None
+    ) -> EventMessage | None:
+        """What comes next; None once it is past ``until``, or over.
+
+        What came at the last moment is still told: the clock is looked at when nothing is waiting.
+        """
+        if inbox.empty():
+            left = None if until is None else max(until - self._now() / 1e9, 0)
+            try:
+                async with asyncio.timeout(left):
+                    received = await inbox.get()
+            except TimeoutError:
+                received = None if inbox.empty() else inbox.get_nowait()
+        else:
+            received = inbox.get_nowait()
+        return None if received is None or _late(received, until) else received
+
     def close(self) -> None:
         """End all subscribers."""
         for subscriber in self._subscribers:
             subscriber.put_nowait(None)
         self._subscribers.clear()
+
+
+def _at(message: EventMessage) -> float:
+    """When it happened, in Unix seconds."""
+    return (message.time_nano or 0) / 1e9
+
+
+def _late(message: EventMessage, until: float | None) -> bool:
+    return until is not None and 0 < until < _at(message)
 
 
 def matches(message: EventMessage, filters: Filters) -> bool:

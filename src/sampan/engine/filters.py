@@ -60,7 +60,7 @@ def boolean(filters: Filters, key: str, default: bool | None = None) -> bool | N
     words |= {word: False for word in ("0", "false", "False", "FALSE", "f")}
     found = {words.get(value) for value in values}
     if None in found or len(found) != 1:
-        raise InvalidParameter(f"invalid filter '{key}={list(values)}'")
+        raise InvalidParameter(f"invalid filter '{key}=[{' '.join(values)}]'")
     return found.pop()
 
 

@@ -66,14 +66,24 @@ def resolved(table: ContainerTable, host: HostConfig) -> list[str] | None:
     Raises NotFound. A container on a network of the user's own keeps them as they were given:
     there the links of its endpoints count.
     """
-    if not host.links or host.network_mode not in ("bridge", "default"):
+    if not legacy(host):
         return host.links
     return [f"{table.find(target).id}:{alias}" for target, alias in pairs(host)]
 
 
+def legacy(host: HostConfig) -> bool:
+    """Whether links are those of the default bridge, to containers there are.
+
+    On a network of the user's own a link is one more name, for whoever may be there one day.
+    """
+    return bool(host.links) and host.network_mode in ("bridge", "default", "none")
+
+
 def targets(table: ContainerTable, container: Container) -> list[tuple[Container, str]]:
     """(container, alias) of each link; one whose container was removed has gone with it."""
-    found = []
+    found: list[tuple[Container, str]] = []
+    if not legacy(container.record.host_config):
+        return found
     for target, alias in pairs(container.record.host_config):
         with suppress(NotFound):
             found.append((table.find(target), alias))

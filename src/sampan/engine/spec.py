@@ -72,6 +72,7 @@ class Host:
     recursive_read_only: bool = True
     cgroup_v2: bool = False
     cpus: int = 1
+    memory_nodes: str = "0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ async def update(
     """See :meth:`sampan.engine.containers.Containers.update`."""
     async with container.lock:
         merged = merge(container.record.host_config, body)
-        validate.validate_resources(merged, core.host.cpus)
+        validate.validate_resources(merged, core.host.cpus, core.host.memory_nodes)
         policy = body.restart_policy
         if policy is not None and policy.name:
             validate.validate_restart_policy(policy)

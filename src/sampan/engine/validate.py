@@ -113,9 +113,9 @@ def _health(check: HealthConfig) -> None:
         raise InvalidParameter("Retries in Healthcheck cannot be negative")
 
 
-def validate_host_config(config: HostConfig, cpus: int) -> None:
-    """Check the host's half on a machine with ``cpus`` processors online."""
-    validate_resources(config, cpus)
+def validate_host_config(config: HostConfig, cpus: int, memory_nodes: str) -> None:
+    """Check the host's half on a machine with these processors online and memory nodes."""
+    validate_resources(config, cpus, memory_nodes)
     policy = config.restart_policy
     if policy is not None:
         validate_restart_policy(policy)
@@ -202,7 +202,7 @@ def validate_modes_together(config: ContainerConfig, host: HostConfig) -> None:
     """Options that contradict the network or UTS mode."""
     mode = host.network_mode or ""
     shared = mode.startswith("container:")
-    if mode == "container:":
+    if mode in ("container", "container:"):
         raise InvalidParameter("invalid network mode: invalid container format container:<name|id>")
     if mode.startswith("ns:") and not mode.startswith("ns:/"):
         raise InvalidParameter(f"invalid network mode {mode}: expected ns:PATH, an absolute path")
@@ -253,10 +253,11 @@ def validate_sysctls(config: HostConfig) -> None:
             raise InvalidParameter(f"sysctl '{name}' is not in a separate kernel namespace")
 
 
-def validate_resources(config: Resources, cpus: int) -> None:
+def validate_resources(config: Resources, cpus: int, memory_nodes: str) -> None:
     """Check limits against each other and the machine."""
     _validate_memory(config)
     _validate_cpu(config, cpus)
+    _validate_memory_nodes(config, memory_nodes)
     weight = config.blkio_weight or 0
     if weight and not 10 <= weight <= 1000:
         raise InvalidParameter("Range of blkio weight is from 10 to 1000")
@@ -353,7 +354,16 @@ def _validate_cpu(config: Resources, cpus: int) -> None:
                 f"Requested CPUs are not available - requested {config.cpuset_cpus}, available: "
                 f"0-{cpus - 1}"
             )
-    _set_members(config.cpuset_mems, "cpuset mems")  # the kernel knows which nodes there are
+
+
+def _validate_memory_nodes(config: Resources, available: str) -> None:
+    nodes = _set_members(available, "memory nodes")
+    for number in _set_members(config.cpuset_mems, "cpuset mems"):
+        if number not in range(nodes[0], nodes[-1] + 1):
+            raise InvalidParameter(
+                f"Requested memory nodes are not available - requested {config.cpuset_mems}, "
+                f"available: {available}"
+            )
 
 
 def _set_members(text: str | None, name: str) -> Sequence[int]:

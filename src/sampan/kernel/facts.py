@@ -62,6 +62,15 @@ class Facts:
         return (1 << (self.last_capability + 1)) - 1
 
 
+def memory_nodes() -> str:
+    """The NUMA nodes that have memory, as the kernel lists them: ``0-1``."""
+    try:
+        with open("/sys/devices/system/node/has_memory") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return "0"  # a kernel that knows no nodes
+
+
 def probe() -> Facts:
     """Look at the running kernel (about 1 ms).
 

@@ -53,7 +53,7 @@ class Firewall:
             try:
                 self._runner = self._runner or self._open()
                 if self._watch is None and isinstance(self._runner, Nftables):
-                    self._watch = RuleWatch(self.refresh)
+                    self._watch = RuleWatch(self.refresh, self._of_another_engine)
             except OSError as error:
                 raise Unavailable(f"cannot use nftables: {error.strerror or error}") from error
 
@@ -156,6 +156,10 @@ class Firewall:
                 if self._guard is not None:
                     self._guard.refresh(self._runner)
                 self._tell_host()
+
+    def _of_another_engine(self, table: str) -> bool:
+        """Whether a table is that of another engine in this namespace, which minds its own."""
+        return table.startswith("sampan-") and not table.startswith(self._table)
 
     def _is_there(self) -> bool:
         """Whether our table still is: ``nft flush ruleset`` is how many hosts load their rules."""

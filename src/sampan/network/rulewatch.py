@@ -17,6 +17,8 @@ _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 _NFNLGRP_NFTABLES = 7
 #: subsystem nftables, message "new generation": ends what one transaction tells
 _NEWGEN = 10 << 8 | 15
+#: every other message names the table it is about in the attribute of this number
+_NFTA_TABLE = 1
 _NFTA_GEN_PROC_PID = 2
 _HEADER = struct.Struct("=IHHII")
 _NFGENMSG_SIZE = 4
@@ -30,9 +32,14 @@ class RuleWatch:
     Works in the network namespace of the thread that makes it.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        """``changed`` is called in the watch's own thread. Raises :class:`OSError`."""
+    def __init__(self, changed: Callable[[], None], overlooked: Callable[[str], bool]) -> None:
+        """``changed`` is called in the watch's own thread, but not for transactions that touch
+        ``overlooked`` tables alone. Raises :class:`OSError`.
+        """
         self._changed = changed
+        self._overlooked = overlooked
+        #: the tables that the transaction being told touches
+        self._touched: set[str] = set()
         self._stop, self._stopped = socket.socketpair()
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, netlink.NETLINK_NETFILTER
@@ -67,21 +74,35 @@ class RuleWatch:
                     self._changed()
 
     def _heard(self) -> bool:
-        """Whether somebody else changed something."""
+        """Whether somebody else changed something that matters."""
         try:
             data = self._socket.recv(1 << 16)
         except BlockingIOError:
             return False
         except OSError:  # ENOBUFS: more than could be told
+            self._touched.clear()
             return True
         found, offset = False, 0
         while offset + _HEADER.size <= len(data):
             size, kind, *_ = _HEADER.unpack_from(data, offset)
+            body = data[offset + _HEADER.size : offset + size]
             if kind == _NEWGEN:
-                body = data[offset + _HEADER.size : offset + size]
-                found = found or not _is_ours(body)
+                found = found or not (_is_ours(body) or self._of_no_concern())
+                self._touched.clear()
+            else:
+                self._touched.add(_table(body))
             offset += max(_HEADER.size, size + 3 & ~3)
         return found
+
+    def _of_no_concern(self) -> bool:
+        """Whether the transaction just told touched overlooked tables alone."""
+        return bool(self._touched) and all(map(self._overlooked, self._touched))
+
+
+def _table(body: bytes) -> str:
+    """The table a message is about, "" when it tells none."""
+    told = netlink.attributes(body, _NFGENMSG_SIZE).get(_NFTA_TABLE, b"")
+    return told.rstrip(b"\0").decode(errors="replace")
 
 
 def _is_ours(body: bytes) -> bool:

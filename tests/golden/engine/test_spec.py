@@ -115,7 +115,12 @@ def spec_of(body: str, namespaces: dict[str, str]) -> dict[str, object]:
     wanted = msgspec.json.decode(body, type=ContainerCreateRequest)
     config = completion.container_config(wanted, IMAGE, ID, "thehost")
     host = completion.host_config(
-        wanted.host_config, EngineConfig(), cpus=4, cgroup_v2=False, lsm=frozenset()
+        wanted.host_config,
+        EngineConfig(),
+        cpus=4,
+        memory_nodes="0",
+        cgroup_v2=False,
+        lsm=frozenset(),
     )
     path, args = command_line(config)
     mounts = mountspec.combine(
@@ -199,5 +204,7 @@ def test_spec(name: str) -> None:
 def test_refused(host: dict[str, object], message: str) -> None:
     wanted = msgspec.convert(host, HostConfig)
     with pytest.raises(SampanError) as raised:
-        completion.host_config(wanted, EngineConfig(), cpus=4, cgroup_v2=False, lsm=frozenset())
+        completion.host_config(
+            wanted, EngineConfig(), cpus=4, memory_nodes="0", cgroup_v2=False, lsm=frozenset()
+        )
     assert message in raised.value.message
