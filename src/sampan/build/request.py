@@ -33,7 +33,8 @@ class BuildRequest:
     of an image that stands in. ``context_path`` is where the context lies on the host, for bind
     mounts of it. ``now`` is in seconds since the epoch and stands for every time the build
     records; ``epoch`` is SOURCE_DATE_EPOCH, and ``clamp`` tells that it bounds files' times as
-    well. ``no_cache_stages`` names stages whose cache is not used.
+    well. ``confined`` refuses sources that lead out of the context, which are as inside it
+    otherwise. ``no_cache_stages`` names stages whose cache is not used.
     """
 
     file: Dockerfile
@@ -46,6 +47,7 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=lambda: Secrets(values={}))
     ssh: Mapping[str, str] = field(default_factory=dict)
+    confined: bool = False
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
     pull: bool = False

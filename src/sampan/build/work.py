@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,6 +130,8 @@ def _parts(
     """
     remote = [path for path in action.sources if action.add and is_remote(path)]
     local = tuple(path for path in action.sources if path not in remote)
+    if work.build.request.confined:
+        _check_confined(work.step.node.keyword, local)
     if local or action.inline:
         tree = _tree(work, source, stack)
         if tree is None and local:
@@ -162,6 +165,15 @@ def _parts(
         root = stack.enter_context(descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)))
         unpack = action.unpack or False
         yield replace(action, sources=sources, inline=(), unpack=unpack), Tree(root=root), known
+
+
+def _check_confined(keyword: str, sources: Sequence[str]) -> None:
+    """Refuse what leads out of the context, in the classic builder's words."""
+    for path in sources:
+        if posixpath.normpath(path.lstrip("/")).split("/")[0] == "..":
+            raise InvalidParameter(
+                f"{keyword.upper()} failed: forbidden path outside the build context: {path} ()"
+            )
 
 
 def _tree(work: _Work, source: StageResult | Tree | None, stack: ExitStack) -> Tree | None:

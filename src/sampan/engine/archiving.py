@@ -10,6 +10,7 @@ from sampan.engine.core import Core
 from sampan.engine.options import PathStat
 from sampan.engine.roots import MOUNT_POINTS
 from sampan.engine.table import Container
+from sampan.engine.users import lookup
 from sampan.errors import Forbidden, InvalidParameter
 from sampan.kernel.mount import mount_id_of
 from sampan.kernel.openat import in_root
@@ -86,8 +87,8 @@ async def put(
     """See :meth:`sampan.engine.containers.Containers.archive_put`."""
     _check(path)
     frozen = bool(container.record.host_config.readonly_rootfs)
-    # as dockerd: owners are as sent, unless the container's program has a user of its own
-    owned = copy_uid_gid and bool(container.record.config.user)
+    # as dockerd: owners are as sent, unless the container's program has a user, who gets all
+    user = container.record.config.user if copy_uid_gid else ""
 
     def work(stream: Readable) -> None:
         with roots.root(core, container, writable=True) as root, roots.acting_inside(root):
@@ -98,7 +99,7 @@ async def put(
                 stream,
                 container=ref,
                 no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
-                owner=(0, 0) if owned else None,
+                owner=lookup(root.fd, user) if user else None,
                 ids=root.ids,
             )
 

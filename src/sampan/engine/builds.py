@@ -354,6 +354,7 @@ class Builds:
             arguments=options.arguments,
             labels=options.labels,
             secrets=Secrets(values=options.secrets),
+            confined=True,
             no_cache=options.no_cache or not self._usable_cache(options),
             pull=options.pull,
             network=options.network,

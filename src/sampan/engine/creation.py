@@ -322,6 +322,10 @@ def _prepare(core: Core, record: Record, image: Image, undo: ExitStack) -> Recor
     if size := completion.root_size(record.host_config):
         core.snapshots.limit(record.id, size)
     roots.mark(core, record.id)
+    # The image's own is there as a rule; where it is not, the start makes it.
+    wanted = record.config.working_dir or "/"
+    if wanted not in ("/", image.config.defaults.working_dir):
+        roots.make_working_directory(core, record.id, wanted)
     directory.mkdir(mode=0o710, parents=True)
     undo.callback(shutil.rmtree, directory, ignore_errors=True)
     if record.log_path:

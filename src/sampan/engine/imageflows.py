@@ -156,6 +156,12 @@ async def load_images(
             for item in loaded:
                 image: Image | None = item.image
                 image_id = image.id if image is not None else item.target.digest
+                for name in item.names:
+                    known = core.images.lookup(name.with_default_tag())
+                    if known is not None and known.id != image_id:
+                        shown = name.with_default_tag().familiar
+                        text = f"The image {shown} already exists, renaming the old one with ID "
+                        yield {"stream": f"{text}{known.id} to empty string\n"}
                 entry = await record(core, item.target, image_id, item.names, item.referrers)
                 for name in item.names:
                     shown = name.with_default_tag().familiar

@@ -120,9 +120,7 @@ class Images:
         filters: Filters,
         views: builtins.list[tuple[Entry, Image]],
     ) -> bool:
-        dangling = boolean(filters, "dangling")
-        nameless = not any(other.names for other in self._core.images.alike(entry))
-        if dangling is not None and dangling != nameless:
+        if not self._as_dangling(entry, boolean(filters, "dangling")):
             return False
         if filters.get("reference") and not imageviews.match_reference(entry, filters["reference"]):
             return False
@@ -137,6 +135,16 @@ class Images:
                 if (created >= moment) if key == "before" else (created <= moment):
                     return False
         return match_labels(image.config.defaults.labels or {}, filters)
+
+    def _as_dangling(self, entry: Entry, wanted: bool | None) -> bool:
+        """Whether the filter ``dangling`` lets an image through.
+
+        One known by digest alone is both: it has no tag, and it has a name.
+        """
+        alike = self._core.images.alike(entry)
+        if wanted is None:
+            return True
+        return not imageviews.tags(*alike) if wanted else any(other.names for other in alike)
 
     def _layer_size(self, chain: Digest) -> int:
         try:
@@ -246,7 +254,7 @@ class Images:
         freed = 0
         for entry, image in await self._views():
             if (
-                (only_dangling and entry.names)
+                (only_dangling and imageviews.tags(entry))
                 or (limit is not None and entry.created / 1e9 > limit)
                 or not match_labels(image.config.defaults.labels or {}, checked)
             ):

@@ -61,6 +61,20 @@ def mark(core: Core, container_id: str) -> None:
     os.utime(directory, ns=(etc.st_atime_ns, etc.st_mtime_ns))
 
 
+def make_working_directory(core: Core, container_id: str, path: str) -> None:
+    """Make the directory a new container's program starts in, unless it is there. Blocks.
+
+    Raises SampanError when something else is in its place.
+    """
+    root = detached_mount(core.snapshots.mounts(container_id), writable=True)
+    try:
+        os.close(make_directories(root, path))
+    except NotADirectoryError as error:
+        raise SampanError(f"Cannot mkdir: {path} is not a directory") from error
+    finally:
+        os.close(root)
+
+
 class Root(NamedTuple):
     """A root directory; ``ids`` when its owners are seen from outside its user namespace."""
 
