@@ -64,7 +64,7 @@ async def _check_references(call: Call, request: ContainerCreateRequest) -> None
     for reference in container_references(host):
         await _in_scope(call, "container", reference)
     for volume in volume_references(host):
-        await _in_scope(call, "volume", volume)
+        await _in_scope(call, "volume", volume, may_be_new=True)
     networks = [host.network_mode or ""]
     if request.networking_config is not None:
         networks += request.networking_config.endpoints_config or {}
@@ -137,18 +137,27 @@ def volume_references(host: HostConfig) -> Iterator[str]:
             yield mount.source
 
 
-async def _in_scope(call: Call, kind: str, reference: str) -> None:
-    engine = call.engine
-    labels: dict[str, str] | None
-    if kind == "container":
-        config = (await engine.containers.inspect(reference)).config
-        labels = config.labels if config else None
-    elif kind == "volume":
-        labels = (await engine.volumes.inspect(reference)).labels
-    else:
-        labels = (await engine.networks.inspect(reference)).labels
+async def _in_scope(call: Call, kind: str, reference: str, *, may_be_new: bool = False) -> None:
+    """Raise NotFound for what this socket does not see, or what is not there unless it
+    ``may_be_new``: then it will be made, with the socket's labels."""
+    try:
+        labels = await _labels(call, kind, reference)
+    except NotFound:
+        if may_be_new:
+            return
+        raise
     if not call.access.sees(labels):
         raise NotFound(f"No such {kind}: {reference}")
+
+
+async def _labels(call: Call, kind: str, reference: str) -> dict[str, str] | None:
+    engine = call.engine
+    if kind == "container":
+        config = (await engine.containers.inspect(reference)).config
+        return config.labels if config else None
+    if kind == "volume":
+        return (await engine.volumes.inspect(reference)).labels
+    return (await engine.networks.inspect(reference)).labels
 
 
 def _wire_name(field: str) -> str:

@@ -6,7 +6,7 @@ The arguments are the same; a test keeps it so.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sampan.engine import asynchronous as aio
 from sampan.engine.blockingnetworks import Networks as Networks
@@ -72,10 +72,16 @@ class Containers:
         *,
         client: tuple[int, int] | None = None,
         read_only_recursive: bool = True,
+        volume_labels: Mapping[str, str] | None = None,
     ) -> ContainerCreateResponse:
         """Create a container from a local image; it does not pull."""
         made = self._service.create(
-            body, name, platform, client=client, read_only_recursive=read_only_recursive
+            body,
+            name,
+            platform,
+            client=client,
+            read_only_recursive=read_only_recursive,
+            volume_labels=volume_labels,
         )
         return self._loop.call(made)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from typing import TypeVar
 
 from sampan.engine import (
@@ -97,11 +97,13 @@ class Containers:
         *,
         client: tuple[int, int] | None = None,
         read_only_recursive: bool = True,
+        volume_labels: Mapping[str, str] | None = None,
     ) -> ContainerCreateResponse:
         """Create a container from a local image; it does not pull.
 
         ``client``: user and group of whoever asked, for ``--userns keep-id``; this process's
         without. ``read_only_recursive``: what is mounted below read-only binds is so as well.
+        ``volume_labels``: further labels of the volumes that are made for it.
 
         Raises InvalidParameter (bad config), NotFound (``No such image: x``), Conflict (name).
         Nothing is left behind when it raises.
@@ -113,6 +115,7 @@ class Containers:
             platform,
             client=client,
             read_only_recursive=read_only_recursive,
+            volume_labels=volume_labels,
         )
         return await self._whole(made)
 

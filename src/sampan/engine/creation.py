@@ -56,6 +56,7 @@ async def create(
     *,
     client: tuple[int, int] | None = None,
     read_only_recursive: bool = True,
+    volume_labels: Mapping[str, str] | None = None,
 ) -> ContainerCreateResponse:
     """See :meth:`sampan.engine.containers.Containers.create`."""
     container_id = core.new_id()
@@ -66,6 +67,7 @@ async def create(
             core, body, container_id, chosen, platform, read_only_recursive=read_only_recursive
         )
         with ExitStack() as undo:
+            record = _with_volume_labels(record, volume_labels or {})
             record, lease = await _with_ids(core, record, image, client, undo)
             container = Container(record=record)
             container.record = await core.threads.run(_prepare, core, record, image, undo)
@@ -307,6 +309,16 @@ def _mounts(
         else mount
         for mount in found
     ]
+
+
+def _with_volume_labels(record: Record, labels: Mapping[str, str]) -> Record:
+    mounts = [
+        msgspec.structs.replace(mount, labels={**mount.labels, **labels})
+        if mount.type == "volume"
+        else mount
+        for mount in record.mounts
+    ]
+    return msgspec.structs.replace(record, mounts=mounts)
 
 
 def _prepare(core: Core, record: Record, image: Image, undo: ExitStack) -> Record:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.conftest import CLI, DockerCli, Sampand
+from tests.compat.conftest import CLI, DockerCli, Sampand, busybox_archive
 
 
 def test_version_and_info(docker: DockerCli) -> None:
@@ -200,3 +200,28 @@ def test_sockets_metrics_and_the_end(second: Sampand, namespace: str) -> None:
     assert second.stop() == 0
     assert not second.socket.exists()
     assert not (second.root / "pid").exists()
+
+
+def test_volumes_made_for_a_container_of_a_scoped_socket(second: Sampand) -> None:
+    """They are in the scope as well; those that are there without its labels are out of reach."""
+    second.start()
+    try:
+        full = DockerCli(CLI, second.host, second.root / "cli")
+        archive = second.root / "busybox.tar"
+        archive.write_bytes(busybox_archive())
+        full("load", "-i", str(archive))
+        full("volume", "create", "theirs")
+        team = DockerCli(CLI, f"unix://{second.root}/team.sock", second.root / "cli")
+        before = set(team.out("volume", "ls", "-q").split())
+        volumes = ("-v", "fresh:/a", "--mount", "type=volume,src=newer,dst=/b", "-v", "/c")
+        team("create", "--name", "scoped", *volumes, "busybox", "true")
+        made = set(team.out("volume", "ls", "-q").split()) - before
+        assert {"fresh", "newer"} < made
+        assert len(made) == 3
+        refused = team("create", "-v", "theirs:/a", "busybox", "true", status=1)
+        assert "No such volume: theirs" in refused.stderr
+        team("create", "--name", "again", "-v", "fresh:/a", "busybox", "true")
+        team("rm", "-v", "scoped", "again")
+        assert set(team.out("volume", "ls", "-q").split()) - before == {"fresh", "newer"}
+    finally:
+        second.stop()

@@ -124,6 +124,7 @@ class FakeContainers:
         *,
         client: object = None,
         read_only_recursive: bool = True,
+        volume_labels: object = None,
     ) -> ContainerCreateResponse:
         self.created.append((body, name))
         return ContainerCreateResponse(id=IDENTITY)

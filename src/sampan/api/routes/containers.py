@@ -67,6 +67,7 @@ async def create(call: Call) -> web.StreamResponse:
         call.platform() or None,
         client=call.client,
         read_only_recursive=call.since(44),
+        volume_labels=call.access.labelled(None),
     )
     warnings = [*(created.warnings or []), *gate.create_warnings(request, call.version)]
     return reply.json(complete(structs.replace(created, warnings=warnings)), 201)
