@@ -49,8 +49,9 @@ class Context:
     where a waiting init is started from when there is no monitor. ``premade``: detached mounts of
     new file systems by what they were made from (``mount_operations.file_system``). ``parked``:
     slots whose mount is to be made anew when its turn comes; ``parking``: something is mounted
-    between the old root and the new. ``stands_in``: we are not to become the program, but
-    to spawn it (:mod:`sampan.runtime.standin`).
+    between the old root and the new. ``blank``: a mount namespace to move to before the root is
+    attached (:mod:`sampan.runtime.blank`), -1 for none; ``bare``: we have. ``stands_in``: we are
+    not to become the program, but to spawn it (:mod:`sampan.runtime.standin`).
     """
 
     channel: socket.socket
@@ -79,6 +80,8 @@ class Context:
     premade: dict[Source, int] = field(default_factory=dict)
     parked: set[str] = field(default_factory=set)
     parking: bool = False
+    blank: int = -1
+    bare: bool = False
     stands_in: bool = False
     warnings: list[str] = field(default_factory=list)
 

@@ -84,6 +84,8 @@ def _isolate(context: Context, streams: tuple[int, int, int]) -> None:
         keep.add(context.listener.fileno())
     if context.into is not None:
         keep.add(context.into[0])
+    if context.blank >= 0:
+        keep.add(context.blank)
     if context.preserve:
         moved = fcntl.fcntl(context.channel.fileno(), fcntl.F_DUPFD_CLOEXEC, _HIGH)
         context.channel.detach()

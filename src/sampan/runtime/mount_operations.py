@@ -15,7 +15,7 @@ import stat
 from collections.abc import Sequence
 
 from sampan.kernel import mount as m
-from sampan.kernel import openat, tty
+from sampan.kernel import namespaces, openat, tty
 from sampan.kernel.fsids import file_system_ids
 from sampan.runtime import channel
 from sampan.runtime.context import Context, Source
@@ -28,7 +28,9 @@ _PAGE_DATA = 4095  # mount(2): longest option string
 
 def host_propagation(context: Context, *, kind: int) -> None:
     """Cut our copy of the host's mounts off it as wished; "/" itself so that nothing mounted on
-    it can travel back."""
+    it can travel back. There is no copy where we are to move to a blank namespace."""
+    if context.blank >= 0:
+        return
     m.mount("", "/", "", kind | m.MS_REC)
     if kind != m.MS_SLAVE:
         m.mount("", "/", "", m.MS_PRIVATE)
@@ -207,6 +209,8 @@ def clone_tree(
     """A detached bind mount of a path of the host. ``device``: type and numbers it must have."""
     fd = m.clone_tree(m.AT_FDCWD, source, recursive=recursive)
     context.store(slot, fd)
+    if context.blank >= 0:  # it was made of the host's own mount, not of a copy that was cut off
+        m.mount_setattr(fd, "", propagation=m.MS_SLAVE, recursive=True)
     if device is not None:
         kind, major, minor = device
         is_kind = stat.S_ISBLK if kind == "b" else stat.S_ISCHR
@@ -267,9 +271,13 @@ def attach_root(context: Context, *, slot: str, path: str, kind: int) -> None:
     ``kind``: its propagation, MS_PRIVATE or MS_SLAVE: a shared one could not become the root.
 
     Absolute paths keep leading to the host's files: look-ups start at our old root directory, below
-    the new mount.
+    the new mount. In a blank namespace there are none.
     """
     fd = context.take(slot)
+    if context.blank >= 0:
+        namespaces.setns(context.blank, namespaces.CLONE_NEWNS)
+        os.close(context.blank)
+        context.blank, context.bare = -1, True
     if context.remapped:
         _park(context, slot, path)
     m.mount_setattr(fd, "", propagation=kind, recursive=True)
@@ -410,51 +418,6 @@ def console(context: Context, *, devpts: str | None, height: int, width: int, bi
             m.move_mount(clone, target)
 
 
-def mask(context: Context, *, paths: Sequence[str]) -> None:
-    """Hide paths: files below the host's null device, directories below an empty tmpfs.
-
-    The null device is the host's own, opened before the root changes, and checked to be it: the
-    container's /dev/null may be anything (CVE-2025-31133).
-    """
-    with m.descriptor(os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)) as null:
-        if not openat.is_device(null, 1, 3):
-            raise OSError(errno.ENODEV, "not the null device", "/dev/null")
-        for path in paths:
-            target = _existing(context.root, path)
-            if target < 0:
-                continue
-            with m.descriptor(target):
-                if stat.S_ISDIR(os.fstat(target).st_mode):
-                    options = [("size", "0"), ("nr_inodes", "1"), ("mode", "755")]
-                    cover = m.new_filesystem("tmpfs", "tmpfs", options, m.MOUNT_ATTR_RDONLY)
-                else:
-                    cover = m.clone_tree(null, "", recursive=False)
-                with m.descriptor(cover):
-                    m.move_mount(cover, target)
-
-
-def protect(context: Context, *, paths: Sequence[str]) -> None:
-    """Make paths read-only, with everything below them."""
-    for path in paths:
-        target = _existing(context.root, path)
-        if target < 0:
-            continue
-        with (
-            m.descriptor(target),
-            m.descriptor(m.clone_tree(target, "", recursive=True)) as clone,
-        ):
-            m.mount_setattr(clone, "", set_=m.MOUNT_ATTR_RDONLY, recursive=True)
-            m.move_mount(clone, target)
-
-
-def _existing(root: int, path: str) -> int:
-    """``path`` inside the root, -1 when there is none."""
-    try:
-        return openat.in_root(root, path)
-    except (FileNotFoundError, NotADirectoryError):
-        return -1
-
-
 def make_directory(context: Context, *, path: str) -> None:
     """mkdir -p inside the root (the working directory)."""
     os.close(openat.make_directories(context.root, path))
@@ -470,11 +433,11 @@ def pivot(context: Context, *, move: bool) -> None:
 
     The old tree is cut off before it is unmounted, so that unmounting it here does not unmount
     anything of the host. ``move`` (``--no-pivot``): for a root on an initramfs, which cannot be
-    pivoted.
+    pivoted. Nor need it be in a blank namespace, where the root is put on top of nothing.
     """
     with m.descriptor(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as old:
         os.fchdir(context.root)
-        if move:
+        if move or context.bare:
             os.chroot(".")
         else:
             m.pivot_root(".", ".")

@@ -22,7 +22,7 @@ from sampan.model import oci
 from sampan.model.idmap import IdMap, Row
 from sampan.runtime import mount_options
 from sampan.runtime.mount_options import MountOptions
-from sampan.runtime.mount_steps import attributes, new_filesystem
+from sampan.runtime.mount_steps import attributes, id_map, new_filesystem
 from sampan.runtime.operation import Operation, Value, operation
 
 #: Files of /proc that may be mounted over (lxcfs and such); all else in it is refused, because a
@@ -49,7 +49,9 @@ _LABELLED_BY_POLICY = frozenset({"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}
 
 @dataclass(slots=True, kw_only=True)
 class MountPlanner:
-    """Collects operations: ``host`` for the runtime's side, ``inside`` for init.
+    """Collects operations: ``host`` for the runtime's side, ``sources`` and ``inside`` for init.
+
+    ``sources`` make mounts of what the host has, and come first: ``inside`` does not need it.
 
     ``remapped``: the container has a user namespace of its own; ``uid_map``, ``gid_map``: its ids,
     as far as they were told. ``own_cgroups``: a new or joined cgroup namespace. ``cgroup``: path of
@@ -71,6 +73,7 @@ class MountPlanner:
     propagation: int = m.MS_SLAVE
     root_propagation: int = m.MS_PRIVATE
     host: list[Operation] = field(default_factory=list)
+    sources: list[Operation] = field(default_factory=list)
     inside: list[Operation] = field(default_factory=list)
     transferred: list[str] = field(default_factory=list)
     proc_slot: str | None = None
@@ -170,7 +173,7 @@ class MountPlanner:
         if self._from_outside:
             self._on_host(slot, step)
         else:
-            self.inside.append(step)
+            self.sources.append(step)
         self.inside.append(
             operation("attach", slot=slot, destination=path, ordinary=False, proc_file=False)
         )
@@ -305,7 +308,7 @@ class MountPlanner:
         if self._from_outside or idmapped:
             self._on_host(slot, *steps)
         else:
-            self.inside += steps
+            self.sources += steps
 
     def _overlay(
         self, slot: str, source: str, options: MountOptions, *, idmapped: bool | None = None
@@ -339,7 +342,7 @@ class MountPlanner:
         if self._from_outside:
             self._on_host(slot, step)
         else:
-            self.inside.append(step)
+            self.sources.append(step)
 
     def _filesystem(self, slot: str, kind: str, source: str, options: MountOptions) -> None:
         attributes = options.set_ | options.recursive_set
@@ -416,7 +419,7 @@ class MountPlanner:
                 if self._from_outside:
                     self._on_host(slot, *steps)
                 else:
-                    self.inside += steps
+                    self.sources += steps
             else:
                 self._filesystem(slot, "cgroup2", "cgroup", options)
             self._attach(slot, destination, options)
@@ -426,6 +429,8 @@ class MountPlanner:
         self.inside.append(new_filesystem(slot, "tmpfs", "cgroup", size, base))
         self._attach(slot, destination, options)
         links: list[Value] = []
+        if not self.own_cgroups:
+            self.sources.append(operation("await_cgroups"))  # they are made by then
         for hierarchy in self.facts.layout.legacy:
             name = posixpath.basename(hierarchy.mountpoint)
             part = self._slot()
@@ -475,18 +480,7 @@ class MountPlanner:
         if self._from_outside:
             self._on_host(part, *steps)
         else:
-            self.inside += steps
-
-
-def id_map(mappings: Sequence[oci.IDMapping]) -> list[Value]:
-    """OCI mappings as rows of /proc/<pid>/uid_map. Raises :class:`InvalidParameter`."""
-    rows: list[Value] = []
-    for entry in mappings:
-        numbers = [entry.get("containerID", 0), entry.get("hostID", 0), entry.get("size", 0)]
-        if any(number < 0 for number in numbers) or numbers[2] == 0:
-            raise InvalidParameter(f"invalid id mapping {numbers}")
-        rows.append(list[Value](numbers))
-    return rows
+            self.sources += steps
 
 
 def _check_proc(destination: str) -> None:

@@ -1,7 +1,11 @@
-"""Operations that mounts of several kinds are made of (pure)."""
+"""What mounts of several kinds are planned with (pure)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sampan.errors import InvalidParameter
+from sampan.model import oci
 from sampan.runtime.mount_options import MountOptions
 from sampan.runtime.operation import Operation, Value, operation
 
@@ -26,3 +30,14 @@ def attributes(slot: str, options: MountOptions) -> list[Operation]:
         for recursive, set_, clear in changes
         if set_ or clear
     ]
+
+
+def id_map(mappings: Sequence[oci.IDMapping]) -> list[Value]:
+    """OCI mappings as rows of /proc/<pid>/uid_map. Raises :class:`InvalidParameter`."""
+    rows: list[Value] = []
+    for entry in mappings:
+        numbers = [entry.get("containerID", 0), entry.get("hostID", 0), entry.get("size", 0)]
+        if any(number < 0 for number in numbers) or numbers[2] == 0:
+            raise InvalidParameter(f"invalid id mapping {numbers}")
+        rows.append(list[Value](numbers))
+    return rows

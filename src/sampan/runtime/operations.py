@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
 from sampan.runtime import device_operations as nodes
+from sampan.runtime import hide_operations as hidden
 from sampan.runtime import mount_operations as mounts
 from sampan.runtime import net_devices
 from sampan.runtime import process_operations as processes
@@ -60,8 +61,8 @@ TABLE: MappingProxyType[str, tuple[Callable[..., None], str]] = MappingProxyType
         "device_links": (nodes.device_links, "making links in /dev"),
         "symlinks": (nodes.symlinks, "making links"),
         "console": (mounts.console, "making the terminal"),
-        "mask": (mounts.mask, "masking"),
-        "protect": (mounts.protect, "making read-only"),
+        "mask": (hidden.mask, "masking"),
+        "protect": (hidden.protect, "making read-only"),
         "make_directory": (mounts.make_directory, "making the directory"),
         "readonly_root": (mounts.readonly_root, "making the root read-only"),
         "hostname": (processes.hostname, "setting the host name"),
@@ -103,6 +104,9 @@ def perform(steps: Iterable[Operation] | Iterable[Sequence[object]], context: Co
     """Perform ``steps`` in order. Raises :class:`Failure`, Refused or Abandoned."""
     for name, arguments in steps:
         function, _ = TABLE[name]  # type: ignore[index]
+        # Who plugs our network meanwhile waits for RCU grace periods, which wait for us to be seen
+        # between system calls: a kernel without preemption looks when the scheduler is called.
+        os.sched_yield()
         try:
             function(context, **arguments)  # type: ignore[arg-type]
         except OSError as error:

@@ -18,7 +18,8 @@ from sampan.model import oci
 from sampan.runtime import net_devices, process_plan, rdt
 from sampan.runtime.devices import checked_device, default_devices
 from sampan.runtime.mount_options import PROPAGATION
-from sampan.runtime.mount_plan import MountPlanner, id_map
+from sampan.runtime.mount_plan import MountPlanner
+from sampan.runtime.mount_steps import id_map
 from sampan.runtime.operation import Operation, Value, operation
 from sampan.runtime.planned import Plan
 from sampan.runtime.process_plan import ProcessOptions
@@ -111,7 +112,7 @@ def plan(
     choices = replace(options.process, seccomp=seccomp_filter is not None)
     # Also in a mount namespace that is joined the root becomes the container's.
     _mount_operations(planner, spec, linux, rootfs, options, choices.terminal)
-    setup = [operation("enter"), *planner.inside]
+    setup = [operation("enter"), *planner.sources, *planner.inside]
     setup += _after_mounts(spec, linux, new, joined, planner, options, choices)
     setup.append(
         operation(
@@ -340,7 +341,7 @@ def _mount_operations(
     follows = kind == mount.MS_SLAVE
     planner.propagation = kind if recursive or kind == mount.MS_SHARED else mount.MS_SLAVE
     if not planner.shared_root:
-        planner.inside.append(operation("host_propagation", kind=planner.propagation))
+        planner.sources.append(operation("host_propagation", kind=planner.propagation))
         planner.root_propagation = mount.MS_SLAVE if follows else mount.MS_PRIVATE
     planner.root(rootfs)
     for entry in spec.get("mounts") or ():

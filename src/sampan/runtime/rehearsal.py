@@ -19,6 +19,7 @@ from sampan.kernel import mount as m
 from sampan.kernel.cgroup import operations
 from sampan.runtime import channel, json_text, plan_codec, spawn
 from sampan.runtime.context import Context, Refused, Source
+from sampan.runtime.hide_operations import EMPTY
 from sampan.runtime.maker import Maker
 from sampan.runtime.mount_operations import file_system
 from sampan.runtime.operations import Failure, perform
@@ -122,10 +123,14 @@ def waiting(text: bytes, root: int) -> dict[Source, int]:
     init(text, root)
     made: dict[Source, int] = {}
     for name, values in plan_codec.decode(json_text.loads(text)["plan"], b"").setup:
-        if name == "filesystem" and values["kind"] not in _OF_CGROUPS:
+        if name == "mask":
+            source = EMPTY
+        elif name == "filesystem" and values["kind"] not in _OF_CGROUPS:
             source = file_system(**values)  # type: ignore[arg-type]
-            with contextlib.suppress(OSError):
-                made[source] = m.new_filesystem(*source)
+        else:
+            continue
+        with contextlib.suppress(OSError):
+            made[source] = m.new_filesystem(*source)
     return made
 
 

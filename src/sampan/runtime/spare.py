@@ -2,8 +2,9 @@
 
 A fork into new namespaces is a good part of a start. Nearly every container wants the same kinds
 of them, so a waiting worker keeps such a process at hand; when its container comes, the process is
-told the plan and goes on as any init does. What it must not have of its own yet is a mount
-namespace: that would lack what the host mounts from now on. It makes one when it is told.
+told the plan and goes on as any init does. What it must not have of its own yet is a copy of the
+host's mounts: that would lack what is mounted from now on. It has an empty mount namespace to move
+to when it is told, or makes a copy if the plan needs one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NoReturn, TypeAlias
 
 from sampan.kernel import cgroup, mount, namespaces, prctl, process
 from sampan.model.idmap import IdMap
-from sampan.runtime import channel, init, plan_codec, spawn
+from sampan.runtime import blank, channel, init, plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.context import Source
 from sampan.runtime.planned import Plan
@@ -61,7 +62,7 @@ class Spare:
                 with mount.descriptor(directory):
                     self.pid, self.pidfd = process.clone3(kinds | process.CLONE_PARENT)
                     if self.pid == 0:
-                        _wait(theirs, directory, rehearse)
+                        _wait(theirs, directory, rehearse, user=user)
                 self.start_time = process.start_time(self.pid)
             except OSError:
                 self._channel.close()
@@ -125,14 +126,17 @@ class Spare:
         return self.pid
 
 
-def _wait(told: socket.socket, directory: int, rehearse: Rehearsal) -> NoReturn:
+def _wait(told: socket.socket, directory: int, rehearse: Rehearsal, *, user: bool) -> NoReturn:
     """In the waiting process: until somebody says what to become, or is gone."""
     try:
         gc.disable()
         prctl.set_dumpable(False)
         init.forget_imports()
         process.close_all_but({told.fileno(), directory})
-        premade = {} if channel.readable(told) else rehearse(directory)
+        early = channel.readable(told)
+        premade = {} if early else rehearse(directory)
+        # In a user namespace no file system can be made before there are ids.
+        empty = -1 if early or user else blank.make()
         os.close(directory)
         message, fds = channel.receive_value(told)
         joined = message == _CGROUPS
@@ -146,7 +150,10 @@ def _wait(told: socket.socket, directory: int, rehearse: Rehearsal) -> NoReturn:
         context.cgroups_expected = bool(plan.cgroup) and not joined
         if not plan.join:  # they are of our own namespaces
             context.premade = premade
-        context.apart = namespaces.CLONE_NEWNS
+        if empty >= 0 and plan.new & namespaces.CLONE_NEWNS and blank.suits(plan.setup):
+            context.blank = empty
+        else:
+            context.apart = namespaces.CLONE_NEWNS
     except BaseException:
         os._exit(_FAILED)  # our maker notices; nothing may unwind into what it was doing
     init.run(context, plan.setup, plan.finish, (fds[0], fds[1], fds[2]))

@@ -154,11 +154,11 @@ for mode in ("r", "r+"):
         print(error)
 """
 NULL = Cut(
-    "runtime/mount_operations.py",
+    "runtime/hide_operations.py",
     'os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)',
     'openat.in_root(context.root, "/dev/null")',
 )
-IS_NULL = Cut("runtime/mount_operations.py", "if not openat.is_device(null, 1, 3):", "if False:")
+IS_NULL = Cut("runtime/hide_operations.py", "if not openat.is_device(null, 1, 3):", "if False:")
 
 
 @pytest.mark.parametrize(
