@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,7 @@ from sampan.engine import clock, idmapspec
 from sampan.engine.record import MountRecord
 from sampan.engine.table import Container
 from sampan.errors import Conflict, NotFound, SampanError
+from sampan.kernel.openat import in_root
 from sampan.model.idmap import IdMap
 from sampan.model.mount import Mount
 from sampan.plugin.client import Plugins
@@ -37,6 +39,7 @@ class VolumeStore:
         self.local = LocalVolumes(root)
         self._pins = pins
         self._plugins = plugins
+        self._remotes: dict[str, RemoteVolumes] = {}
 
     def ensure(
         self,
@@ -52,8 +55,8 @@ class VolumeStore:
         ``driver`` "" means the one the volume has, ``local`` for a new one. Raises NotFound for a
         driver that is not there, Conflict when the name is another driver's volume's.
         """
-        found = self._existing(name, driver)
-        if found is not None:
+        with contextlib.suppress(NotFound):
+            found = self.local.get(name)
             if driver and found.driver != driver:
                 raise Conflict(
                     f"create {name}: conflict: volume name must be unique "
@@ -65,7 +68,10 @@ class VolumeStore:
         if driver in ("", "local"):
             made = self.local.create(name, created_at=created, options=options, labels=all_labels)
             return made, True
-        remote = self._remote(driver)
+        remote = self._remote(driver, patient=True)
+        # The plugin's own, perhaps of another host: not ours to make, but to be used.
+        with contextlib.suppress(NotFound):
+            return remote.get(name), False
         remote.create(name, options)
         try:
             made = self.local.record(
@@ -74,22 +80,17 @@ class VolumeStore:
         except SampanError:
             remote.remove(name)
             raise
-        return made, True
+        return replace(made, scope=remote.scope()), True
 
-    def _existing(self, name: str, driver: str) -> Volume | None:
-        with contextlib.suppress(NotFound):
-            return self.local.get(name)
-        if driver not in ("", "local"):
-            # The plugin's own, perhaps of another host: not ours to make, but to be used.
-            with contextlib.suppress(NotFound):
-                return self._remote(driver).get(name)
-        return None
-
-    def _remote(self, driver: str) -> RemoteVolumes:
+    def _remote(self, driver: str, *, patient: bool = False) -> RemoteVolumes:
         try:
-            return RemoteVolumes(self._plugins.find(driver, INTERFACE))
+            plugin = self._plugins.find(driver, INTERFACE, patient=patient)
         except NotFound as error:
             raise NotFound(f"error looking up volume plugin {driver}: {error.message}") from None
+        known = self._remotes.get(driver)
+        if known is None or known.plugin is not plugin:
+            known = self._remotes[driver] = RemoteVolumes(plugin)
+        return known
 
     def get(self, name: str) -> Volume:
         """The volume ``name``, a plugin's with what the plugin says of it now; NotFound."""
@@ -184,6 +185,10 @@ class VolumeStore:
         Owners and modes too. A plugin's volume is mounted meanwhile for ``user``, the container.
         """
         with ExitStack() as undo:
+            tree = detached_mount(root)
+            undo.callback(os.close, tree)
+            if not _has_directory(tree, mount.destination):
+                return
             directory = volume.mountpoint
             if volume.driver != "local":
                 remote = self._remote(volume.driver)
@@ -193,8 +198,6 @@ class VolumeStore:
                 directory = self.local.mount(volume.name)
             if not mount.subpath and os.listdir(directory):
                 return
-            tree = detached_mount(root)
-            undo.callback(os.close, tree)
             self.local.copy_up(volume.name, tree, mount.destination, directory, mount.subpath)
 
     def prepare(
@@ -222,7 +225,7 @@ class VolumeStore:
         if mount.driver == "local":
             directory = self.local.mount(mount.name)
         else:
-            remote = self._remote(mount.driver)
+            remote = self._remote(mount.driver, patient=True)
             directory = remote.mount(mount.name, container_id)
             undo.callback(remote.unmount, mount.name, container_id)
         target = self._pins / pin_name(container_id, number)
@@ -273,6 +276,14 @@ class VolumeStore:
         for volume in self.local.list():
             if volume.options and volume.driver == "local" and volume.name not in used:
                 self.local.unmount(volume.name)
+
+
+def _has_directory(root: int, path: str) -> bool:
+    try:
+        os.close(in_root(root, path, os.O_PATH | os.O_DIRECTORY))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def pin_name(container_id: str, number: int) -> str:

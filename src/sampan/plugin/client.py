@@ -12,9 +12,10 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from sampan.errors import NotFound, SampanError, Unavailable
 from sampan.plugin import endpoint
@@ -22,11 +23,18 @@ from sampan.plugin.endpoint import PluginAddress, Tls
 
 #: seconds an answer may take
 TIMEOUT = 30.0
+#: seconds to wait between attempts to reach one that is not there (yet): 15 together, as dockerd
+PAUSES = (0.25, 0.5, 1.0, 2.0, 3.25, 4.0, 4.0)
 _MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _MAX_ANSWER = 16 << 20
 
 #: What a plugin answers: a JSON object.
 Answer: TypeAlias = Mapping[str, object]
+_Found = TypeVar("_Found")
+
+
+class Absent(Unavailable):
+    """Nobody listens where the plugin should be."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -60,18 +68,18 @@ class Plugin:
             raise Unavailable(f"plugin {self.name}: Plugin.Activate told no interfaces")
         return frozenset(str(item) for item in implements)
 
-    def call(self, method: str, body: Mapping[str, object] | None = None) -> Answer:
-        """Call ``Interface.Method``; returns the answer's object.
+    def call(
+        self, method: str, body: Mapping[str, object] | None = None, *, patient: bool = False
+    ) -> Answer:
+        """Call ``Interface.Method``; returns the answer's object. ``patient``: one that is not
+        there is waited for, it may be about to start.
 
         Raises :class:`NotFound` when the plugin does not know the method, :class:`Unavailable`
         when it cannot be reached or understood, :class:`SampanError` with the plugin's own words
         when it refuses.
         """
-        try:
-            status, data = self._post(f"/{method}", json.dumps(body or {}).encode())
-        except (OSError, http.client.HTTPException) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise Unavailable(f"plugin {self.name} does not answer {method}: {reason}") from error
+        sent = json.dumps(body or {}).encode()
+        status, data = _persistently(lambda: self._post(method, sent), patient=patient)
         answer = self._parse(method, status, data)
         refusal = answer.get("Err") or answer.get("Error")
         if refusal:
@@ -95,15 +103,21 @@ class Plugin:
             raise Unavailable(f"plugin {self.name}: answer to {method} is not an object")
         return answer
 
-    def _post(self, path: str, body: bytes) -> tuple[int, bytes]:
+    def _post(self, method: str, body: bytes) -> tuple[int, bytes]:
         headers = {"Accept": _MEDIA_TYPE, "Content-Type": "application/json"}
-        with contextlib.closing(self._connection()) as connection:
-            connection.request("POST", path, body, headers)
-            response = connection.getresponse()
-            data = response.read(_MAX_ANSWER + 1)
-            if len(data) > _MAX_ANSWER:
-                raise http.client.HTTPException("the answer is too long")
-            return response.status, data
+        try:
+            with contextlib.closing(self._connection()) as connection:
+                connection.request("POST", f"/{method}", body, headers)
+                response = connection.getresponse()
+                data = response.read(_MAX_ANSWER + 1)
+                if len(data) > _MAX_ANSWER:
+                    raise http.client.HTTPException("the answer is too long")
+                return response.status, data
+        except (OSError, http.client.HTTPException) as error:
+            absent = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+            kind = Absent if absent else Unavailable
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise kind(f"plugin {self.name} does not answer {method}: {reason}") from error
 
     def _connection(self) -> http.client.HTTPConnection:
         address = self._address
@@ -115,6 +129,16 @@ class Plugin:
         return http.client.HTTPSConnection(
             address.host, address.port, timeout=self._timeout, context=context
         )
+
+
+def _persistently(attempt: Callable[[], _Found], *, patient: bool) -> _Found:
+    """What ``attempt`` returns, made again for a while if there is no plugin and we are patient."""
+    for pause in PAUSES if patient else ():
+        try:
+            return attempt()
+        except (Absent, NotFound):
+            time.sleep(pause)
+    return attempt()
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
@@ -137,12 +161,20 @@ class Plugins:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[PluginAddress, Plugin, frozenset[str]]] = {}
 
-    def find(self, name: str, interface: str) -> Plugin:
-        """The plugin ``name`` that implements ``interface``.
+    def find(self, name: str, interface: str, *, patient: bool = False) -> Plugin:
+        """The plugin ``name`` that implements ``interface``. ``patient``: one that is not there is
+        waited for.
 
         Raises :class:`NotFound` when there is none or it is another kind of plugin,
         :class:`Unavailable` when it does not answer.
         """
+        plugin, interfaces = _persistently(lambda: self._greeted(name), patient=patient)
+        if interface not in interfaces:
+            raise NotFound(f'plugin "{name}" does not implement {interface}')
+        return plugin
+
+    def _greeted(self, name: str) -> tuple[Plugin, frozenset[str]]:
+        """A plugin and what it implements, which is asked when it is new."""
         address = endpoint.find(name, self._directories)
         with self._lock:
             known = self._known.get(name)
@@ -151,9 +183,7 @@ class Plugins:
             known = (address, plugin, plugin.activate())
             with self._lock:
                 self._known[name] = known
-        if interface not in known[2]:
-            raise NotFound(f'plugin "{name}" does not implement {interface}')
-        return known[1]
+        return known[1:]
 
     def names(self, interface: str) -> tuple[str, ...]:
         """Names of all that implement ``interface`` and answer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sampan.errors import NotFound, SampanError, StartFailed
+from sampan.errors import NotFound, SampanError, StartFailed, Unavailable
 from sampan.plugin.client import Answer, Plugin
 from sampan.volume.model import Volume
 
@@ -20,12 +20,13 @@ class RemoteVolumes:
     """The volumes of one plugin. Methods block for as long as the plugin takes."""
 
     def __init__(self, plugin: Plugin) -> None:
-        self._plugin = plugin
+        self.plugin = plugin
         self.name = plugin.name
+        self._scope = ""
 
     def create(self, name: str, options: Mapping[str, str]) -> None:
         """Have the plugin make a volume; raises the plugin's refusal."""
-        self._call("Create", f"create {name}", Name=name, Opts=dict(options))
+        self._call("Create", f"create {name}", patient=True, Name=name, Opts=dict(options))
 
     def remove(self, name: str) -> None:
         """Have the plugin delete a volume and its data."""
@@ -37,7 +38,7 @@ class RemoteVolumes:
         Raises :class:`StartFailed`.
         """
         try:
-            answer = self._call("Mount", f"mount {name}", Name=name, ID=user)
+            answer = self._call("Mount", f"mount {name}", patient=True, Name=name, ID=user)
         except SampanError as error:
             raise StartFailed(f"error while mounting volume '{name}': {error.message}") from error
         path = _path(answer)
@@ -70,13 +71,17 @@ class RemoteVolumes:
         return tuple(self._volume(v) for v in entries if isinstance(v, dict) and v.get("Name"))
 
     def scope(self) -> str:
-        """``local``, or ``global`` when every host sees the same volumes."""
-        try:
-            told = self._plugin.call(f"{INTERFACE}.Capabilities").get("Capabilities")
-        except SampanError:  # an older plugin does not know the call
-            return "local"
-        found = str(told.get("Scope", "")).lower() if isinstance(told, dict) else ""
-        return found if found in ("local", "global") else "local"
+        """``local``, or ``global`` when every host sees the same volumes; asked once."""
+        if not self._scope:
+            try:
+                told = self.plugin.call(f"{INTERFACE}.Capabilities").get("Capabilities")
+            except Unavailable:
+                return "local"
+            except SampanError:  # an older plugin does not know the call
+                told = None
+            found = str(told.get("Scope", "")).lower() if isinstance(told, dict) else ""
+            self._scope = found if found in ("local", "global") else "local"
+        return self._scope
 
     def _volume(self, found: Mapping[str, object]) -> Volume:
         status = found.get("Status")
@@ -88,9 +93,9 @@ class RemoteVolumes:
             status=status if isinstance(status, dict) else {},
         )
 
-    def _call(self, method: str, doing: str, **body: object) -> Answer:
+    def _call(self, method: str, doing: str, *, patient: bool = False, **body: object) -> Answer:
         try:
-            return self._plugin.call(f"{INTERFACE}.{method}", body)
+            return self.plugin.call(f"{INTERFACE}.{method}", body, patient=patient)
         except SampanError as error:
             raise type(error)(f"{doing}: {error.message}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from sampan.engine.engine import Engine
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.kernel.mount import MNT_DETACH, umount2
 from sampan.kernel.mount import mount as kernel_mount
+from sampan.plugin import client
 from sampan.runtime.client import read_live
 from sampan.wire.container import HostConfig
 from sampan.wire.hostconfig import (
@@ -133,7 +135,8 @@ async def test_rename_snapshot_export_import(engine: Engine) -> None:
     assert {v.name for v in (await engine.volumes.list()).volumes or []} == {"two", "three", "four"}
 
 
-async def test_volumes_of_a_plugin(world: World) -> None:
+async def test_volumes_of_a_plugin(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PAUSES", ())  # how long it is waited for is not of interest here
     plugins = PluginWorld(world.root)
     with plugin(plugins) as process:
         async with await plugins.open() as engine:
@@ -198,6 +201,45 @@ async def test_volumes_of_a_plugin(world: World) -> None:
             await engine.volumes.remove("far", force=True)
             assert not (await engine.volumes.list()).volumes
     assert (plugins.root / "served" / "volumes" / "far" / "seed").read_text() == "seed\n"
+
+
+async def test_a_plugin_is_asked_no_more_than_needed(world: World) -> None:
+    """What it is capable of once; to mount, only for what is put into the volume or used."""
+    plugins = PluginWorld(world.root)
+    with plugin(plugins):
+        async with await plugins.open() as engine:
+            await import_busybox(engine)
+            for number in range(3):
+                wanted = VolumeCreateRequest(name=f"far{number}", driver="other")
+                assert (await engine.volumes.create(wanted)).scope == "global"
+                assert (await engine.volumes.inspect(f"far{number}")).scope == "global"
+            host = HostConfig(binds=["far0:/absent"], volume_driver="other")
+            done = await run(engine, "true", host=host)
+            await engine.containers.remove(done.id)  # once all it had is given back
+            methods = [call.partition(" ")[0].rpartition(".")[2] for call in plugins.calls]
+    assert methods.count("Capabilities") == 1
+    assert methods.count("Mount") == methods.count("Unmount") == 1
+
+
+async def test_a_plugin_that_starts_late_is_waited_for(world: World) -> None:
+    plugins = PluginWorld(world.root)
+    async with await plugins.open() as engine:
+        await import_busybox(engine)
+        plugins.plugins.mkdir()
+        early = asyncio.ensure_future(
+            engine.volumes.create(VolumeCreateRequest(name="early", driver="other"))
+        )
+        await asyncio.sleep(0.5)
+        assert not early.done()
+        with plugin(plugins):
+            assert (await early).driver == "other"
+        # It went; its socket is there still.
+        host = HostConfig(binds=["early:/absent"])
+        starting = asyncio.ensure_future(run(engine, "true", host=host))
+        await asyncio.sleep(0.5)
+        assert not starting.done()
+        with plugin(plugins):
+            assert (await starting).code == 0
 
 
 def image_part(subpath: str) -> Mount:
