@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sampan.engine.engine import Engine
+from sampan.engine.imageflows import record
+from sampan.engine.transfer import by_digest
 from sampan.errors import NotFound
+from sampan.model.reference import Reference
 from sampan.wire.image import ImageSummary
 from tests.archives import docker_archive, files
 from tests.engines import World, chunks
@@ -63,3 +66,17 @@ async def test_pruning_one_without_a_name_leaves_the_other(empty: Engine) -> Non
         await empty.images.inspect("app:1")
     assert list(empty.core.content.walk()) == []
     assert list(empty.core.snapshots.walk()) == []
+
+
+async def test_an_image_known_by_digest_alone_is_dangling(empty: Engine) -> None:
+    """It has no tag to be run by; but it has a name, and so is among the others too."""
+    await load(empty, LAYER)
+    (entry,) = empty.core.images
+    assert await listed(empty, dangling=["false"]) == []
+    name = by_digest(Reference.parse("app"), entry.target.digest)
+    await record(empty.core, entry.target, entry.id, (name,))
+    for dangling in ("true", "false"):
+        (found,) = await listed(empty, dangling=[dangling])
+        assert found.repo_digests == [f"app@{entry.target.digest}"]
+    assert (await empty.images.prune()).images_deleted
+    assert await listed(empty) == []
