@@ -40,6 +40,7 @@ IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 18, 20
 _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD = 26, 27, 28
+_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
@@ -149,6 +150,7 @@ class LinkOptions:
 
 
 _PLAIN = LinkOptions()
+_ONE_QUEUE = netlink.u32(_IFLA_NUM_TX_QUEUES, 1) + netlink.u32(_IFLA_NUM_RX_QUEUES, 1)
 
 
 def _new_link(
@@ -158,11 +160,12 @@ def _new_link(
     options: LinkOptions,
     parent: int = 0,
     exists_ok: bool = False,
+    more: bytes = b"",
 ) -> Message:
     info = [netlink.text(_INFO_KIND, kind)]
     if data:
         info.append(netlink.nested(_INFO_DATA, data))
-    body = _ifinfo(up=options.up) + netlink.text(_IFLA_IFNAME, name) + options.pack()
+    body = _ifinfo(up=options.up) + netlink.text(_IFLA_IFNAME, name) + options.pack() + more
     if parent:
         body += netlink.u32(_IFLA_LINK, parent)
     return Message(
@@ -182,9 +185,14 @@ def bridge_add(name: str, options: LinkOptions = _PLAIN, *, exists_ok: bool = Fa
 def veth_add(
     name: str, options: LinkOptions, peer_name: str, peer_options: LinkOptions = _PLAIN
 ) -> Message:
-    """A veth(4) pair; ``peer_options.netns_fd`` makes the peer right where it belongs."""
+    """A veth(4) pair; ``peer_options.netns_fd`` makes the peer right where it belongs.
+
+    Of one queue each, which they would have anyway: asked for, the kernel does not make more and
+    wait for RCU grace periods to take those out of use.
+    """
     peer = _ifinfo(up=peer_options.up) + netlink.text(_IFLA_IFNAME, peer_name) + peer_options.pack()
-    return _new_link("veth", name, netlink.nested(_VETH_INFO_PEER, peer), options)
+    data = netlink.nested(_VETH_INFO_PEER, peer + _ONE_QUEUE)
+    return _new_link("veth", name, data, options, more=_ONE_QUEUE)
 
 
 def macvlan_add(name: str, parent: int, mode: str, options: LinkOptions = _PLAIN) -> Message:

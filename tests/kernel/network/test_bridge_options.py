@@ -155,6 +155,20 @@ def test_limits_hold_back_what_is_over_them(world: World) -> None:
         assert queue["drops"] > 100
 
 
+def test_interfaces_are_made_with_the_one_queue_they_use(world: World) -> None:
+    """Others would be taken out of use again, which waits for RCU grace periods."""
+    net = make_network(17)
+    world.driver.ensure(net)
+    one, endpoint, _ = world.start(net, 2)
+    for fd, name in ((one, "eth0"), (world.host, host_interface(endpoint.endpoint_id))):
+        with netns.entered(fd):
+            shown = subprocess.run(
+                ["ip", "-json", "-details", "link", "show", name], capture_output=True, check=True
+            )
+        (link,) = json.loads(shown.stdout)
+        assert (link["num_tx_queues"], link["num_rx_queues"]) == (1, 1)
+
+
 def flood(netns_fd: int, address: str) -> None:
     """Send 560 kB at once."""
     with netns.open_socket(netns_fd, socket.AF_INET, socket.SOCK_DGRAM) as sock:
