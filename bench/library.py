@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.peers import program
 from bench.start import bundle
-from bench.timing import Row, command
+from bench.timing import Row, beside_interpreter, command
 from sampan.model import oci
 from sampan.model.mount import Mount
 from sampan.runtime.client import CreateRequest, Launcher, events
@@ -63,3 +63,4 @@ def library(rounds: int = 30) -> Iterator[Row]:
         yield Row(
             "library start of a bundle, absolute", our, None, "", target=6.0, ratio_target=False
         )
+        yield beside_interpreter("library start of a bundle", our, 6.0)

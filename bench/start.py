@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 
 from bench.peers import BIN, Engine, busybox_root, dockerd, program, sampand
-from bench.timing import Row, alternate, command, medians, works
+from bench.timing import Row, alternate, beside_interpreter, command, medians, works
 
 
 def docker_run(rounds: int = 15) -> Iterator[Row]:
@@ -50,7 +50,7 @@ def docker_run(rounds: int = 15) -> Iterator[Row]:
             )
         )
         yield Row("sampan run --rm, bridge", cli["ours"], cli["docker"], "docker CLI on sampand")
-        yield from engine_share(ours, theirs, rounds)
+        yield from engine_share(ours, theirs, 4 * rounds)
 
 
 class Connection(http.client.HTTPConnection):
@@ -153,6 +153,7 @@ def engine_share(ours: Engine, theirs: Engine, rounds: int) -> Iterator[Row]:
             statistics.median(measure(found, rounds + 2)) * 1000 for found in (ours, theirs)
         )
         yield Row(title, our, their, "dockerd", target=target, ratio_target=False)
+        yield beside_interpreter(title, our, target)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,16 @@ def command(words: Sequence[str]) -> Callable[[], None]:
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
 
     return call
+
+
+def beside_interpreter(what: str, ours: float, target: float) -> Row:
+    """``ours`` (milliseconds), and the ``target`` for machines where Python starts in 10 ms, as
+    multiples of what Python's start takes on this one."""
+    start = command([str(Path(sys.executable).resolve()), "-I", "-c", "pass"])
+    found = medians(alternate({"python": start}, 20))
+    return Row(
+        f"{what}, by Python's", ours, found["python"], "python -I -c pass", target=target / 10
+    )
 
 
 def works(words: Sequence[str]) -> bool:
