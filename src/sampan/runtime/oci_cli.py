@@ -98,11 +98,12 @@ def _perform(name: str, options: Parsed, parsed: Parsed) -> int:
 def _fatal(log: Log, error: Exception) -> None:
     """Report what ended the command; a bug goes on up with its traceback."""
     from sampan.errors import SampanError
+    from sampan.runtime.oci_log import os_error_text
 
     if isinstance(error, SampanError):
         log.fatal(error.message)
     elif isinstance(error, OSError):
-        log.fatal(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        log.fatal(os_error_text(error))
     else:
         log.write("error", f"internal error: {type(error).__name__}: {error}")
         raise error

@@ -27,6 +27,7 @@ from sampan.runtime import oci_control, oci_lean, oci_state, plan, rdt, spawn, v
 from sampan.runtime.limits import set_limits
 from sampan.runtime.oci_arguments import Parsed
 from sampan.runtime.oci_control import Runtime
+from sampan.runtime.oci_log import os_error_text
 from sampan.runtime.oci_state import OCI_VERSION, Record
 from sampan.runtime.operation import Value
 from sampan.runtime.planned import Plan
@@ -109,7 +110,10 @@ class Creation:
             self._save_live(record, plan_, layout)
             self.runtime.store.save(record)
             self._announce(child.pidfd, child.pid)
-        except BaseException:
+        except BaseException as error:
+            out_of_memory = child.cgroup_made and cgroup.oom_kills(layout, plan_.cgroup)
+            if isinstance(error, StartFailed) and out_of_memory:
+                error.message += " (out of memory in its cgroup: linux.resources.memory)"
             spawn.undo(child, plan_, layout)
             rdt.release(group.made if group else ())
             if below and mount.mount_id(self.rootfs) != below:
@@ -281,13 +285,12 @@ def start_created(runtime: Runtime, record: Record) -> None:
     When either fails the container is destroyed (runtime.md "Lifecycle", steps 7 to 13).
     """
     directory = runtime.store.directory(record["id"])
-    for warning in set_limits(
-        record["pid"], [(number, soft, hard) for number, soft, hard in record["limits"]]
-    ):
-        runtime.log.write("warning", warning)
-    spec = runtime.store.load_spec(record["id"])
-    state = oci_state.document(runtime.store, record, "created")
+    limits = [(number, soft, hard) for number, soft, hard in record["limits"]]
     try:
+        for warning in set_limits(record["pid"], limits):
+            runtime.log.write("warning", warning)
+        spec = runtime.store.load_spec(record["id"])
+        state = oci_state.document(runtime.store, record, "created")
         with failures("start"), short_path(directory) as short:
             spawn.start(Path(short, "start.sock"), on_seccomp=notifier(spec, state, record["pid"]))
         with contextlib.suppress(FileNotFoundError):
@@ -427,13 +430,14 @@ def short_path(directory: str) -> Iterator[str]:
 @contextlib.contextmanager
 def failures(verb: str) -> Iterator[None]:
     """Give errors the beginning that docker, containerd and podman know from runc."""
+    beginning = f"sampan-runtime {verb} failed: unable to start container process"
     try:
         yield
     except SampanError as error:
-        error.message = (
-            f"sampan-runtime {verb} failed: unable to start container process: {error.message}"
-        )
+        error.message = f"{beginning}: {error.message}"
         raise
+    except OSError as error:
+        raise StartFailed(f"{beginning}: {os_error_text(error)}") from error
 
 
 def _owner() -> str:

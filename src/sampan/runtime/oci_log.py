@@ -13,6 +13,11 @@ import time
 _LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 
 
+def os_error_text(error: OSError) -> str:
+    """What a reader of the log needs of ``error``: the file, and what the kernel said of it."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 class Log:
     """A logger for one invocation."""
 

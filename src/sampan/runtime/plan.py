@@ -129,8 +129,7 @@ def plan(
     host = list(planner.host)
     if devices := linux.get("netDevices"):
         host += net_devices.plan(devices, new, join)
-    if "oomScoreAdj" in process:
-        host.append(operation("oom_score_adj", value=process["oomScoreAdj"]))
+    host += process_plan.oom_score(process)
     return Plan(
         container_id=container_id,
         new=new,
@@ -184,13 +183,10 @@ def plan_exec(
         setup.append(operation("change_root", path=root))
     if options.terminal:
         setup.append(_console(None, console_size, bind=False))
-    host = []
-    if "oomScoreAdj" in process:
-        host.append(operation("oom_score_adj", value=process["oomScoreAdj"]))
     return Plan(
         container_id=container_id,
         new=0,
-        host=tuple(host),
+        host=tuple(process_plan.oom_score(process)),
         setup=tuple(setup),
         finish=(*_linux_process(linux or {}), *made.operations),
         limits=made.limits,
@@ -346,15 +342,21 @@ def _mount_operations(
     planner.root(rootfs)
     for entry in spec.get("mounts") or ():
         planner.mount(entry)
+    # /dev/ptmx leads to the container's own devpts; the host's, which docker lists among all
+    # devices for --privileged, would make terminals elsewhere.
+    devices = [
+        checked_device(device)
+        for device in linux.get("devices") or ()
+        if posixpath.normpath(device.get("path", "")) != "/dev/ptmx"
+    ]
     if "/dev" not in planner.bound:
+        named = {posixpath.normpath(device["path"]) for device in devices}
         for device in default_devices():
-            planner.device(device)
+            if device["path"] not in named:
+                planner.device(device)
         planner.inside.append(operation("device_links", ptmx=planner.devpts is not None))
-    for device in linux.get("devices") or ():
-        # /dev/ptmx leads to the container's own devpts; the host's, which docker lists among all
-        # devices for --privileged, would make terminals elsewhere.
-        if posixpath.normpath(device.get("path", "")) != "/dev/ptmx":
-            planner.device(checked_device(device))
+    for device in devices:
+        planner.device(device)
     if terminal:
         bind = "/dev" not in planner.bound
         planner.inside.append(_console(planner.devpts, options.console_size, bind=bind))

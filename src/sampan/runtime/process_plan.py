@@ -197,6 +197,16 @@ def _scheduling(spec: oci.Process) -> list[Operation]:
     return steps
 
 
+def oom_score(process: oci.Process) -> list[Operation]:
+    """``process.oomScoreAdj``, where there is one. Raises :class:`InvalidParameter`."""
+    value = process.get("oomScoreAdj")
+    if value is None:
+        return []
+    if not -1000 <= value <= 1000:  # OOM_SCORE_ADJ_MIN and _MAX in include/uapi/linux/oom.h
+        raise InvalidParameter(f"process.oomScoreAdj: {value} is not within -1000 and 1000")
+    return [operation("oom_score_adj", value=value)]
+
+
 def memory_policy(policy: oci.MemoryPolicy) -> Operation:
     """``linux.memoryPolicy`` as an operation. Raises :class:`InvalidParameter`."""
     mode = policy.get("mode", "")
@@ -277,8 +287,10 @@ def _limits(rlimits: Iterable[oci.Rlimit]) -> tuple[tuple[int, int, int], ...]:
             raise InvalidParameter(f"process.rlimits: unknown type {name!r}")
         if number in limits:
             raise InvalidParameter(f"process.rlimits: {name} appears twice")
-        soft, hard = entry.get("soft", 0), entry.get("hard", 0)
-        limits[number] = (number, _limit(soft), _limit(hard))
+        soft, hard = _limit(entry.get("soft", 0)), _limit(entry.get("hard", 0))
+        if hard != resource.RLIM_INFINITY and not 0 <= soft <= hard:
+            raise InvalidParameter(f"process.rlimits: {name}: the soft limit is above the hard one")
+        limits[number] = (number, soft, hard)
     return tuple(limits.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,25 @@ def test_failing_hooks_of_init_are_named(runtime: Runtime) -> None:
         result = runtime("run", "--bundle", runtime.bundle, f"h-{kind}")
         assert result.returncode == 1
         assert f"error running {kind} hook #1: hook /bin/false: ended with 1" in result.stderr
+
+
+def test_a_device_in_place_of_a_usual_one(runtime: Runtime) -> None:
+    null = {"path": "/dev/null", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600, "uid": 7}
+    linux = {**template()["linux"], "devices": [null]}
+    result = runtime.run("stat", "-c", "%t:%T %a %u", "/dev/null", linux=linux)
+    assert result.stdout == "1:5 600 7\n", result.stderr
+
+
+def test_a_start_that_fails_early_ends_the_container(runtime: Runtime) -> None:
+    """Init, which waits to be started, does not stay alone."""
+    config = runtime.config("c", "sleep", "1000")
+    runtime.write({**config, "hooks": {"poststart": [{"path": "/bin/true"}]}})
+    assert runtime.create("c").returncode == 0
+    init = os.pidfd_open(runtime.pid("c"))
+    try:
+        (runtime.root / "c/config.json").unlink()
+        assert runtime("start", "c").returncode == 1
+        assert select.select([init], [], [], 5)[0]
+    finally:
+        os.close(init)
+    assert runtime("state", "c").returncode == 1

@@ -143,6 +143,9 @@ def test_create_finds_out_that_the_program_cannot_run(
         ({"terminal": True}, "without setting console socket"),
         ({"seccomp": {"defaultAction": "SCMP_ACT_X"}}, "linux.seccomp.defaultAction"),
         ({"intelRdt": {"closID": "x"}}, "linux.intelRdt"),
+        ({"resources": {"memory": {"limit": 1}}}, "linux.resources.memory"),
+        ({"oomScoreAdj": 1001}, "process.oomScoreAdj: 1001"),
+        ({"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}]}, "RLIMIT_NOFILE"),
     ],
 )
 def test_refused_by_name_and_nothing_left(
@@ -153,7 +156,7 @@ def test_refused_by_name_and_nothing_left(
     for name, value in changes.items():
         section = (
             config["process"]
-            if name == "terminal"
+            if name in ("terminal", "oomScoreAdj", "rlimits")
             else config
             if name in ("hostname", "mounts")
             else config["linux"]
@@ -163,6 +166,8 @@ def test_refused_by_name_and_nothing_left(
     result = runtime("create", "--bundle", runtime.bundle, "c")
     assert result.returncode == 1
     assert re.search(message, result.stderr), result.stderr
+    if "config.json:" not in result.stderr and "terminal" not in changes:
+        assert "sampan-runtime create failed: unable to start" in result.stderr
     assert left_behind(runtime) == []
 
 
