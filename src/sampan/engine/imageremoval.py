@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sampan.engine import imageviews
+from sampan.engine import imageparents, imageviews
 from sampan.engine.core import Core, log
 from sampan.engine.imagetable import Entry, delete_image, delete_name
 from sampan.engine.ingests import Garbage
@@ -65,7 +65,29 @@ async def remove(
         # Running containers keep the image they were made of, which only loses its names. Those
         # that do not run keep its layers alone, which stay as long as one stands on them.
         if not users(core, twin, running=True):
+            parent = None if noprune else await core.threads.run(imageparents.parent_of, core, twin)
             removed += await delete(core, twin)
+            removed += await _delete_unneeded_parents(core, parent)
+    return removed
+
+
+async def _delete_unneeded_parents(core: Core, parent: str | None) -> list[ImageDeleteResponseItem]:
+    """Delete an image and those it was made from, up to one that anything still needs."""
+    removed = []
+    while parent:
+        try:
+            entry, _ = core.images.find(parent)
+        except SampanError:
+            break
+        if (
+            any(other.names for other in core.images.alike(entry))
+            or holders(core, entry)
+            or core.snapshots.exists(mount_key(entry.id))
+            or await core.threads.run(imageparents.has_children, core, entry)
+        ):
+            break
+        parent = await core.threads.run(imageparents.parent_of, core, entry)
+        removed += await delete(core, entry)
     return removed
 
 

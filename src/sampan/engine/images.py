@@ -16,6 +16,7 @@ from sampan.engine import (
     imageflows,
     imagelayers,
     imagemanifests,
+    imageparents,
     imageplatforms,
     imageremoval,
     imageviews,
@@ -64,16 +65,25 @@ class Images:
         digests: bool = False,
         manifests: bool = False,
     ) -> builtins.list[ImageSummary]:
-        """Images, newest first."""
+        """Images, newest first; without ``all``, none that only others were made from."""
         checked = check_filters(filters, _LIST_KEYS)
         core = self._core
         views = await self._views()
         found = [
             (entry, image) for entry, image in views if self._matches(entry, image, checked, views)
         ]
+        if not all:
+            made = imageparents.children(image for _, image in views)
+            found = [pair for pair in found if not imageparents.intermediate(core, pair[0], made)]
         found.sort(key=lambda pair: imageviews.created(pair[1]), reverse=True)
         used = [container.record.image_id for container in core.containers]
         distinct = {image.id: image for _, image in views}
+        here = {str(identity) for identity in distinct}
+
+        def parent(image: Image) -> str:
+            claimed = image.config.document.parent or ""
+            return claimed if claimed in here else ""
+
         shared = imageviews.chain_users(distinct.values()) if shared_size else {}
         users = imagemanifests.users(core) if manifests else {}
 
@@ -83,6 +93,7 @@ class Images:
                     entry,
                     image,
                     self._size(image),
+                    parent=parent(image),
                     containers=used.count(str(image.id)) if shared_size else -1,
                     shared=sum(
                         self._layer_size(chain)
@@ -187,7 +198,12 @@ class Images:
     ) -> builtins.list[ImageHistoryResponseItem]:
         """The image's layers and the instructions that made them, newest first."""
         entry, image = await find_image(self._core, ref, platform)
-        return await self._core.threads.run(imageviews.history, entry, image, self._layer_size)
+
+        def read() -> builtins.list[ImageHistoryResponseItem]:
+            ancestors = imageparents.ancestors(self._core, image)
+            return imageviews.history(entry, image, self._layer_size, ancestors)
+
+        return await self._core.threads.run(read)
 
     async def layers(self, ref: str, platform: str | None = None) -> builtins.list[ImageLayer]:
         """The layers of an image, lowest first."""
@@ -234,6 +250,7 @@ class Images:
     ) -> builtins.list[ImageDeleteResponseItem]:
         """Untag, and delete when it was the last name; Conflict when containers use it.
 
+        Images without a name that it was made from go along, unless ``noprune``.
         With ``platforms`` (``force`` is required) only what they need of it goes, names stay.
         """
         if platforms:
@@ -244,7 +261,7 @@ class Images:
     async def prune(self, filters: Filters | None = None) -> ImagesPruneReport:
         """Delete unused images (dangling ones unless ``dangling=false``).
 
-        Of those in use one tag stays.
+        Of those in use one tag stays. What images that stay were made from is not dangling.
         """
         checked = check_filters(filters, ("dangling", "label", "label!", "until"))
         only_dangling = boolean(checked, "dangling", True)
@@ -252,9 +269,12 @@ class Images:
         core = self._core
         deleted: builtins.list[ImageDeleteResponseItem] = []
         freed = 0
-        for entry, image in await self._views():
+        views = await self._views()
+        made = imageparents.children(image for _, image in views)
+        views.sort(key=lambda pair: len(pair[1].config.document.history or ()), reverse=True)
+        for entry, image in views:  # whatever was made from an image comes before it
             if (
-                (only_dangling and imageviews.tags(entry))
+                (only_dangling and (imageviews.tags(entry) or made[str(image.id)] > 0))
                 or (limit is not None and entry.created / 1e9 > limit)
                 or not match_labels(image.config.defaults.labels or {}, checked)
             ):
@@ -266,7 +286,9 @@ class Images:
             if len(core.images.alike(entry)) > 1:  # by its id, others would go along
                 deleted += await imageremoval.remove_entry(core, entry)
             else:
-                deleted += await imageremoval.remove(core, str(entry.id), force=True, noprune=False)
+                deleted += await imageremoval.remove(core, str(entry.id), force=True, noprune=True)
+            if parent := image.config.document.parent:
+                made[parent] -= 1
         core.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=freed)
 

@@ -99,6 +99,7 @@ def summary(
     image: Image,
     size: int,
     *,
+    parent: str = "",
     containers: int = -1,
     shared: int = -1,
     patterns: Sequence[str] = (),
@@ -108,7 +109,7 @@ def summary(
     names = [name for name in entry.references if not patterns or _matches(name, patterns)]
     return ImageSummary(
         id=str(image.id),
-        parent_id="",
+        parent_id=parent,
         repo_tags=_tags(names),
         repo_digests=_digests(names),
         created=int(created(image)),
@@ -138,8 +139,13 @@ def merged(summaries: Iterable[ImageSummary]) -> list[ImageSummary]:
     return list(found.values())
 
 
-def history(entry: Entry, image: Image, size_of: SizeOf) -> list[ImageHistoryResponseItem]:
-    """The steps of an image's making, newest first; ``size_of`` gives a layer's unpacked size."""
+def history(
+    entry: Entry, image: Image, size_of: SizeOf, ancestors: Sequence[Entry] = ()
+) -> list[ImageHistoryResponseItem]:
+    """The steps of an image's making, newest first; ``size_of`` gives a layer's unpacked size.
+
+    ``ancestors`` are the images here it was made from, nearest first: each was one step earlier.
+    """
     found = []
     for step in steps(image):
         stamp = 0
@@ -158,15 +164,10 @@ def history(entry: Entry, image: Image, size_of: SizeOf) -> list[ImageHistoryRes
             )
         )
     found.reverse()
-    if found:
-        first = found[0]
-        found[0] = ImageHistoryResponseItem(
-            id=str(image.id),
-            created=first.created,
-            created_by=first.created_by,
-            tags=tags(entry) or None,
-            size=first.size,
-            comment=first.comment,
+    known = [(str(image.id), entry), *((str(other.id), other) for other in ancestors)]
+    for position, (identity, owner) in enumerate(known[: len(found)]):
+        found[position] = msgspec.structs.replace(
+            found[position], id=identity, tags=tags(owner) or None
         )
     return found
 
