@@ -36,6 +36,8 @@ def said(instruction: Instruction, after: Stage, word: Word) -> str:
             return " ".join(("LABEL" if label else "ENV", *entries))
         case Setting(keyword="workdir"):
             return f"WORKDIR {after.config['WorkingDir']}"
+        case Setting(keyword="maintainer", value=value):
+            return f"MAINTAINER {value}"
         case Setting(keyword=keyword, value=value):
             return f"{keyword.upper()} {word(value)}"
         case Listing(keyword="expose"):

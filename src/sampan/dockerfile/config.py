@@ -93,6 +93,9 @@ def apply(
         case Pairs():
             labels = {word(key): word(value) for key, value in instruction.pairs}
             return stage.setting("Labels", {**table(stage.config, "Labels"), **labels})
+        case Setting(keyword="maintainer"):
+            # Taken as it is written: variables and quotes mean nothing in it.
+            return replace(stage, author=instruction.value)
         case Setting():
             return _SETTINGS[instruction.keyword](stage, word(instruction.value))
         case Listing(keyword="shell"):
@@ -196,5 +199,4 @@ _SETTINGS: Mapping[str, Callable[[Stage, str], Stage]] = {
     "user": lambda stage, value: stage.setting("User", value),
     "workdir": _workdir,
     "stopsignal": _stop_signal,
-    "maintainer": lambda stage, value: replace(stage, author=value),
 }

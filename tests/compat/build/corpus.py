@@ -54,6 +54,7 @@ SHARED: dict[str, str] = {
     "arg-proxy": 'FROM busybox\nRUN echo "$HTTP_PROXY" > /v',
     "label": 'FROM busybox\nLABEL a=1 b="x y" "c d"=e\nLABEL a=2 f=multi\\\nline',
     "maintainer": "FROM busybox\nMAINTAINER some one",
+    "maintainer-quotes": "FROM busybox\nENV E=1\nMAINTAINER some \"one\" $E 'x'",
     "expose": "FROM busybox\nENV P=90\nEXPOSE 80 443/tcp 53/udp $P 7000-7002",
     "volume": 'FROM busybox\nVOLUME /v /w\nVOLUME ["/x y"]',
     "cmd-shell": "FROM busybox\nCMD echo $PATH",

@@ -125,6 +125,13 @@ def test_errors_name_the_line(text: str, message: str) -> None:
         evaluated(text, **given)
 
 
+def test_maintainer_is_taken_as_written() -> None:
+    found = evaluated("FROM x\nENV E=1\nMAINTAINER a \"b\" $E $NONE 'c'\n")
+    assert found.author == "a \"b\" $E $NONE 'c'"
+    assert found.steps[-1].created_by == "MAINTAINER a \"b\" $E $NONE 'c'"
+    assert found.undefined == ()
+
+
 def test_history_says_what_buildkit_says() -> None:
     found = evaluated(
         'FROM x\nARG A\nENV E=1 F=$E\nLABEL l=\'a b\'\nCMD echo "$E"\nENTRYPOINT ["a", "b c"]\n'
