@@ -208,7 +208,7 @@ COMMANDS: Mapping[str, Command] = {
             Flag("cpu-idle", "number", "1: run only when nothing else does"),
             Flag("cpuset-cpus", "string", "CPUs to use"),
             Flag("cpuset-mems", "string", "memory nodes to use"),
-            Flag("kernel-memory", "number", "accepted and without effect"),
+            Flag("kernel-memory", "string", "accepted and without effect"),
             Flag("kernel-memory-tcp", "number", "bytes"),
             Flag("memory", "string", "bytes, -1 for no limit"),
             Flag("memory-reservation", "string", "bytes"),

@@ -67,7 +67,7 @@ def _perform(name: str, options: Parsed, parsed: Parsed) -> int:
 
     try:
         log = Log(options.string("log"), options.string("log-format"), options.switch("debug"))
-    except OSError as error:
+    except Exception as error:
         return _usage_error(error)
     try:
         root = options.string("root") or default_root()

@@ -61,12 +61,10 @@ class Runtime:
         """created, running, paused or stopped."""
         if not oci_state.alive(record):
             return "stopped"
-        if oci_state.waiting(self.store, record):
-            return "created"
         with contextlib.suppress(OSError):
             if record["cgroup"] and cgroup.frozen(self.layout, record["cgroup"]):
                 return "paused"
-        return "running"
+        return "created" if oci_state.waiting(self.store, record) else "running"
 
 
 def own_cgroup(record: Record) -> str:

@@ -114,9 +114,13 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
+def _frozen(live: Live) -> bool:
+    return bool(live.freezer) and _read(live.freezer).strip() not in (b"THAWED", b"0")
+
+
 def _start(live: Live, root: str, container_id: str, log: Log) -> int | None:
     directory = f"{root}/{container_id}"
-    if live.special or not live.alive():
+    if live.special or not live.alive() or _frozen(live):
         return None
     import _socket
 
@@ -178,7 +182,7 @@ def _kill(live: Live, directory: str, parsed: Parsed) -> int | None:
     if not isinstance(found, int) or live.shares_pids or parsed.switch("all"):
         return None
     pidfd = os.pidfd_open(live.pid)
-    if not live.alive() or (live.freezer and _read(live.freezer).strip() not in (b"THAWED", b"0")):
+    if not live.alive() or _frozen(live):
         return None
     _signal.pidfd_send_signal(pidfd, found)
     return 0

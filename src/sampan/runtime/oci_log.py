@@ -22,7 +22,12 @@ class Log:
     """A logger for one invocation."""
 
     def __init__(self, path: str, form: str, debug: bool) -> None:
-        """``path``: "" is standard error; ``form``: "text" or "json". Raises OSError."""
+        """``path``: "" is standard error; ``form``: "text" or "json". Raises OSError,
+        InvalidParameter."""
+        if form not in ("text", "json"):
+            from sampan.errors import InvalidParameter
+
+            raise InvalidParameter(f"invalid log-format: {form}")
         self._json = form == "json"
         self._fd = 2
         # On standard error only what ends the program: it is the container's, and its readers

@@ -305,3 +305,19 @@ def test_a_start_that_fails_early_ends_the_container(runtime: Runtime) -> None:
     finally:
         os.close(init)
     assert runtime("state", "c").returncode == 1
+
+
+def test_a_created_container_is_paused_and_goes_on(runtime: Runtime) -> None:
+    runtime.config("c", "true")
+    assert runtime.create("c").returncode == 0
+    runtime.ok("pause", "c")
+    assert runtime.status("c") == "paused"
+    assert runtime("start", "c").returncode == 1
+    runtime.ok("resume", "c")
+    assert runtime.status("c") == "created"
+    runtime.ok("start", "c")
+
+
+def test_kinds_of_logs(runtime: Runtime) -> None:
+    result = runtime("--log-format", "xml", "list")
+    assert (result.returncode, result.stderr) == (1, "invalid log-format: xml\n")
