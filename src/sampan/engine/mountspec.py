@@ -50,10 +50,10 @@ def parse_bind(text: str, driver: str = "") -> MountRecord:
     kind = "bind" if bind else "volume"
     target = _target(target, kind, text)
     propagation = next((word for word in words if word in PROPAGATIONS), "")
-    if propagation and not bind:
+    if (propagation and not bind) or ("nocopy" in words and bind):
         raise InvalidParameter(
-            f"invalid volume specification: '{text}': invalid mount config for type \"volume\": "
-            "field BindOptions must not be specified"
+            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": "
+            f"field {'VolumeOptions' if bind else 'BindOptions'} must not be specified"
         )
     if not bind and source:
         check_volume_name(source)
@@ -300,16 +300,18 @@ def alone_read_only(mount: MountRecord) -> MountRecord:
     return msgspec.structs.replace(mount, read_only_recursive=False) if alone else mount
 
 
+def on_one_path(source: str, root: str) -> bool:
+    """Whether one of two absolute paths is the other or holds it."""
+    return posixpath.commonpath([source, root]) in (source, root)
+
+
 def beside_root(mount: MountRecord, root: str, *, asked: bool) -> MountRecord:
     """A bind of what holds the data root, or lies in it, follows the host's mounts: ``rslave``.
 
     Else it would keep the containers' mounts below ``root`` busy after the host let go of them.
     ``asked``: the propagation is the user's. Raises InvalidParameter when it cannot be his.
     """
-    if mount.type != "bind" or posixpath.commonpath([mount.source, root]) not in (
-        mount.source,
-        root,
-    ):
+    if mount.type != "bind" or not on_one_path(mount.source, root):
         return mount
     if not asked:
         return msgspec.structs.replace(mount, propagation="rslave")

@@ -28,6 +28,7 @@ from sampan.engine import (
     namespacing,
     naming,
     ownership,
+    propagation,
     roots,
     runtimes,
     sharedmemory,
@@ -296,6 +297,7 @@ def _perform(core: Core, container: Container, launch: _Launch, hold: bool) -> _
         edits = cdi.requested(container.record.host_config, core.config.cdi_spec_dirs)
         cdi.apply(launch.request.spec, edits, core.host.devices)
         core.volumes.prepare(container.id, launch.mounts, undo, launch.id_map)
+        propagation.check(launch.mounts, str(core.config.data_root))
         imagemounts.pin_parts(core, container.id, launch.mounts, undo)
         _give_away(core, container, launch)
         if launch.shared_memory:

@@ -61,6 +61,8 @@ class ParentDriver:
     def ensure(self, spec: NetworkSpec) -> None:
         """See :meth:`Driver.ensure`."""
         name = spec.parent or own_parent(spec)
+        if name == "lo":
+            raise InvalidParameter(f"loopback interface is not a valid {self._name} parent link")
         with self._lock, _translated(f"cannot prepare parent {name}"):
             self._check_supported()
             if rtdump.link(self._socket, name) is not None:

@@ -15,7 +15,7 @@ import pytest
 
 from sampan.engine.engine import Engine
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Unsupported
-from sampan.kernel.mount import MNT_DETACH, umount2
+from sampan.kernel.mount import MNT_DETACH, MS_PRIVATE, MS_SHARED, umount2
 from sampan.kernel.mount import mount as kernel_mount
 from sampan.plugin import client
 from sampan.runtime.client import read_live
@@ -285,3 +285,34 @@ async def test_parts_of_images_and_read_only_all_the_way(engine: Engine, tmp_pat
         assert (await run(engine, "touch", "/b/inner/x", host=HostConfig(binds=bound))).code == 1
     finally:
         umount2(str(top / "inner"), MNT_DETACH)
+
+
+async def test_a_mount_passes_on_what_its_own_mount_does(engine: Engine, tmp_path: Path) -> None:
+    """A shared bind of a private mount would pass nothing on: it is refused, as dockerd does."""
+    source = tmp_path / "a mount"
+    source.mkdir()
+    kernel_mount("none", str(source), "tmpfs", 0)
+    try:
+        for kind, asked, wanted in (
+            (MS_PRIVATE, "shared", "a shared mount"),
+            (MS_PRIVATE, "rslave", "a shared or slave mount"),
+            (MS_SHARED, "rshared", ""),
+            (MS_SHARED, "slave", ""),
+            (MS_PRIVATE, "rprivate", ""),
+        ):
+            kernel_mount("", str(source), "", kind)
+            bind = MountBindOptions(propagation=asked)
+            mount = Mount(type="bind", source=str(source), target="/m", bind_options=bind)
+            host = HostConfig(mounts=[mount])
+            await engine.containers.create(request(["true"], host), "sharing")
+            if wanted:
+                message = f"path {source} is mounted on {source} but it is not {wanted}"
+                with pytest.raises(InvalidParameter, match=message):
+                    await engine.containers.start("sharing")
+            else:
+                await engine.containers.start("sharing")
+                ended = await (await engine.containers.wait("sharing"))
+                assert ended.status_code == 0
+            await engine.containers.remove("sharing")
+    finally:
+        umount2(str(source), MNT_DETACH)

@@ -53,6 +53,9 @@ def test_macvlan_is_on_the_parents_network_and_not_on_the_hosts(world: World) ->
             assert rtdump.link(sock, "uplink") is not None
         with pytest.raises(InvalidParameter, match="parent interface eth77 was not found"):
             drivers["macvlan"].ensure(spec_of("macvlan", "10.0.0.0/24", parent="eth77"))
+        for driver in ("macvlan", "ipvlan"):
+            with pytest.raises(InvalidParameter, match=f"not a valid {driver} parent link"):
+                drivers[driver].ensure(spec_of(driver, "10.0.0.0/24", parent="lo"))
 
 
 def test_macvlan_without_parent_connects_containers_only(world: World) -> None:

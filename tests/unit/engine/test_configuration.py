@@ -76,6 +76,7 @@ def test_bind(text: str, fields: dict[str, object]) -> None:
         ("vol:ro", "invalid volume specification"),
         ("a/b:/c", "includes invalid characters for a local volume name"),
         ("vol:/c:rshared", "invalid volume specification"),
+        ("/a:/b:nocopy", "field VolumeOptions must not be specified"),
     ],
 )
 def test_bind_refused(text: str, message: str) -> None:
