@@ -227,6 +227,12 @@ async def test_stages_and_what_nobody_needs(bench: Bench) -> None:
     assert set(bench.files(built)) - {""} == {"result", "sh"}
 
 
+async def test_sources_above_the_context_are_as_inside_it(bench: Bench) -> None:
+    """Unless the request confines them, as the classic builder does."""
+    built = await bench.build(BASE + "COPY ../../a /x\n")
+    assert bench.read(built, "x") == "one\n"
+
+
 async def test_a_failing_step_tells_its_output_and_leaves_nothing(bench: Bench) -> None:
     recorder = Recorder()
     with pytest.raises(StepFailed, match="exit code: 3") as failure:

@@ -120,10 +120,6 @@ MODERN: dict[str, tuple[str, dict[str, Entry]]] = {
         'FROM busybox\nENV V=1\nCOPY --chmod=640 --chown=3:4 <<A <<-"B" /d/\nv=$V\nA\n\tv=$V\nB',
         {"d/A": (0o640, 3, 4, "v=1\n"), "d/B": (0o640, 3, 4, "v=$V\n")},
     ),
-    "copy-parent-escape": (
-        "FROM busybox\nCOPY ../../a.txt /x",
-        {"x": (0o644, 0, 0, "a\n")},
-    ),
     "chmod": (
         "FROM busybox\nCOPY --chmod=700 a.txt /x\nCOPY --chmod=u=rwX,go=rX a.txt /y",
         {"x": (0o700, 0, 0, "a\n"), "y": (0o644, 0, 0, "a\n")},
