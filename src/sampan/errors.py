@@ -21,6 +21,8 @@ class SampanError(Exception):
     exit_code: ClassVar[int] = 1
     #: First and last line of the Dockerfile's instruction that failed, where it was one.
     lines: tuple[int, int] | None = None
+    #: What the other side itself said, where the error tells of its refusal.
+    quoted: str | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -91,7 +91,7 @@ def explanation(reply: Reply) -> str:
 
 def failure(reply: Reply, what: str) -> SampanError:
     """The error a refusing answer becomes; ``what`` names what was asked for."""
-    said = f"{what}: {explanation(reply)}"
+    said = explanation(reply)
     kinds: Mapping[int, type[SampanError]] = {
         400: InvalidParameter,
         401: Unauthorized,
@@ -102,4 +102,6 @@ def failure(reply: Reply, what: str) -> SampanError:
     kind = kinds.get(reply.status)
     if kind is None:
         kind = _Unreachable if reply.status >= 500 else InvalidParameter
-    return kind(said)
+    error = kind(f"{what}: {said}")
+    error.quoted = said
+    return error

@@ -122,12 +122,13 @@ class Pull:
     def _explained(self, error: SampanError) -> SampanError:
         """The error as dockerd words it, which scripts look for."""
         name = self._reference
+        said = error.quoted or error.message
         if isinstance(error, NotFound):
-            return NotFound(f"manifest for {name.familiar} not found: {error.message}")
+            return NotFound(f"manifest for {name.familiar} not found: {said}")
         if isinstance(error, Unauthorized):
             return NotFound(
                 f"pull access denied for {name.familiar_name}, repository does not exist or may "
-                f"require 'docker login': {error.message}"
+                f"require 'docker login': {said}"
             )
         return error
 
