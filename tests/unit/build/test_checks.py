@@ -143,6 +143,14 @@ def test_only_stages_that_are_built_are_looked_into() -> None:
     assert found(source, target="b") == ["StageNameCasing@1", "LegacyKeyValueFormat@2"]
 
 
+def test_instructions_before_the_first_stage_set_no_casing() -> None:
+    assert found("ARG a=1\nARG b=1\nfrom scratch\n") == []
+
+
+def test_arguments_of_a_stage_are_not_declared_for_the_next_from() -> None:
+    assert found("FROM scratch\nARG V=1\nFROM x$V\n") == ["UndefinedArgInFrom@3"]
+
+
 def test_a_context_is_ignored_only_as_a_whole() -> None:
     source = "FROM scratch\nCOPY . .\n"
     assert found(source, ignore=[".*"]) == []
