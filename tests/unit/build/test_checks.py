@@ -157,6 +157,11 @@ def test_a_context_is_ignored_only_as_a_whole() -> None:
     assert found(source, ignore=["*"]) == ["CopyIgnoredFile@2"]
 
 
+def test_what_another_stage_has_is_not_ignored() -> None:
+    source = "FROM scratch AS a\nFROM scratch\nCOPY --from=a x .\n"
+    assert found(source, ignore=["x"]) == []
+
+
 def test_the_files_own_choice_is_no_comment_of_its_first_instruction() -> None:
     source = "# check=skip=all\nFROM scratch as base\n"
     assert found(source) == []
