@@ -69,13 +69,7 @@ class Images:
         checked = check_filters(filters, _LIST_KEYS)
         core = self._core
         views = await self._views()
-        found = [
-            (entry, image) for entry, image in views if self._matches(entry, image, checked, views)
-        ]
-        if not all:
-            made = imageparents.children(image for _, image in views)
-            found = [pair for pair in found if not imageparents.intermediate(core, pair[0], made)]
-        found.sort(key=lambda pair: imageviews.created(pair[1]), reverse=True)
+        found = self._chosen(views, checked, intermediate=all)
         used = [container.record.image_id for container in core.containers]
         distinct = {image.id: image for _, image in views}
         here = {str(identity) for identity in distinct}
@@ -109,6 +103,23 @@ class Images:
             )
 
         return await core.threads.run(build)
+
+    def _chosen(
+        self,
+        views: builtins.list[tuple[Entry, Image]],
+        filters: Filters,
+        *,
+        intermediate: bool,
+    ) -> builtins.list[tuple[Entry, Image]]:
+        """Those that pass the filters, newest first; ``intermediate``: also what only others were
+        made from."""
+        found = [pair for pair in views if self._matches(*pair, filters, views)]
+        if not intermediate:
+            made = imageparents.children(image for _, image in views)
+            found = [
+                pair for pair in found if not imageparents.intermediate(self._core, pair[0], made)
+            ]
+        return sorted(found, key=lambda pair: imageviews.created(pair[1]), reverse=True)
 
     async def _views(self) -> builtins.list[tuple[Entry, Image]]:
         """Every image that can run here, read."""
