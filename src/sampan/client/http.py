@@ -220,19 +220,14 @@ class Connection:
             self._socket.sendall(payload + body if isinstance(body, bytes) else payload)
             if body is not None and not isinstance(body, bytes):
                 self._send_chunks(body)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            return self._early_answer(method, error)
+        except (BrokenPipeError, ConnectionResetError):
+            # The answer of a peer that stopped reading, if it gave one; else its end is told as it
+            # is after a request that was read.
+            return self.receive(method)
         except OSError as error:
             self.close()
             raise ConnectionFailed(f"error during connect: {error.strerror}") from error
         return None
-
-    def _early_answer(self, method: str, error: OSError) -> Response:
-        """The answer of a peer that stopped reading the request, if it gave one."""
-        try:
-            return self.receive(method)
-        except (ConnectionFailed, ProtocolError):
-            raise ConnectionFailed(f"error during connect: {error.strerror}") from error
 
     def _send_chunks(self, body: Iterable[bytes]) -> None:
         for piece in body:

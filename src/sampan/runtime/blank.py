@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sampan.kernel import mount as m
 from sampan.kernel import namespaces
@@ -23,6 +23,8 @@ _ATTRIBUTES = m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NOEXEC
 #: Who runs programs of the host's, or has them run, before the root is changed.
 _HOOKS = frozenset({"hook", "runtime_hooks"})
 _SOURCES = frozenset({"clone_tree", "overlay"})
+#: and what they come after in any case
+_FIRST = _SOURCES | {"enter", "host_propagation", "await_cgroups"}
 
 
 def make() -> int:
@@ -56,10 +58,10 @@ def _empty() -> None:
 
 
 def suits(setup: Iterable[Operation]) -> bool:
-    """Whether a plan's operations need the host's mounts only until the root is attached."""
+    """Whether a plan's operations, once :func:`arranged`, need no copy of the host's mounts."""
     attached = False
     for name, arguments in setup:
-        if name in _HOOKS or (attached and name in _SOURCES):
+        if name in _HOOKS:
             return False
         if name == "host_propagation" and arguments["kind"] != m.MS_SLAVE:
             return False  # the container's are to be one with the host's
@@ -67,3 +69,10 @@ def suits(setup: Iterable[Operation]) -> bool:
             return False  # made by mounting it somewhere
         attached = attached or name == "attach_root"
     return attached
+
+
+def arranged(setup: Sequence[Operation]) -> list[Operation]:
+    """``setup`` with those operations first that make mounts of what the host has."""
+    end = 1 + max(index for index, step in enumerate(setup) if step.name in _SOURCES)
+    first = [step for step in setup[:end] if step.name in _FIRST]
+    return [*first, *(step for step in setup[:end] if step.name not in _FIRST), *setup[end:]]

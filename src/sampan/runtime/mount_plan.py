@@ -49,9 +49,7 @@ _LABELLED_BY_POLICY = frozenset({"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}
 
 @dataclass(slots=True, kw_only=True)
 class MountPlanner:
-    """Collects operations: ``host`` for the runtime's side, ``sources`` and ``inside`` for init.
-
-    ``sources`` make mounts of what the host has, and come first: ``inside`` does not need it.
+    """Collects operations: ``host`` for the runtime's side, ``inside`` for init.
 
     ``remapped``: the container has a user namespace of its own; ``uid_map``, ``gid_map``: its ids,
     as far as they were told. ``own_cgroups``: a new or joined cgroup namespace. ``cgroup``: path of
@@ -73,7 +71,6 @@ class MountPlanner:
     propagation: int = m.MS_SLAVE
     root_propagation: int = m.MS_PRIVATE
     host: list[Operation] = field(default_factory=list)
-    sources: list[Operation] = field(default_factory=list)
     inside: list[Operation] = field(default_factory=list)
     transferred: list[str] = field(default_factory=list)
     proc_slot: str | None = None
@@ -173,7 +170,7 @@ class MountPlanner:
         if self._from_outside:
             self._on_host(slot, step)
         else:
-            self.sources.append(step)
+            self.inside.append(step)
         self.inside.append(
             operation("attach", slot=slot, destination=path, ordinary=False, proc_file=False)
         )
@@ -308,7 +305,7 @@ class MountPlanner:
         if self._from_outside or idmapped:
             self._on_host(slot, *steps)
         else:
-            self.sources += steps
+            self.inside += steps
 
     def _overlay(
         self, slot: str, source: str, options: MountOptions, *, idmapped: bool | None = None
@@ -342,7 +339,7 @@ class MountPlanner:
         if self._from_outside:
             self._on_host(slot, step)
         else:
-            self.sources.append(step)
+            self.inside.append(step)
 
     def _filesystem(self, slot: str, kind: str, source: str, options: MountOptions) -> None:
         attributes = options.set_ | options.recursive_set
@@ -419,7 +416,7 @@ class MountPlanner:
                 if self._from_outside:
                     self._on_host(slot, *steps)
                 else:
-                    self.sources += steps
+                    self.inside += steps
             else:
                 self._filesystem(slot, "cgroup2", "cgroup", options)
             self._attach(slot, destination, options)
@@ -429,8 +426,6 @@ class MountPlanner:
         self.inside.append(new_filesystem(slot, "tmpfs", "cgroup", size, base))
         self._attach(slot, destination, options)
         links: list[Value] = []
-        if not self.own_cgroups:
-            self.sources.append(operation("await_cgroups"))  # they are made by then
         for hierarchy in self.facts.layout.legacy:
             name = posixpath.basename(hierarchy.mountpoint)
             part = self._slot()
@@ -480,7 +475,7 @@ class MountPlanner:
         if self._from_outside:
             self._on_host(part, *steps)
         else:
-            self.sources += steps
+            self.inside += steps
 
 
 def _check_proc(destination: str) -> None:

@@ -112,7 +112,7 @@ def plan(
     choices = replace(options.process, seccomp=seccomp_filter is not None)
     # Also in a mount namespace that is joined the root becomes the container's.
     _mount_operations(planner, spec, linux, rootfs, options, choices.terminal)
-    setup = [operation("enter"), *planner.sources, *planner.inside]
+    setup = [operation("enter"), *planner.inside]
     setup += _after_mounts(spec, linux, new, joined, planner, options, choices)
     setup.append(
         operation(
@@ -337,7 +337,7 @@ def _mount_operations(
     follows = kind == mount.MS_SLAVE
     planner.propagation = kind if recursive or kind == mount.MS_SHARED else mount.MS_SLAVE
     if not planner.shared_root:
-        planner.sources.append(operation("host_propagation", kind=planner.propagation))
+        planner.inside.append(operation("host_propagation", kind=planner.propagation))
         planner.root_propagation = mount.MS_SLAVE if follows else mount.MS_PRIVATE
     planner.root(rootfs)
     for entry in spec.get("mounts") or ():

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeAlias
 
 from sampan.kernel import cgroup, mount, namespaces, prctl, process
@@ -23,6 +23,7 @@ from sampan.model.idmap import IdMap
 from sampan.runtime import blank, channel, init, plan_codec, spawn
 from sampan.runtime.channel import Message
 from sampan.runtime.context import Source
+from sampan.runtime.operation import Operation
 from sampan.runtime.planned import Plan
 from sampan.runtime.process_operations import join_cgroups
 from sampan.runtime.userns import hand_over
@@ -148,12 +149,13 @@ def _wait(told: socket.socket, directory: int, rehearse: Rehearsal, *, user: boo
         plan = plan_codec.decode(*message)
         context = spawn.init_context(plan, told)
         context.cgroups_expected = bool(plan.cgroup) and not joined
+        setup: Sequence[Operation] = plan.setup
         if not plan.join:  # they are of our own namespaces
             context.premade = premade
-        if empty >= 0 and plan.new & namespaces.CLONE_NEWNS and blank.suits(plan.setup):
-            context.blank = empty
+        if empty >= 0 and plan.new & namespaces.CLONE_NEWNS and blank.suits(setup):
+            context.blank, setup = empty, blank.arranged(setup)
         else:
             context.apart = namespaces.CLONE_NEWNS
     except BaseException:
         os._exit(_FAILED)  # our maker notices; nothing may unwind into what it was doing
-    init.run(context, plan.setup, plan.finish, (fds[0], fds[1], fds[2]))
+    init.run(context, setup, plan.finish, (fds[0], fds[1], fds[2]))

@@ -29,8 +29,7 @@ CLONE = operation("clone_tree", slot="mount2")
         ([operation("host_propagation", kind=MS_PRIVATE), OVERLAY, ATTACH], False),
         ([operation("host_propagation", kind=MS_SHARED), OVERLAY, ATTACH], False),
         ([operation("overlay", layers=False), ATTACH], False),
-        ([OVERLAY, ATTACH, CLONE], False),
-        ([OVERLAY, ATTACH, OVERLAY], False),
+        ([OVERLAY, ATTACH, CLONE], True),
         ([OVERLAY, ATTACH, operation("hook", name="createContainer")], False),
         ([OVERLAY, ATTACH, operation("runtime_hooks")], False),
         ([operation("change_root", path="/x")], False),
@@ -38,6 +37,14 @@ CLONE = operation("clone_tree", slot="mount2")
 )
 def test_which_plans_need_no_copy(setup: list[Operation], suits: bool) -> None:
     assert blank.suits(setup) is suits
+
+
+def test_what_is_made_of_the_host_s_mounts_comes_first() -> None:
+    enter, wait, hide = operation("enter"), operation("await_cgroups"), operation("mask")
+    attach = operation("attach", slot="mount2")
+    setup = [enter, OVERLAY, ATTACH, CLONE, attach, wait, CLONE, attach, hide, wait]
+    first = [enter, OVERLAY, CLONE, wait, CLONE]
+    assert blank.arranged(setup) == [*first, ATTACH, attach, attach, hide, wait]
 
 
 def _what_is_below(pid: int) -> set[str]:

@@ -30,7 +30,7 @@ ASYNC = {
 #: What only makes sense inside the engine.
 OWN = {"publish", "close", "listeners"}
 #: Arguments that a server tells its engine: whose ids the client has, what its version expects.
-INSIDE = {"client", "read_only_recursive"}
+INSIDE = {"client", "read_only_recursive", "volume_labels"}
 
 
 def parameters(method: object) -> list[tuple[str, object, object]]:
