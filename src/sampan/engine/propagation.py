@@ -6,27 +6,18 @@ name, in dockerd's words.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from sampan.engine.mountspec import on_one_path
 from sampan.engine.record import MountRecord
 from sampan.errors import InvalidParameter
+from sampan.kernel import mountinfo
 from sampan.kernel.mount import mount_id
 
 _NEEDED = {
     "shared": (("shared",), "a shared mount"),
     "slave": (("shared", "master"), "a shared or slave mount"),
 }
-
-
-class Carrier(NamedTuple):
-    """A mount of this namespace; ``kinds``: the names of its optional fields."""
-
-    point: str
-    kinds: frozenset[str]
 
 
 def check(mounts: Sequence[MountRecord], root: str) -> None:
@@ -43,27 +34,12 @@ def check(mounts: Sequence[MountRecord], root: str) -> None:
     ]
     if not asking:
         return
-    with open("/proc/thread-self/mountinfo", "rb") as file:
-        table = file.read()
+    mounted = {entry.mount_id: entry for entry in mountinfo.entries(mountinfo.own())}
     for mount in asking:
-        found = carrier(table, mount_id(mount.source))
+        found = mounted.get(mount_id(mount.source))
         kinds, wanted = _NEEDED[mount.propagation.removeprefix("r")]
         if found is None or found.kinds.isdisjoint(kinds):
             point = found.point if found is not None else "an unknown mount"
             raise InvalidParameter(
                 f"path {mount.source} is mounted on {point} but it is not {wanted}"
             )
-
-
-def carrier(table: bytes, wanted: int) -> Carrier | None:
-    """The mount ``wanted`` in the text of a mountinfo file (proc_pid_mountinfo(5))."""
-    for line in table.splitlines():
-        fields = line.split()
-        if int(fields[0]) != wanted:
-            continue
-        # Space, tab, newline and backslash are written as octal escapes.
-        point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields[4])
-        optional = fields[6 : fields.index(b"-", 6)]
-        kinds = frozenset(field.partition(b":")[0].decode() for field in optional)
-        return Carrier(os.fsdecode(point), kinds)
-    return None

@@ -16,7 +16,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import secrets
 import shutil
 import threading
@@ -34,7 +33,7 @@ from sampan.errors import (
     SampanError,
     Unsupported,
 )
-from sampan.kernel import mount, openat
+from sampan.kernel import mount, mountinfo, openat
 from sampan.runtime.copy_up import copy_tree
 from sampan.snapshot import quota
 from sampan.volume.model import Volume, check_name
@@ -418,22 +417,15 @@ def disk_usage(directory: Path) -> int:
 def _is_mounted(directory: Path) -> bool:
     """Whether something is mounted on ``directory``. Not os.path.ismount: it does not see bind
     mounts within one file system."""
-    wanted = os.fsencode(os.path.realpath(directory))
-    return any(point == wanted for point in _mount_points())
+    wanted = os.path.realpath(directory)
+    return any(entry.point == wanted for entry in mountinfo.entries(mountinfo.own()))
 
 
 def _mounts_in(directory: Path) -> bool:
     """Whether anything is mounted on or below ``directory``."""
-    wanted = os.fsencode(os.path.realpath(directory))
-    return any(point == wanted or point.startswith(wanted + b"/") for point in _mount_points())
-
-
-def _mount_points() -> Iterator[bytes]:
-    """Every mount point of this mount namespace (proc_pid_mountinfo(5))."""
-    with open("/proc/thread-self/mountinfo", "rb") as file:
-        for line in file:
-            # Space, tab, newline and backslash are written as octal escapes.
-            yield re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), line.split()[4])
+    wanted = os.path.realpath(directory)
+    points = [entry.point for entry in mountinfo.entries(mountinfo.own())]
+    return any(point == wanted or point.startswith(f"{wanted}/") for point in points)
 
 
 def _is_directory(fd: int) -> bool:

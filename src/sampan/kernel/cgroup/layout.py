@@ -17,16 +17,13 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from sampan.errors import InvalidParameter, Unsupported
+from sampan.kernel.mountinfo import entries
 
 Mode = Literal["v1", "hybrid", "v2"]
-
-_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,23 +107,28 @@ def detect(mountinfo: str, cgroups: str, own: str = "") -> Layout:
     own_v1, own_v2 = _own_cgroups(own)
     legacy: dict[frozenset[str], Hierarchy] = {}
     unified: Hierarchy | None = None
-    for root, mountpoint, fstype, options in _cgroup_mounts(mountinfo):
-        if fstype == "cgroup2":
-            if unified is None or not unified.mountpoint.startswith("/sys/fs/cgroup"):
-                unified = Hierarchy(
-                    mountpoint=mountpoint,
-                    controllers=frozenset(),
-                    unified=True,
-                    own=_below(root, own_v2),
-                )
+    for mount in entries(mountinfo):
+        found_before = unified is not None and unified.mountpoint.startswith("/sys/fs/cgroup")
+        if mount.fstype == "cgroup2" and not found_before:
+            unified = Hierarchy(
+                mountpoint=mount.point,
+                controllers=frozenset(),
+                unified=True,
+                own=_below(mount.root, own_v2),
+            )
+        if mount.fstype != "cgroup":
             continue
-        names = frozenset(o for o in options.split(",") if o in known or o.startswith("name="))
+        options = mount.options.split(",")
+        names = frozenset(o for o in options if o in known or o.startswith("name="))
         present = legacy.get(names)
         if not names or (present and present.mountpoint.startswith("/sys/fs/cgroup")):
             continue
-        inside = next((own_v1[name] for name in names if name in own_v1), root)
+        inside = next((own_v1[name] for name in names if name in own_v1), mount.root)
         legacy[names] = Hierarchy(
-            mountpoint=mountpoint, controllers=names, unified=False, own=_below(root, inside)
+            mountpoint=mount.point,
+            controllers=names,
+            unified=False,
+            own=_below(mount.root, inside),
         )
     return _assemble(tuple(legacy.values()), unified, known)
 
@@ -175,21 +177,6 @@ def probe(proc: str | os.PathLike[str] = "/proc") -> Layout:
 def _text(path: str) -> str:
     with open(path, errors="surrogateescape") as file:
         return file.read()
-
-
-def _cgroup_mounts(mountinfo: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (root, mount point, type, super options) of cgroup mounts, see proc(5)."""
-    for line in mountinfo.splitlines():
-        left, separator, right = line.partition(" - ")
-        fields, tail = left.split(" "), right.split(" ")
-        if not separator or len(fields) < 6 or len(tail) < 3:
-            continue
-        if tail[0] in ("cgroup", "cgroup2"):
-            yield _unescape(fields[3]), _unescape(fields[4]), tail[0], tail[2]
-
-
-def _unescape(text: str) -> str:
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
 
 
 def _own_cgroups(text: str) -> tuple[dict[str, str], str]:
