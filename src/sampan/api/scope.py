@@ -141,7 +141,7 @@ async def _in_scope(call: Call, kind: str, reference: str, *, may_be_new: bool =
     """Raise NotFound for what this socket does not see, or what is not there unless it
     ``may_be_new``: then it will be made, with the socket's labels."""
     try:
-        labels = await _labels(call, kind, reference)
+        labels = await labels_of(call, kind, reference)
     except NotFound:
         if may_be_new:
             return
@@ -150,7 +150,8 @@ async def _in_scope(call: Call, kind: str, reference: str, *, may_be_new: bool =
         raise NotFound(f"No such {kind}: {reference}")
 
 
-async def _labels(call: Call, kind: str, reference: str) -> dict[str, str] | None:
+async def labels_of(call: Call, kind: str, reference: str) -> dict[str, str] | None:
+    """The labels of a ``container``, ``volume`` or ``network``. Raises NotFound."""
     engine = call.engine
     if kind == "container":
         config = (await engine.containers.inspect(reference)).config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from sampan.api.metrics import RequestMetrics
 from sampan.api.protocol import Protocol, Server
 from sampan.api.router import Effect, Match, Route, Router, split_version
 from sampan.api.routes import all_routes
+from sampan.api.scope import labels_of
 from sampan.api.version import CURRENT, TooOld, negotiate
 from sampan.engine.threads import Threads
 from sampan.engine.tracing import Tracing, answered
@@ -228,35 +229,17 @@ class Request(web.BaseRequest):
 
 async def check_scope(call: Call, pattern: str) -> None:
     """Hide what does not carry the socket's labels (:class:`NotFound`, as if it did not exist)."""
-    finders: dict[str, Callable[[], Awaitable[dict[str, str] | None]]] = {
-        "containers": partial(_container_labels, call),
-        "exec": partial(_exec_labels, call),
-        "networks": partial(_network_labels, call),
-        "volumes": partial(_volume_labels, call),
-    }
     kind, _, rest = pattern.removeprefix("/sampan").lstrip("/").partition("/")
-    finder = finders.get(kind)
-    if finder is None or not rest.startswith("{name}"):
+    if kind not in ("containers", "exec", "networks", "volumes") or not rest.startswith("{name}"):
         return
-    if not call.access.sees(await finder()):
-        raise NotFound(f"No such {kind.rstrip('s')}: {call.name}")
-
-
-async def _container_labels(call: Call, ref: str | None = None) -> dict[str, str] | None:
-    found = await call.engine.containers.inspect(ref or call.name)
-    return found.config.labels if found.config else None
+    one = kind.removesuffix("s")
+    labels = await (_exec_labels(call) if one == "exec" else labels_of(call, one, call.name))
+    if not call.access.sees(labels):
+        raise NotFound(f"No such {one}: {call.name}")
 
 
 async def _exec_labels(call: Call) -> dict[str, str] | None:
     found = await call.engine.execs.inspect(call.name)
     if not found.container_id:
         raise InvalidParameter("the exec instance names no container")
-    return await _container_labels(call, found.container_id)
-
-
-async def _network_labels(call: Call) -> dict[str, str] | None:
-    return (await call.engine.networks.inspect(call.name)).labels
-
-
-async def _volume_labels(call: Call) -> dict[str, str] | None:
-    return (await call.engine.volumes.inspect(call.name)).labels
+    return await labels_of(call, "container", found.container_id)
