@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.peers import BIN, Engine, dockerd, sampand
-from bench.timing import Row, alternate, command, medians
+from bench.timing import Row, alternate, command, interpreter, medians
 
 CONTAINERS = 50
 _SETTLE_SECONDS = 5.0  # a worker gives way to its sleeping monitor after a quiet second
@@ -147,10 +146,9 @@ def cold_start(rounds: int = 20) -> Iterator[Row]:
     """The command line from a cold start, against the bare interpreter."""
     with sampand() as engine:
         host = ["-H", f"unix://{engine.socket}"]
-        interpreter = str(Path(sys.executable).resolve())
         times = alternate(
             {
-                "python": command([interpreter, "-I", "-c", "pass"]),
+                "python": interpreter(),
                 "version": command([str(BIN / "sampan"), *host, "version"]),
                 "ps": command([str(BIN / "sampan"), *host, "ps"]),
             },

@@ -64,11 +64,15 @@ def command(words: Sequence[str]) -> Callable[[], None]:
     return call
 
 
+def interpreter() -> Callable[[], None]:
+    """A call that starts Python and nothing else."""
+    return command([str(Path(sys.executable).resolve()), "-I", "-c", "pass"])
+
+
 def beside_interpreter(what: str, ours: float, target: float) -> Row:
     """``ours`` (milliseconds), and the ``target`` for machines where Python starts in 10 ms, as
     multiples of what Python's start takes on this one."""
-    start = command([str(Path(sys.executable).resolve()), "-I", "-c", "pass"])
-    found = medians(alternate({"python": start}, 20))
+    found = medians(alternate({"python": interpreter()}, 20))
     return Row(
         f"{what}, by Python's", ours, found["python"], "python -I -c pass", target=target / 10
     )

@@ -14,9 +14,8 @@ from typing import NamedTuple, TypeAlias
 
 from sampan.errors import Unsupported
 from sampan.kernel import sock_filter
-from sampan.kernel.sock_filter import Instruction
+from sampan.kernel.sock_filter import ARCHITECTURE, NUMBER, Instruction
 
-_NUMBER, _ARCHITECTURE = 0, 4  # offsets into struct seccomp_data
 _ALL = 0xFFFFFFFF
 _FARTHEST = 250  # of 255 instructions: those of a jump may be put between
 
@@ -61,9 +60,9 @@ def _told_apart(code: Sequence[Instruction]) -> tuple[set[int], list[int]]:
     for at, instruction in enumerate(code):
         words = {instruction.operand} if instruction.code == sock_filter.LOAD else loaded[at]
         if instruction.code in sock_filter.COMPARISONS:
-            if _NUMBER in words:
+            if NUMBER in words:
                 numbers.add(instruction.operand)
-            if _ARCHITECTURE in words:
+            if ARCHITECTURE in words:
                 architectures[instruction.operand] = None
         for target in instruction.targets(at):
             loaded[target] |= words
@@ -87,7 +86,7 @@ class _Run:
 
     def __init__(self, code: Sequence[Instruction], number: int, architecture: int) -> None:
         self._code = code
-        self._known = {_NUMBER: number, _ARCHITECTURE: architecture}
+        self._known = {NUMBER: number, ARCHITECTURE: architecture}
         self._outcomes: dict[tuple[int, int, int], Outcome] = {}
 
     def outcome(self, at: int, offset: int, mask: int) -> Outcome:
@@ -98,7 +97,7 @@ class _Run:
             if code == sock_filter.LOAD:
                 offset, mask = operand, _ALL
             elif code == sock_filter.AND:
-                if offset == _NUMBER:
+                if offset == NUMBER:
                     raise Unsupported("seccomp: bits of a system call's number")
                 mask &= operand
             elif code == sock_filter.ALWAYS:
@@ -133,12 +132,12 @@ class _Writer:
         for architecture, ranges in reversed(trees.items()):
             here = self._tree(ranges)
             at = self._branch(sock_filter.EQUAL, architecture, here, at)
-            at = self._add(sock_filter.LOAD, _ARCHITECTURE)
+            at = self._add(sock_filter.LOAD, ARCHITECTURE)
         return sock_filter.encode(self._backwards[::-1])
 
     def _tree(self, ranges: Sequence[tuple[int, Outcome]]) -> int:
         at = self._halves(ranges)
-        return at if len(ranges) == 1 else self._add(sock_filter.LOAD, _NUMBER)
+        return at if len(ranges) == 1 else self._add(sock_filter.LOAD, NUMBER)
 
     def _halves(self, ranges: Sequence[tuple[int, Outcome]]) -> int:
         """Where the tree starts that needs the number loaded."""

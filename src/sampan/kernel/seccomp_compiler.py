@@ -23,16 +23,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-import struct
 
 # hashlib would bring OpenSSL, which takes longer to load than a filter to be installed.
 from _blake2 import blake2b
 from collections.abc import Mapping
 
 from sampan.errors import InvalidParameter, Unsupported
+from sampan.kernel import sock_filter
 from sampan.kernel.filter_tree import condense
 from sampan.kernel.libseccomp import Library, Rule
 from sampan.kernel.seccomp import ARCHITECTURES, FLAGS, NATIVE, NEW_LISTENER, Filter
+from sampan.kernel.sock_filter import Instruction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -273,42 +274,34 @@ def _prefix(highest: Mapping[int, int], recent: Mapping[int, int], refuse_newer:
     if not recent and not refuse_newer:
         return b""
     x32 = ARCHITECTURES["SCMP_ARCH_X32"]
-    code: list[bytes] = []
+    code: list[Instruction] = []
     for token, newest in highest.items():
         if token == x32 or newest < 0:
             continue  # where the profile names nothing, nothing is newer than what it names
-        block = [_ld(0)]
+        inner = _numbers(newest, recent, refuse_newer)
         if token == _AUDIT_X86_64:
             # One AUDIT_ARCH for both ABIs; x32 numbers carry a bit. They go to libseccomp's part.
-            inner = _numbers(newest, recent, refuse_newer)
-            block += [_jump(0x35, _X32_BIT, len(inner), 0), *inner]
-        else:
-            block += _numbers(newest, recent, refuse_newer)
-        # jt/jf are 8 bits wide; the block stays far below that.
-        code += [_ld(4), _jump(0x15, token, 0, len(block)), *block]
-    return b"".join(code)
+            inner = [Instruction(sock_filter.AT_LEAST, len(inner), 0, _X32_BIT), *inner]
+        block = [Instruction(sock_filter.LOAD, 0, 0, sock_filter.NUMBER), *inner]
+        # The jumps' 8 bits reach: the block stays far below that.
+        code += [
+            Instruction(sock_filter.LOAD, 0, 0, sock_filter.ARCHITECTURE),
+            Instruction(sock_filter.EQUAL, 0, len(block), token),
+            *block,
+        ]
+    return sock_filter.encode(code)
 
 
-def _numbers(newest: int, recent: Mapping[int, int], refuse_newer: bool) -> list[bytes]:
-    inner: list[bytes] = []
+def _numbers(newest: int, recent: Mapping[int, int], refuse_newer: bool) -> list[Instruction]:
+    inner: list[Instruction] = []
     for number, action in sorted(recent.items()):
-        inner += [_jump(0x15, number, 0, 1), _ret(action)]
+        inner += _answer_if(sock_filter.EQUAL, number, action)
     if inner:
-        inner = [_jump(0x35, min(recent), 0, len(inner)), *inner]
+        inner = [Instruction(sock_filter.AT_LEAST, 0, len(inner), min(recent)), *inner]
     if refuse_newer:
-        inner += [_jump(0x25, newest, 0, 1), _ret(ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)]
+        inner += _answer_if(sock_filter.GREATER, newest, sock_filter.ERRNO | errno.ENOSYS)
     return inner
 
 
-def _ld(offset: int) -> bytes:
-    """A = seccomp_data word at ``offset``: 0 is nr, 4 is arch."""
-    return struct.pack("=HBBI", 0x20, 0, 0, offset)
-
-
-def _jump(code: int, operand: int, when_true: int, when_false: int) -> bytes:
-    """0x15: A == operand, 0x25: A > operand, 0x35: A >= operand."""
-    return struct.pack("=HBBI", code, when_true, when_false, operand)
-
-
-def _ret(action: int) -> bytes:
-    return struct.pack("=HBBI", 0x06, 0, 0, action)
+def _answer_if(comparison: int, operand: int, action: int) -> list[Instruction]:
+    return [Instruction(comparison, 0, 1, operand), Instruction(sock_filter.RETURN, 0, 0, action)]

@@ -17,6 +17,7 @@ ERRNO = 0x00050000
 
 LOAD, AND, RETURN, ALWAYS = 0x20, 0x54, 0x06, 0x05
 EQUAL, GREATER, AT_LEAST, ANY = 0x15, 0x25, 0x35, 0x45
+NUMBER, ARCHITECTURE = 0, 4  # offsets into struct seccomp_data
 COMPARISONS = frozenset({EQUAL, GREATER, AT_LEAST, ANY})
 
 _INSTRUCTION = struct.Struct("=HBBI")
